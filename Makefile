@@ -1,0 +1,74 @@
+# Everything happens inside this checkout: the virtual environment in .venv, what is built in build and dist.
+# Each step leaves a stamp in .venv, so that nothing is done twice while its sources stay the same.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+ARGS   ?= -l 127.0.0.1 -p 11300
+T      ?= tests
+
+SOURCES := setup.py pyproject.toml MANIFEST.in $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pxd' \
+             -o -name '*.pyi' -o -name py.typed)
+PYTEST  := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-all bench lint format build wheel sdist clean
+
+help: ## list the targets
+	@echo 'make TARGET [PYTHON=python3.12]'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+
+run: $(VENV)/installed ## run the daemon on 127.0.0.1:11300; ARGS='-p 11301 -V' gives it other flags
+	@exec $(BIN)/python -m fastbean $(ARGS)
+
+test: $(VENV)/installed $(VENV)/test-tools ## run the tests but the slow ones; T=tests/unit runs some of them
+	$(PYTEST) -m 'not slow' $(T)
+
+test-all: $(VENV)/installed $(VENV)/test-tools ## run all tests, the slow ones too
+	$(PYTEST) $(T)
+
+bench: $(VENV)/installed $(VENV)/test-tools ## measure, against beanstalkd too where it is installed
+	$(PYTEST) bench
+
+lint: $(VENV)/installed $(VENV)/lint-tools ## ruff, cython-lint, mypy and stubtest
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/cython-lint src tests
+	$(BIN)/mypy
+	$(BIN)/stubtest fastbean --ignore-disjoint-bases --allowlist tests/quality/stubtest-allow.txt
+
+format: $(VENV)/lint-tools ## let ruff lay out and mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+build: $(VENV)/installed ## compile and install into .venv
+
+wheel: $(VENV)/build-tools ## make the wheel in dist
+	@$(DROP_OLD_COPIES)
+	$(BIN)/python -m build --wheel --no-isolation
+
+sdist: $(VENV)/build-tools ## make the sdist in dist
+	$(BIN)/python -m build --sdist --no-isolation
+
+clean: ## remove .venv and everything that was built
+	rm -rf $(VENV) build dist src/*.egg-info src/fastbean/*.so src/fastbean/*.c .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What an earlier build copied and the sources no longer have must not get into a wheel; compiled files stay, they are
+# slow to make and known to the build by their time.
+DROP_OLD_COPIES = find build/lib* -type f ! -name '*.so' -delete 2>/dev/null || true
+
+$(VENV)/installed: $(SOURCES) $(VENV)/build-tools
+	@$(DROP_OLD_COPIES)
+	$(PIP) install --no-build-isolation --no-deps --force-reinstall .
+	@touch $@
+
+$(VENV)/build-tools $(VENV)/test-tools $(VENV)/lint-tools: $(VENV)/%-tools: pyproject.toml $(VENV)/created
+	$(PIP) install --group $*
+	@touch $@
+
+$(VENV)/created:
+	@PYTHON='$(PYTHON)' sh .ci/make-venv $(VENV)
+	$(PIP) install --upgrade 'pip>=25.1'
+	@touch $@

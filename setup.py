@@ -1,0 +1,64 @@
+"""Builds the compiled half of fastbean.
+
+Every ``src/fastbean/*.pyx`` becomes the extension ``fastbean.<name>``. What all of them share - the Cython directives,
+the flags of the C compiler - stands here and nowhere else. Two environment variables choose another build, each with a
+build folder of its own, so that builds never mix:
+
+- ``FASTBEAN_DEBUG=1``: bounds checks, the checks on our own code (macro ``FASTBEAN_DEBUG``), ``-O0 -g``.
+- ``FASTBEAN_TRACE=1``: line tracing for coverage tools; the generated C is kept beside the sources.
+"""
+
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+MODE = "debug" if os.environ.get("FASTBEAN_DEBUG") == "1" else "release"
+if os.environ.get("FASTBEAN_TRACE") == "1":
+    MODE = "trace"
+BUILD_DIR = "build" if MODE == "release" else f"build/{MODE}"
+JOBS = min(2, os.cpu_count() or 1)
+
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": MODE == "debug",
+    "wraparound": False,
+    "initializedcheck": MODE == "debug",
+    "nonecheck": MODE == "debug",
+    "cdivision": True,
+    "linetrace": MODE == "trace",
+}
+MACROS = {
+    "release": [],
+    "debug": [("FASTBEAN_DEBUG", "1")],
+    "trace": [("CYTHON_TRACE_NOGIL", "1")],
+}
+# -g0 comes last and so takes away the -g that Python's own flags bring.
+UNIX_FLAGS = {
+    "release": ["-O3", "-fno-plt", "-fno-semantic-interposition", "-fvisibility=hidden", "-g0"],
+    "debug": ["-O0", "-g", "-UNDEBUG"],
+    "trace": ["-O0"],
+}
+
+
+def extensions() -> list[Extension]:
+    """One extension for each .pyx file of the package."""
+    flags = UNIX_FLAGS[MODE] if os.name == "posix" else []
+    return [
+        Extension(f"fastbean.{source.stem}", [source.as_posix()], extra_compile_args=flags, define_macros=MACROS[MODE])
+        for source in sorted(Path("src/fastbean").glob("*.pyx"))
+    ]
+
+
+if __name__ == "__main__":  # the workers of a parallel cythonize may read this file again
+    setup(
+        ext_modules=cythonize(
+            extensions(),
+            include_path=["src"],
+            build_dir=None if MODE == "trace" else f"{BUILD_DIR}/cython",
+            compiler_directives=DIRECTIVES,
+            nthreads=JOBS,
+        ),
+        options={"build": {"build_base": BUILD_DIR}, "build_ext": {"parallel": JOBS}},
+    )

@@ -1,0 +1,1 @@
+# Marks the package for cimport: `from fastbean._core cimport Heap`.
