@@ -1,0 +1,72 @@
+"""A growable run of bytes, for replies and for the text of statistics.
+
+A ``Buffer`` of all zero bytes is empty and owns nothing. It doubles when it is full, so n appended bytes cost O(n).
+When memory runs out the buffer keeps what it has, sets ``failed`` and ignores every later append: a long text is
+written without a check at each line, and looked at once, at its end.
+"""
+
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy, memmove, strlen
+
+cdef enum:
+    SMALLEST_BYTES = 256
+    DIGITS = 20                 # of the largest 64-bit number
+
+
+cdef int buffer_reserve(Buffer *buffer, size_t extra) noexcept nogil:
+    """Make room for `extra` more bytes. Returns 0, or -1 when there is no memory (and sets ``failed``)."""
+    cdef size_t wanted = buffer.len + extra
+    cdef size_t cap = buffer.cap if buffer.cap else SMALLEST_BYTES
+    cdef char *data
+    if wanted <= buffer.cap:
+        return 0
+    while cap < wanted:
+        cap *= 2
+    data = <char *>realloc(buffer.data, cap)
+    if data is NULL:
+        buffer.failed = True
+        return -1
+    buffer.data = data
+    buffer.cap = cap
+    return 0
+
+
+cdef void buffer_append(Buffer *buffer, const char *data, size_t size) noexcept nogil:
+    if buffer.failed or buffer_reserve(buffer, size) < 0:
+        return
+    memcpy(buffer.data + buffer.len, data, size)
+    buffer.len += size
+
+
+cdef void buffer_append_text(Buffer *buffer, const char *text) noexcept nogil:
+    """Append a NUL-terminated text, without its NUL."""
+    buffer_append(buffer, text, strlen(text))
+
+
+cdef void buffer_append_number(Buffer *buffer, uint64_t number) noexcept nogil:
+    """Append `number` in decimal."""
+    cdef char[DIGITS] digits
+    cdef size_t first = DIGITS
+    while True:
+        first -= 1
+        digits[first] = <char>(c'0' + number % 10)
+        number //= 10
+        if number == 0:
+            break
+    buffer_append(buffer, &digits[first], DIGITS - first)
+
+
+cdef void buffer_drop_front(Buffer *buffer, size_t size) noexcept nogil:
+    """Forget the first `size` bytes (at most ``len``); the rest moves to the front."""
+    buffer.len -= size
+    memmove(buffer.data, buffer.data + size, buffer.len)
+
+
+cdef void buffer_free(Buffer *buffer) noexcept nogil:
+    """Give the memory back and leave an empty buffer."""
+    free(buffer.data)
+    buffer.data = NULL
+    buffer.len = 0
+    buffer.cap = 0
+    buffer.failed = False

@@ -1,0 +1,58 @@
+"""The client, as the engine sees it: what it uses, watches, holds and waits for."""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from fastbean._buffer cimport Buffer
+from fastbean._core cimport Heap
+from fastbean._job cimport Job
+from fastbean._protocol cimport Reply
+from fastbean._table cimport Table
+from fastbean._tube cimport Timer, Tube, Watch
+
+cdef struct Answer:             # what the client is told; the reply says which members count
+    Reply reply
+    uint64_t number             # a job's id, or a count
+    Job *job                    # whose body goes with it
+    Buffer text                 # of stats-like commands
+
+cdef enum WorkKind:
+    WORK_NONE
+    WORK_KICK
+    WORK_LIST_TUBES
+    WORK_LIST_WATCHED
+    WORK_LEAVE
+
+cdef struct Work:               # a command, or a farewell, that may take more than one tick
+    WorkKind kind
+    Client *client
+    Work *next                  # in the queue of unfinished work
+    uint32_t left               # jobs still to kick, or entries still to list
+    uint32_t done               # jobs kicked, or entries listed
+    bint buried                 # kick: takes buried jobs, not delayed ones
+
+cdef struct Client:
+    Timer timer                 # its first reservation to end, or the end of its wait
+    Heap reserved               # by (deadline, id)
+    Tube *use
+    Watch **watched             # in the order that list-tubes-watched shows
+    uint32_t watched_count
+    uint32_t watched_cap
+    Table watch_table           # tube number -> Watch, once it watches more than a few
+    uint32_t number
+    bint producer
+    bint worker
+    bint waiting
+    int64_t give_up_at_ns       # the end of its reserve-with-timeout, or -1
+    Job *arriving               # the job whose body is on the way, or NULL
+    uint64_t arriving_id
+    Work work                   # its unfinished command, or its farewell
+    Answer answer
+    Client *next_answered
+    void *connection            # whose client it is; the engine never looks at it
+
+cdef Watch *client_watch_of(Client *client, Tube *tube) noexcept nogil
+cdef Watch *client_add_watch(Client *client, Tube *tube) noexcept nogil
+cdef void client_remove_watch(Client *client, Watch *watch) noexcept nogil
+cdef void client_start_waiting(Client *client) noexcept nogil
+cdef void client_stop_waiting(Client *client) noexcept nogil
+cdef void client_free(Client *client) noexcept nogil

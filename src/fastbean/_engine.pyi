@@ -1,0 +1,32 @@
+from fastbean._state import State
+
+class Engine(State):
+    draining: bool
+    max_job_size: int
+    @property
+    def version(self) -> bytes: ...
+    @property
+    def instance_id(self) -> bytes: ...
+    @property
+    def hostname(self) -> bytes: ...
+    @property
+    def os(self) -> bytes: ...
+    @property
+    def platform(self) -> bytes: ...
+    @property
+    def binlog_max_size(self) -> int: ...
+    def __init__(
+        self,
+        *,
+        max_job_size: int = 65535,
+        now_ns: int = 0,
+        version: str = "",
+        instance_id: str = "",
+        hostname: str = "",
+        os: str = "",
+        platform: str = "",
+        binlog_max_size: int = 10485760,
+        hash_key: bytes = ...,
+    ) -> None: ...
+    def next_deadline_ns(self) -> int: ...
+    def counters(self) -> dict[str, int]: ...

@@ -1,0 +1,469 @@
+"""The engine: what each command does to the jobs, tubes and clients.
+
+One function for each command (a put has two, or three when it fails); how a job moves is in `_state`. A function
+returns the reply; what goes with it (an id, a count, a job, a text) stands in ``client.answer``. REPLY_NONE means that
+the answer comes later: the client is then found through `next_answered`, when its wait or its long command is over.
+
+A client that waits, or whose long command goes on, must not be given another command.
+"""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from fastbean._buffer cimport buffer_append, buffer_free
+from fastbean._client cimport (
+    WORK_KICK, WORK_LEAVE, WORK_LIST_TUBES, WORK_LIST_WATCHED, WORK_NONE, Client, Watch, Work, WorkKind, client_add_watch,
+    client_remove_watch, client_stop_waiting, client_watch_of,
+)
+from fastbean._core cimport Heap, HeapSlot, heap_push, heap_reserve, heap_slot, heap_top, heap_update
+from fastbean._job cimport (
+    JOB_ARRIVING, JOB_BURIED, JOB_DELAYED, JOB_READY, JOB_RESERVED, Job, job_discard, job_new, job_table_get,
+    job_table_put, job_table_remove,
+)
+from fastbean._protocol cimport (
+    REPLY_BURIED, REPLY_DEADLINE_SOON, REPLY_DELETED, REPLY_DRAINING, REPLY_FOUND, REPLY_INSERTED, REPLY_KICKED,
+    REPLY_KICKED_COUNT, REPLY_NONE, REPLY_NOT_FOUND, REPLY_NOT_IGNORED, REPLY_OK, REPLY_OUT_OF_MEMORY, REPLY_PAUSED,
+    REPLY_RELEASED, REPLY_RESERVED, REPLY_TIMED_OUT, REPLY_TOUCHED, REPLY_USING, REPLY_WATCHING, Command, Reply,
+)
+from fastbean._state cimport NEVER, SAFETY_MARGIN_NS, STEPS_AT_ONCE, State, append_entry, seconds_ns
+from fastbean._tube cimport Tube, tube_find
+
+
+cdef class Engine(State):
+    """Every job, tube and client of one server, and what each command does to them.
+
+    It does no I/O and reads no clock: it can be run under made-up time.
+
+    Args:
+        max_job_size: the largest body that a put may have, in bytes, 0 to 1073741824.
+        now_ns: the monotonic time of the start, in nanoseconds; uptime counts from it.
+        version: what `stats` says of the version, and likewise the next four.
+        instance_id: 16 hexadecimal digits.
+        hostname: the machine's name.
+        os: the version of the operating system.
+        platform: the kind of machine.
+        binlog_max_size: the size of a binlog file in bytes, shown by `stats`.
+        hash_key: 16 secret bytes for the hash of tube names.
+    """
+
+    def __init__(
+        self, *, uint32_t max_job_size=65535, int64_t now_ns=0, str version="", str instance_id="", str hostname="",
+        str os="", str platform="", uint64_t binlog_max_size=10485760, bytes hash_key=bytes(16),
+    ):
+        self.max_job_size = max_job_size
+        self.started_ns = now_ns
+        self.version = version.encode()
+        self.instance_id = instance_id.encode()
+        self.hostname = hostname.encode()
+        self.os = os.encode()
+        self.platform = platform.encode()
+        self.binlog_max_size = binlog_max_size
+        self.next_id = 1
+
+    def next_deadline_ns(self):
+        """When time alone makes the next thing happen, at the earliest; -1 when nothing is scheduled."""
+        return self.next_timer_ns()
+
+    def counters(self):
+        """How many of everything there is, by name; for tests."""
+        return {
+            "jobs": self.jobs.count, "tubes": self.tubes.count, "clients": self.client_numbers - self.free_count,
+            "ready": self.counts.ready, "reserved": self.counts.reserved, "delayed": self.counts.delayed,
+            "buried": self.counts.buried, "urgent": self.counts.urgent, "waiting": self.counts.waiting,
+            "connections": self.counts.connections, "producers": self.counts.producers,
+            "workers": self.counts.workers, "total_jobs": self.counts.total_jobs, "timeouts": self.counts.timeouts,
+        }
+
+    # Coming and going
+
+    cdef Client *connect(self, void *connection) noexcept:
+        """A new client, or NULL without memory. `connection` is the caller's own, to know the client by."""
+        cdef Client *client = self.new_client(connection)
+        if client is not NULL:
+            self.counts.connections += 1
+            self.counts.total_connections += 1
+        return client
+
+    cdef void leave(self, Client *client, int64_t now_ns) noexcept:
+        """The client is gone: what it held is ready again. It must not be used any more."""
+        self.counts.connections -= 1
+        self.counts.producers -= client.producer
+        self.counts.workers -= client.worker
+        client.connection = NULL
+        self.put_abort(client)
+        self.forget_answer(client)
+        if client.waiting:
+            client_stop_waiting(client)
+            self.counts.waiting -= 1
+        if client.work.kind != WORK_NONE:
+            self.remove_work(&client.work)
+        self.begin_work(client, WORK_LEAVE, 0, now_ns)
+
+    # put
+
+    cdef Reply put_begin(self, Client *client, Command *command, int64_t now_ns) noexcept:
+        """The line of a put has come: take an id, make room for the body (``client.arriving``).
+
+        Returns REPLY_NONE, or REPLY_OUT_OF_MEMORY (no id is taken).
+        """
+        cdef Job *job = job_new(command.body_bytes)
+        if job is NULL:
+            return REPLY_OUT_OF_MEMORY
+        if not client.producer:
+            client.producer = True
+            self.counts.producers += 1
+        job.tube = client.use.number
+        job.pri = command.pri
+        job.delay_s = command.delay_s
+        job.ttr_s = command.ttr_s if command.ttr_s > 0 else 1
+        job.created_ns = now_ns
+        client.use.jobs += 1
+        client.arriving = job
+        client.arriving_id = self.next_id
+        self.next_id += 1
+        return REPLY_NONE
+
+    cdef Reply put_end(self, Client *client, int64_t now_ns) noexcept:
+        """The body of the put is complete."""
+        cdef Job *job = client.arriving
+        cdef uint64_t id = client.arriving_id
+        cdef Tube *tube = self.tube_of(job)
+        cdef Heap *heap = &tube.delayed if job.delay_s else &tube.ready
+        if self.draining:
+            self.put_abort(client)
+            return REPLY_DRAINING
+        if heap_reserve(heap, 1) < 0 or job_table_put(&self.jobs, id, job) < 0:
+            self.put_abort(client)
+            return REPLY_OUT_OF_MEMORY
+        client.arriving = NULL
+        client.answer.number = id
+        self.counts.total_jobs += 1
+        tube.total_jobs += 1
+        if job.delay_s:
+            self.to_delayed(tube, job, id, now_ns)
+        else:
+            self.to_ready(tube, job, id)
+            if tube.pause_ns == 0:
+                self.match(tube, now_ns)
+        return REPLY_INSERTED
+
+    cdef void put_abort(self, Client *client) noexcept:
+        """The body of the put, if one is on the way, will not be taken. Its id is used up."""
+        cdef Job *job = client.arriving
+        cdef Tube *tube
+        if job is NULL:
+            return
+        tube = self.tube_of(job)
+        client.arriving = NULL
+        job_discard(job)
+        tube.jobs -= 1
+        self.release_tube(tube)
+
+    # The worker's commands
+
+    cdef Reply reserve(self, Client *client, int64_t timeout_s, int64_t now_ns) noexcept:
+        """`reserve` (with NEVER) and `reserve-with-timeout`."""
+        cdef Job *job
+        self.set_worker(client)
+        # A reservation that has ended goes back before anything is decided; whoever waits may get that job.
+        while client.reserved.len and <int64_t>heap_top(&client.reserved).key <= now_ns:
+            if self.time_out(client, now_ns) < 0:
+                break
+        job = self.best_ready(client)
+        if job is not NULL:
+            return REPLY_OUT_OF_MEMORY if self.reserve_for(client, job, now_ns) < 0 else REPLY_RESERVED
+        if client.reserved.len and <int64_t>heap_top(&client.reserved).key - SAFETY_MARGIN_NS <= now_ns:
+            return REPLY_DEADLINE_SOON
+        if timeout_s == 0:
+            return REPLY_TIMED_OUT
+        client.give_up_at_ns = NEVER if timeout_s == NEVER else now_ns + seconds_ns(<uint32_t>timeout_s)
+        self.start_waiting(client)
+        return REPLY_NONE
+
+    cdef void give_up_waiting(self, Client *client) noexcept:
+        """The client that waits will send nothing more: it is told so at once, as if its time were up."""
+        self.end_wait(client, REPLY_TIMED_OUT)
+
+    cdef Job *best_ready(self, Client *client) noexcept:
+        """The first job by (pri, id) that the client may have, or NULL."""
+        cdef HeapSlot *best = NULL
+        cdef HeapSlot *top
+        cdef Tube *tube
+        cdef uint32_t place
+        for place in range(client.watched_count):
+            tube = client.watched[place].tube
+            if tube.ready.len == 0 or tube.pause_ns:
+                continue
+            top = heap_top(&tube.ready)
+            if best is NULL or top.key < best.key or (top.key == best.key and top.tie < best.tie):
+                best = top
+        return NULL if best is NULL else <Job *>best.node
+
+    cdef void set_worker(self, Client *client) noexcept:
+        if not client.worker:
+            client.worker = True
+            self.counts.workers += 1
+
+    cdef Reply reserve_job(self, Client *client, uint64_t id, int64_t now_ns) noexcept:
+        cdef Job *job = job_table_get(&self.jobs, id)
+        if job is NULL or job.state == JOB_RESERVED:
+            return REPLY_NOT_FOUND
+        self.set_worker(client)
+        return REPLY_OUT_OF_MEMORY if self.reserve_for(client, job, now_ns) < 0 else REPLY_RESERVED
+
+    cdef Job *reserved_job(self, Client *client, uint64_t id) noexcept:
+        """The job with this id if this client has reserved it, or NULL."""
+        cdef Job *job = job_table_get(&self.jobs, id)
+        if job is NULL or job.state != JOB_RESERVED or job.client != client.number:
+            return NULL
+        return job
+
+    cdef Reply delete(self, Client *client, uint64_t id) noexcept:
+        cdef Job *job = job_table_get(&self.jobs, id)
+        cdef Tube *tube
+        if job is NULL or (job.state == JOB_RESERVED and job.client != client.number):
+            return REPLY_NOT_FOUND
+        tube = self.tube_of(job)
+        self.take(job)
+        job_table_remove(&self.jobs, id)
+        job_discard(job)
+        tube.deletes += 1
+        tube.jobs -= 1
+        self.release_tube(tube)
+        return REPLY_DELETED
+
+    cdef Reply release(self, Client *client, uint64_t id, uint32_t pri, uint32_t delay_s, int64_t now_ns) noexcept:
+        cdef Job *job = self.reserved_job(client, id)
+        cdef Tube *tube
+        if job is NULL:
+            return REPLY_NOT_FOUND
+        tube = self.tube_of(job)
+        if heap_reserve(&tube.delayed if delay_s else &tube.ready, 1) < 0:
+            return REPLY_OUT_OF_MEMORY
+        self.take(job)
+        job.pri = pri
+        job.delay_s = delay_s
+        job.releases += 1
+        if delay_s:
+            self.to_delayed(tube, job, id, now_ns)
+        else:
+            self.to_ready(tube, job, id)
+            if tube.pause_ns == 0:
+                self.match(tube, now_ns)
+        return REPLY_RELEASED
+
+    cdef Reply bury(self, Client *client, uint64_t id, uint32_t pri) noexcept:
+        cdef Job *job = self.reserved_job(client, id)
+        cdef Tube *tube
+        if job is NULL:
+            return REPLY_NOT_FOUND
+        tube = self.tube_of(job)
+        if heap_reserve(&tube.buried, 1) < 0:
+            return REPLY_OUT_OF_MEMORY
+        self.take(job)
+        job.pri = pri
+        self.to_buried(tube, job, id)
+        return REPLY_BURIED
+
+    cdef Reply touch(self, Client *client, uint64_t id, int64_t now_ns) noexcept:
+        cdef Job *job = self.reserved_job(client, id)
+        if job is NULL:
+            return REPLY_NOT_FOUND
+        heap_update(&client.reserved, &job.node, <uint64_t>(now_ns + seconds_ns(job.ttr_s)), id)
+        return REPLY_TOUCHED
+
+    # kick
+
+    cdef int kick_one(self, Job *job, int64_t now_ns) noexcept:
+        """Returns 0, or -1 without memory (nothing changed)."""
+        if self.make_ready(job, now_ns) < 0:
+            return -1
+        job.kicks += 1
+        return 0
+
+    cdef Reply kick_job(self, uint64_t id, int64_t now_ns) noexcept:
+        cdef Job *job = job_table_get(&self.jobs, id)
+        if job is NULL or (job.state != JOB_BURIED and job.state != JOB_DELAYED):
+            return REPLY_NOT_FOUND
+        return REPLY_OUT_OF_MEMORY if self.kick_one(job, now_ns) < 0 else REPLY_KICKED
+
+    cdef Reply kick(self, Client *client, uint32_t count, int64_t now_ns) noexcept:
+        """At most `count` jobs of the used tube, and no more than stand there now: only buried ones if any is."""
+        cdef Tube *tube = client.use
+        return self.begin_work(client, WORK_KICK, min(count, tube.buried.len or tube.delayed.len), now_ns)
+
+    # Looking
+
+    cdef Reply found(self, Client *client, Job *job) noexcept:
+        if job is NULL:
+            return REPLY_NOT_FOUND
+        client.answer.job = job
+        client.answer.number = self.id_of(job)
+        return REPLY_FOUND
+
+    cdef Reply peek(self, Client *client, uint64_t id) noexcept:
+        return self.found(client, job_table_get(&self.jobs, id))
+
+    cdef Reply peek_ready(self, Client *client) noexcept:
+        return self.found(client, first_job(&client.use.ready))
+
+    cdef Reply peek_delayed(self, Client *client) noexcept:
+        return self.found(client, first_job(&client.use.delayed))
+
+    cdef Reply peek_buried(self, Client *client) noexcept:
+        return self.found(client, first_job(&client.use.buried))
+
+    cdef Reply list_tubes(self, Client *client, int64_t now_ns) noexcept:
+        return self.begin_work(client, WORK_LIST_TUBES, 0, now_ns)
+
+    cdef Reply list_tubes_watched(self, Client *client, int64_t now_ns) noexcept:
+        return self.begin_work(client, WORK_LIST_WATCHED, 0, now_ns)
+
+    # Tubes
+
+    cdef Reply use(self, Client *client, const char *name, uint32_t name_bytes) noexcept:
+        cdef Tube *tube = self.find_or_make_tube(name, name_bytes)
+        cdef Tube *before = client.use
+        if tube is NULL:
+            return REPLY_OUT_OF_MEMORY
+        tube.using += 1
+        client.use = tube
+        before.using -= 1
+        self.release_tube(before)
+        return REPLY_USING
+
+    cdef Reply watch(self, Client *client, const char *name, uint32_t name_bytes) noexcept:
+        cdef Tube *tube = self.find_or_make_tube(name, name_bytes)
+        if tube is NULL:
+            return REPLY_OUT_OF_MEMORY
+        if client_watch_of(client, tube) is NULL and client_add_watch(client, tube) is NULL:
+            self.release_tube(tube)
+            return REPLY_OUT_OF_MEMORY
+        client.answer.number = client.watched_count
+        return REPLY_WATCHING
+
+    cdef Reply ignore(self, Client *client, const char *name, uint32_t name_bytes) noexcept:
+        cdef Tube *tube = tube_find(&self.tubes, name, name_bytes)
+        cdef Watch *watch = NULL if tube is NULL else client_watch_of(client, tube)
+        if watch is not NULL:
+            if client.watched_count == 1:
+                return REPLY_NOT_IGNORED
+            client_remove_watch(client, watch)
+            self.release_tube(tube)
+        client.answer.number = client.watched_count
+        return REPLY_WATCHING
+
+    cdef Reply pause_tube(self, const char *name, uint32_t name_bytes, uint32_t delay_s, int64_t now_ns) noexcept:
+        cdef Tube *tube = tube_find(&self.tubes, name, name_bytes)
+        if tube is NULL:
+            return REPLY_NOT_FOUND
+        # As in beanstalkd a pause of 0 is one of 1 ns: it ends, and wakes who waits, at the next expiry.
+        tube.pause_ns = seconds_ns(delay_s) if delay_s else 1
+        tube.unpause_at_ns = now_ns + tube.pause_ns
+        tube.pauses += 1
+        self.schedule(&tube.timer, tube.unpause_at_ns)
+        return REPLY_PAUSED
+
+    # Work that may take more than one tick
+
+    cdef Reply begin_work(self, Client *client, WorkKind kind, uint32_t left, int64_t now_ns) noexcept:
+        """Do the first step of the work at once; if it was not the last, queue the rest and return REPLY_NONE."""
+        cdef Work *work = &client.work
+        work.kind = kind
+        work.left = left
+        work.done = 0
+        work.buried = client.use.buried.len > 0
+        if kind == WORK_LIST_TUBES or kind == WORK_LIST_WATCHED:
+            buffer_append(&client.answer.text, b"---\n", 4)
+        if self.step_work(work, now_ns):
+            return self.end_work(work)
+        self.add_work(work)
+        return REPLY_NONE
+
+    cdef bint work_on(self, int64_t now_ns) noexcept:
+        """One step of the work that waits longest; true when there is more to do."""
+        cdef Work *work = self.first_work
+        cdef Client *client
+        if work is NULL:
+            return False
+        client = work.client
+        self.remove_work(work)
+        if not self.step_work(work, now_ns):
+            self.add_work(work)
+        elif work.kind == WORK_LEAVE:
+            self.end_work(work)
+        else:
+            self.answer_later(client, self.end_work(work))
+        return self.first_work is not NULL
+
+    cdef bint step_work(self, Work *work, int64_t now_ns) noexcept:
+        """Up to STEPS_AT_ONCE steps; true when the work is done."""
+        if work.kind == WORK_KICK:
+            return self.step_kick(work, now_ns)
+        if work.kind == WORK_LEAVE:
+            return self.step_leave(work, now_ns)
+        return self.step_list(work)
+
+    cdef Reply end_work(self, Work *work) noexcept:
+        """The work is done: the answer that it leads to."""
+        cdef Client *client = work.client
+        cdef Reply reply = REPLY_NONE
+        if work.kind == WORK_LEAVE:
+            self.end_client(client)
+            return reply
+        if work.kind == WORK_KICK:
+            client.answer.number = work.done
+            reply = REPLY_KICKED_COUNT
+        elif not client.answer.text.failed:
+            reply = REPLY_OK
+        else:
+            buffer_free(&client.answer.text)
+            reply = REPLY_OUT_OF_MEMORY
+        work.kind = WORK_NONE
+        return reply
+
+    cdef bint step_kick(self, Work *work, int64_t now_ns) noexcept:
+        cdef Tube *tube = work.client.use
+        cdef Heap *heap = &tube.buried if work.buried else &tube.delayed
+        cdef uint32_t steps = min(work.left, <uint32_t>STEPS_AT_ONCE)
+        work.left -= steps
+        while steps and heap.len:
+            steps -= 1
+            if self.kick_one(<Job *>heap_top(heap).node, now_ns) < 0:
+                return True
+            work.done += 1
+        return work.left == 0 or heap.len == 0
+
+    cdef bint step_list(self, Work *work) noexcept:
+        cdef Client *client = work.client
+        cdef bint every = work.kind == WORK_LIST_TUBES
+        cdef uint32_t count = self.tubes.count if every else client.watched_count
+        cdef uint32_t end = min(count, work.done + STEPS_AT_ONCE)
+        while work.done < end:
+            append_entry(client, self.tubes.listed[work.done] if every else client.watched[work.done].tube)
+            work.done += 1
+        return work.done == count
+
+    cdef bint step_leave(self, Work *work, int64_t now_ns) noexcept:
+        """Give back its reservations, then its watches, then the tube it uses."""
+        cdef Client *client = work.client
+        cdef Tube *tube
+        cdef uint32_t steps
+        for steps in range(STEPS_AT_ONCE):
+            if client.reserved.len:
+                if self.make_ready(first_job(&client.reserved), now_ns) < 0:
+                    self.short_of_memory = True
+                    return False
+            elif client.watched_count:
+                tube = client.watched[0].tube
+                client_remove_watch(client, client.watched[0])
+                self.release_tube(tube)
+            else:
+                client.use.using -= 1
+                self.release_tube(client.use)
+                return True
+        return False
+
+
+cdef inline Job *first_job(Heap *heap) noexcept nogil:
+    cdef HeapSlot *top = heap_top(heap)
+    return NULL if top is NULL else <Job *>top.node

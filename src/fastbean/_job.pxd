@@ -1,0 +1,54 @@
+"""The job, and the table that finds a job by its id."""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from fastbean._core cimport HeapNode
+from fastbean._table cimport Entry, Table
+
+cdef enum JobState:
+    JOB_ARRIVING                # its body is still on the way: in no heap, not in the table
+    JOB_READY
+    JOB_RESERVED
+    JOB_DELAYED
+    JOB_BURIED
+    JOB_GONE                    # deleted, and kept only while its body is being sent
+
+cdef struct Job:                # the body follows, without its CRLF
+    HeapNode node               # its place in the one heap it stands in; the slot there holds the id and the deadline
+    uint8_t state
+    uint16_t pins               # replies that are sending this body
+    uint32_t tube               # number of its tube
+    uint32_t client             # number of the client that reserved it
+    int64_t created_ns
+    uint32_t pri
+    uint32_t delay_s
+    uint32_t ttr_s
+    uint32_t body_bytes
+    uint32_t reserves
+    uint32_t timeouts
+    uint32_t releases
+    uint32_t buries
+    uint32_t kicks
+
+cdef enum:
+    LEAF_JOBS = 16
+
+cdef struct Leaf:               # the jobs of LEAF_JOBS ids that follow one another
+    Entry entry
+    Job *jobs[LEAF_JOBS]
+
+cdef struct JobTable:           # all zero bytes = an empty table
+    Table leaves
+    uint64_t count
+
+cdef inline char *job_body(Job *job) noexcept nogil:
+    return <char *>job + sizeof(Job)
+
+cdef Job *job_new(uint32_t body_bytes) noexcept nogil
+cdef void job_unpin(Job *job) noexcept nogil
+cdef void job_discard(Job *job) noexcept nogil
+
+cdef int job_table_put(JobTable *table, uint64_t id, Job *job) noexcept nogil
+cdef Job *job_table_get(JobTable *table, uint64_t id) noexcept nogil
+cdef void job_table_remove(JobTable *table, uint64_t id) noexcept nogil
+cdef void job_table_free(JobTable *table) noexcept nogil

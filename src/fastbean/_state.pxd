@@ -1,0 +1,94 @@
+"""All jobs, tubes and clients of one server, and how a job moves among them."""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from fastbean._client cimport Client, Work
+from fastbean._core cimport Heap
+from fastbean._job cimport Job, JobTable
+from fastbean._protocol cimport Reply
+from fastbean._tube cimport Timer, TimerKind, Tube, TubeSet
+
+cdef enum:
+    STEPS_AT_ONCE = 1000            # jobs, watches or list entries that one tick moves before others are served
+    SAFETY_MARGIN_NS = 1000000000   # a client is told DEADLINE_SOON in the last second of a reservation
+
+cdef int64_t NEVER              # no time: nothing is due
+
+cdef struct Counters:               # of the whole server, as `stats` shows them
+    uint64_t ready
+    uint64_t urgent
+    uint64_t reserved
+    uint64_t delayed
+    uint64_t buried
+    uint64_t timeouts
+    uint64_t total_jobs
+    uint64_t connections
+    uint64_t total_connections
+    uint64_t producers
+    uint64_t workers
+    uint64_t waiting
+
+
+cdef inline int64_t seconds_ns(uint32_t seconds) noexcept nogil:
+    return <int64_t>seconds * 1000000000
+
+
+cdef void append_entry(Client *client, Tube *tube) noexcept nogil
+
+
+cdef class State:
+    cdef JobTable jobs
+    cdef TubeSet tubes
+    cdef Tube *default_tube
+    cdef Heap timers
+    cdef Client **clients           # by number, NULL where a number is free
+    cdef uint32_t *free_numbers
+    cdef uint32_t free_count
+    cdef uint32_t clients_cap
+    cdef uint32_t client_numbers    # given out so far
+    cdef uint64_t burials
+    cdef Client *first_answered     # clients whose answer came while they waited, oldest first
+    cdef Client *last_answered
+    cdef Work *first_work           # unfinished work, in turn
+    cdef Work *last_work
+    cdef bint short_of_memory       # an expiry or a piece of work could not go on
+    cdef Counters counts
+
+    cdef int grow_clients(self) noexcept
+    cdef Client *new_client(self, void *connection) noexcept
+    cdef void end_client(self, Client *client) noexcept
+    cdef Tube *find_or_make_tube(self, const char *name, uint32_t name_bytes) noexcept
+    cdef void release_tube(self, Tube *tube) noexcept
+
+    cdef Tube *tube_of(self, Job *job) noexcept
+    cdef uint64_t id_of(self, Job *job) noexcept
+    cdef int64_t deadline_of(self, Job *job) noexcept
+    cdef Heap *heap_of(self, Job *job) noexcept
+    cdef uint64_t take(self, Job *job) noexcept
+    cdef void to_ready(self, Tube *tube, Job *job, uint64_t id) noexcept
+    cdef void to_delayed(self, Tube *tube, Job *job, uint64_t id, int64_t now_ns) noexcept
+    cdef void to_buried(self, Tube *tube, Job *job, uint64_t id) noexcept
+    cdef int make_ready(self, Job *job, int64_t now_ns) noexcept
+    cdef int reserve_for(self, Client *client, Job *job, int64_t now_ns) noexcept
+    cdef bint match(self, Tube *tube, int64_t now_ns) noexcept
+    cdef int time_out(self, Client *client, int64_t now_ns) noexcept
+
+    cdef void start_waiting(self, Client *client) noexcept
+    cdef void end_wait(self, Client *client, Reply reply) noexcept
+    cdef void answer_later(self, Client *client, Reply reply) noexcept
+    cdef Client *next_answered(self) noexcept
+    cdef void forget_answer(self, Client *client) noexcept
+
+    cdef bint expire(self, int64_t now_ns) noexcept
+    cdef int64_t next_timer_ns(self) noexcept
+    cdef void schedule(self, Timer *timer, int64_t when_ns) noexcept
+    cdef int64_t tube_due_ns(self, Tube *tube) noexcept
+    cdef int64_t client_due_ns(self, Client *client) noexcept
+    cdef int add_timer(self, Timer *timer, TimerKind kind, uint32_t number) noexcept
+    cdef int expire_timer(self, Timer *timer, int64_t now_ns) noexcept
+    cdef int tube_step(self, Tube *tube, int64_t now_ns) noexcept
+    cdef int client_step(self, Client *client, int64_t now_ns) noexcept
+
+    cdef void add_work(self, Work *work) noexcept
+    cdef void remove_work(self, Work *work) noexcept
+    cdef void relist(self, Tube *removed) noexcept
