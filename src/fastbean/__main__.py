@@ -1,0 +1,135 @@
+"""The program: ``python -m fastbean``, or ``fastbean``, takes beanstalkd's flags and serves until it is told to stop.
+
+Order at the start: read the flags, raise the limit on descriptors, bind, become another user, serve. Exit statuses are
+beanstalkd's: 5 a wrong flag or value, 10 the log on disk, 33 and 34 the user, 111 an address; 0 after a clean stop.
+
+Signals:
+
+- SIGTERM, SIGINT: stop; replies are sent within ``--stop-timeout``; a second one ends the wait at once. Exit status 0.
+- SIGUSR1: drain: puts are refused from now on.
+- SIGHUP: in a terminal it means that the terminal is gone, and stops the server; elsewhere it is logged and nothing
+  else, since there is no file to read again. Under ``nohup`` it stays ignored.
+
+This module, with ``privileges``, is the only one that touches what belongs to the process.
+"""
+
+import os
+import signal
+import sys
+
+from fastbean import __version__, config, limits, logs, privileges, systemd
+from fastbean.errors import FastbeanError
+from fastbean.server import Server
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+STDIN, STDOUT, STDERR = 0, 1, 2
+
+
+def main(argv: "Sequence[str] | None" = None) -> int:
+    """Runs the program with the arguments ``argv`` (None: the command line's); returns its exit status."""
+    try:
+        wanted = config.parse_command_line(sys.argv[1:] if argv is None else argv)
+        if wanted.action == "help":
+            logs.write_text(STDOUT, config.help_text())
+        elif wanted.action == "version":
+            logs.write_text(STDOUT, f"fastbean {__version__}\n")
+        else:
+            Daemon(wanted).run()
+    except FastbeanError as error:
+        logs.write_text(STDERR, f"fastbean: {error}\n")
+        return error.exit_status
+    return 0
+
+
+class Daemon:
+    """One server as the process: its signals, limits, user, log and service manager."""
+
+    def __init__(self, wanted: config.CommandLine) -> None:
+        _fill_standard_descriptors()
+        self._config = wanted.config
+        self._log = logs.Log(STDERR)
+        self._notifier = systemd.notifier(os.environ)
+        self._stopping = False
+        for warning in wanted.warnings:
+            self._log("WARNING", warning)
+        self._server = Server(self._config, log=self._log, inherited_fds=self._inherited_fds())
+
+    def run(self) -> None:
+        """Serves until a signal stops it. Raises FastbeanError if it cannot start."""
+        if self._config.user is not None:
+            privileges.find_user(self._config.user)
+        limit = privileges.raise_descriptor_limit()
+        self._catch_signals()
+        try:
+            self._server.start()
+            signal.set_wakeup_fd(self._server.wake_fd, warn_on_full_buffer=False)
+            if self._config.user is not None:
+                privileges.become(self._config.user)
+                self._log("INFO", "changed user", user=self._config.user)
+            self._log("INFO", "serving", version=__version__, pid=os.getpid(), open_files_limit=limit)
+            self._tell_ready()
+            self._server.run()
+        finally:
+            signal.set_wakeup_fd(-1)
+            self._server.close()
+        self._log("INFO", "stopped")
+
+    def _inherited_fds(self) -> list[int]:
+        fds = systemd.inherited_fds(os.environ, os.getpid())
+        systemd.forget(os.environ)
+        if fds and (self._config.listen or self._config.port != limits.DEFAULT_PORT):
+            self._log("WARNING", "-l and -p are not used: systemd handed over the sockets", sockets=len(fds))
+        return fds
+
+    def _catch_signals(self) -> None:
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, self._stop)
+        if hasattr(signal, "SIGUSR1"):
+            signal.signal(signal.SIGUSR1, self._drain)
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self._stop if os.isatty(STDIN) else self._hang_up)
+
+    def _stop(self, number: int, _frame: "FrameType | None") -> None:
+        name = signal.Signals(number).name
+        if self._stopping:
+            self._log("INFO", "stopping at once", signal=name)
+            self._server.stop(0)
+            return
+        self._stopping = True
+        self._log("INFO", "stopping", signal=name)
+        self._notifier.tell("STOPPING=1", "STATUS=stopping")
+        self._server.stop()
+
+    def _drain(self, _number: int, _frame: "FrameType | None") -> None:
+        self._notifier.tell("STATUS=draining: new jobs are refused")
+        self._server.drain()
+
+    def _hang_up(self, _number: int, _frame: "FrameType | None") -> None:
+        self._log("INFO", "SIGHUP ignored: there is no configuration file to read again")
+
+    def _tell_ready(self) -> None:
+        self._notifier.tell("READY=1", f"STATUS=serving {' '.join(self._server.addresses)}")
+        interval_ns = systemd.watchdog_interval_ns(os.environ, os.getpid())
+        if interval_ns is not None:
+            self._tell_alive(interval_ns)
+
+    def _tell_alive(self, interval_ns: int) -> None:
+        self._notifier.tell("WATCHDOG=1")
+        self._server.call_later(interval_ns, lambda: self._tell_alive(interval_ns))
+
+
+def _fill_standard_descriptors() -> None:
+    """Opens the null device on closed standard descriptors: a client's socket there would be sent the log."""
+    for fd in (STDIN, STDOUT, STDERR):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""One client's bytes: received, cut into commands, answered, sent."""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from fastbean._buffer cimport Buffer
+from fastbean._client cimport Client
+from fastbean._engine cimport Engine
+from fastbean._job cimport Job
+from fastbean._protocol cimport Command, Reply
+
+cdef extern from "<sys/uio.h>" nogil:
+    cdef struct iovec:
+        void *iov_base
+        size_t iov_len
+
+cdef enum Phase:
+    PHASE_LINE                      # a command line comes next
+    PHASE_LONG_LINE                 # the rest of a line that is too long
+    PHASE_BODY                      # the body of a put, and its CRLF
+    PHASE_SKIP                      # the body of a put that is refused
+
+cdef struct Pinned:                 # a large body that is sent from its job
+    Job *job
+    size_t at                       # offset in the outbox before which it goes
+    uint32_t sent
+
+
+cdef class Hub:
+    cdef readonly Engine engine
+    cdef object selector
+    cdef set open
+    cdef list runnable              # connections with complete commands that nothing will announce again
+    cdef list answered              # connections that were answered by another one's command, or by time
+    cdef char *scratch              # where everybody's bytes arrive
+    cdef public int verbosity
+    cdef public object on_event
+    cdef public object on_close
+
+    cdef void deliver(self) noexcept
+    cdef void emit(self, str event, int fd, bytes text) noexcept
+    cdef Connection open_connection(self, int fd)
+
+
+cdef class Connection:
+    cdef Hub hub
+    cdef Engine engine
+    cdef Client *client
+    cdef readonly int fd            # -1: in memory
+    cdef Phase phase
+    cdef Reply refusal              # what a skipped body is answered with
+    cdef uint64_t to_skip
+    cdef uint32_t body_got          # of the body and its CRLF
+    cdef char[2] trailer            # what stands where the body's CRLF must be
+    cdef Buffer input               # received and not yet run
+    cdef Buffer out                 # answered and not yet sent, from out_start on
+    cdef size_t out_start
+    cdef Pinned *pinned
+    cdef uint32_t pinned_first
+    cdef uint32_t pinned_count
+    cdef uint32_t pinned_cap
+    cdef size_t pinned_bytes        # of all bodies that are still to be sent
+    cdef int interest               # what the selector watches
+    cdef bint socket_full
+    cdef bint blocked               # its command is not answered yet
+    cdef bint held_back             # too much is unsent to run another command
+    cdef bint is_runnable
+    cdef bint is_answered
+    cdef bint eof
+    cdef bint quitting
+    cdef readonly bint closed
+
+    cdef void on_ready(self, int events, int64_t now_ns) noexcept
+    cdef void receive(self, int64_t now_ns) noexcept
+    cdef int space(self, iovec *where) noexcept
+    cdef void arrived(self, size_t size, int64_t now_ns) noexcept
+    cdef void end_of_file(self) noexcept
+    cdef bint is_halted(self) noexcept
+    cdef void make_runnable(self) noexcept
+    cdef void resume(self, int64_t now_ns) noexcept
+
+    cdef size_t run(self, char *data, size_t size, int64_t now_ns) noexcept
+    cdef size_t take_line(self, char *data, size_t size, int64_t now_ns) noexcept
+    cdef size_t take_long_line(self, const char *data, size_t size) noexcept
+    cdef size_t take_body(self, const char *data, size_t size, int64_t now_ns) noexcept
+    cdef size_t take_skipped(self, size_t size) noexcept
+
+    cdef void execute(self, char *line, size_t size, int64_t now_ns) noexcept
+    cdef Reply dispatch(self, Command *command, int64_t now_ns) noexcept
+    cdef Reply dispatch_look(self, Command *command, int64_t now_ns) noexcept
+    cdef Reply begin_put(self, Command *command, int64_t now_ns) noexcept
+    cdef void end_put(self, int64_t now_ns) noexcept
+
+    cdef void answer(self, Reply reply) noexcept
+    cdef void append_job(self, Job *job) noexcept
+    cdef int pin(self, Job *job) noexcept
+    cdef void append_text(self, Buffer *text) noexcept
+
+    cdef size_t unsent(self) noexcept
+    cdef int gather(self, iovec *pieces) noexcept
+    cdef void sent(self, size_t size) noexcept
+    cdef void flush(self, int64_t now_ns) noexcept
+    cdef void settle(self, int64_t now_ns) noexcept
+    cdef int wanted_events(self) noexcept
+    cdef void watch_events(self, int events, int64_t now_ns) noexcept
+    cdef void drop(self, int64_t now_ns) noexcept
+    cdef void free_buffers(self) noexcept

@@ -1,0 +1,33 @@
+"""Numbers that more than one module needs, or that someone may want to look up: defaults, bounds, budgets.
+
+Units end the names. What only the compiled modules use stands beside the code that uses it.
+"""
+
+DEFAULT_HOST = "0.0.0.0"  # noqa: S104 - beanstalkd's default, and warned about at the start
+DEFAULT_PORT = 11300
+MAX_PORT = 65535
+
+DEFAULT_MAX_JOB_SIZE_BYTES = 65535
+MAX_JOB_SIZE_LIMIT_BYTES = 1 << 30
+
+DEFAULT_FSYNC_MS = 50
+DEFAULT_BINLOG_SIZE_BYTES = 10485760
+
+LISTEN_BACKLOG = 1024
+ACCEPTS_PER_TICK = 128
+# Out of descriptors: how long nobody is accepted unless a connection closes before, and how often that is logged.
+ACCEPT_RETRY_NS = 1_000_000_000
+ACCEPT_COMPLAINT_NS = 60_000_000_000
+
+# A peer that is gone without a word is noticed after idle + count * interval seconds, here seven minutes, not two hours.
+DEFAULT_KEEPALIVE_IDLE_S = 300
+DEFAULT_KEEPALIVE_INTERVAL_S = 30
+DEFAULT_KEEPALIVE_COUNT = 4
+# What Linux takes for the three.
+MAX_KEEPALIVE_S = 32767
+MAX_KEEPALIVE_COUNT = 127
+
+MAX_WAIT_NS = 60_000_000_000
+
+DEFAULT_STOP_TIMEOUT_S = 5
+MAX_STOP_TIMEOUT_S = 86400

@@ -1,0 +1,209 @@
+"""One server: sockets, engine, connections and loop put together; for the program and for everyone who embeds it.
+
+A server touches nothing that belongs to the process: no signals, limits, environment, standard streams or working
+folder. So any number of them work side by side, in threads too::
+
+    with fastbean.Server(fastbean.Config(listen=["127.0.0.1"], port=0)) as server:
+        client = greenstalk.Client(("127.0.0.1", server.port))
+
+``stop`` and ``drain`` may be called from any thread and from signal handlers; everything else belongs to one thread.
+"""
+
+import os
+import selectors
+
+from fastbean import __version__, clock, limits, listener, logs
+from fastbean.config import Config
+from fastbean.errors import BinlogError
+from fastbean.loop import Loop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Sequence
+
+PROTOCOL_VERSION = "1.13"
+
+
+class Server:
+    """A beanstalk server with the settings ``config`` (the default ones if None). It can be started once.
+
+    ``log`` is called with a level, an event and keyword fields; a server without one keeps quiet. ``inherited_fds``
+    are listening sockets that are open already; with any, the addresses of ``config`` are not bound.
+    """
+
+    def __init__(
+        self,
+        config: Config | None = None,
+        *,
+        log: "Callable[..., None]" = logs.silent,
+        inherited_fds: "Sequence[int]" = (),
+    ) -> None:
+        self.config = config or Config()
+        self._log = log
+        self._inherited_fds = inherited_fds
+        self._listeners: list[listener.Listener] = []
+        self._state = "new"
+        self._thread: threading.Thread | None = None
+        self._stop_asked = False
+        self._drain_asked = False
+        self._stop_timeout_s = self.config.stop_timeout_s
+
+    def start(self) -> None:
+        """Binds all addresses; clients can connect from now on and are served once ``run`` runs.
+
+        Raises ListenError, or BinlogError if a log on disk is asked for; then nothing is left open. A second start is
+        a RuntimeError.
+        """
+        if self._state != "new":
+            raise RuntimeError("a Server can be started once; make another one")
+        if self.config.binlog_dir is not None:
+            raise BinlogError(
+                f"-b {self.config.binlog_dir}: this version cannot keep a log on disk; without -b it keeps jobs in "
+                "memory only"
+            )
+        self._listeners = self._bind()
+        try:
+            self._build()
+        except BaseException:
+            for each in self._listeners:
+                each.close()
+            raise
+        self._state = "started"
+        for each in self._listeners:
+            self._log("INFO", "listening", address=each.name)
+            if each.on_all:
+                advice = "-l 127.0.0.1 keeps other machines out"
+                self._log("WARNING", "listening on all addresses", address=each.name, advice=advice)
+
+    def run(self) -> None:
+        """Serves until ``stop``; then sends what is to be sent, within the time limit, and closes everything."""
+        if self._state == "new":
+            self.start()
+        if self._state != "started":
+            raise RuntimeError(f"this Server is {self._state}; make another one")
+        self._state = "running"
+        try:
+            if not self._stop_asked:
+                self._loop.run()
+            self._acceptor.close()
+            self._send_the_rest()
+        finally:
+            self._close_all()
+
+    def serve_in_thread(self) -> None:
+        """Starts, and runs in a thread of its own until ``close``."""
+        import threading
+
+        self.start()
+        self._thread = threading.Thread(target=self.run, name="fastbean", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout_s: float | None = None) -> None:
+        """Asks ``run`` to end; replies may take ``timeout_s`` seconds (None: as configured) to be sent.
+
+        Returns at once. It may be called again to shorten the time.
+        """
+        if timeout_s is not None:
+            self._stop_timeout_s = timeout_s
+        self._stop_asked = True
+        if self._state in ("started", "running"):
+            self._loop.stop()
+
+    def close(self) -> None:
+        """Stops, and waits for the thread of ``serve_in_thread``; may be called at any time, and again."""
+        self.stop()
+        if self._thread is not None:
+            self._thread.join()
+        elif self._state == "started":
+            self._acceptor.close()
+            self._close_all()
+
+    def drain(self) -> None:
+        """Refuses new jobs from now on with DRAINING; everything else goes on. Before ``start``: from the start on."""
+        self._drain_asked = True
+        if self._state != "new":
+            self._engine.draining = True
+        self._log("INFO", "draining")
+
+    def call_later(self, delay_ns: int, callback: "Callable[[], None]") -> None:
+        """Has ``callback`` called once by the loop, ``delay_ns`` nanoseconds from now; for the thread that runs it."""
+        self._loop.call_later(delay_ns, callback)
+
+    @property
+    def wake_fd(self) -> int:
+        """The descriptor that wakes the loop when it is written to, for ``signal.set_wakeup_fd``."""
+        return self._loop.wake_fd
+
+    @property
+    def port(self) -> int:
+        """The port of the first TCP address, the real one if 0 was asked for; 0 if there are only Unix sockets."""
+        return next((each.port for each in self._listeners if each.port), 0)
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it listens: ``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:PATH``, in order."""
+        return [each.name for each in self._listeners]
+
+    def __enter__(self) -> "Server":
+        self.serve_in_thread()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _bind(self) -> list[listener.Listener]:
+        config = self.config
+        options = listener.Options(
+            config.unix_mode, config.keepalive_idle_s, config.keepalive_interval_s, config.keepalive_count
+        )
+        if self._inherited_fds:
+            return listener.adopt_all(self._inherited_fds, options)
+        texts = config.listen or (limits.DEFAULT_HOST,)
+        return listener.bind_all([listener.parse_address(text, config.port) for text in texts], options)
+
+    def _build(self) -> None:
+        # Compiled modules are loaded when a server starts, so that --help and wrong flags need none of them.
+        from fastbean._connection import Hub
+        from fastbean._engine import Engine
+
+        uname = os.uname() if hasattr(os, "uname") else None
+        self._selector = selectors.DefaultSelector()
+        self._engine = Engine(
+            max_job_size=self.config.max_job_size,
+            now_ns=clock.monotonic_ns(),
+            version=f"{PROTOCOL_VERSION}+fastbean.{__version__}",
+            instance_id=os.urandom(8).hex(),
+            hostname=uname.nodename if uname else "",
+            os=uname.version if uname else "",
+            platform=uname.machine if uname else "",
+            binlog_max_size=self.config.binlog_size,
+        )
+        self._engine.draining = self._drain_asked
+        self._hub = Hub(self._engine, self._selector)
+        self._hub.verbosity = self.config.verbosity
+        if self.config.verbosity:
+            self._hub.on_event = self._tell
+        self._loop = Loop(self._selector, self._hub)
+        self._acceptor = listener.Acceptor(self._loop, self._selector, self._hub, self._listeners, self._log)
+
+    def _tell(self, event: str, fd: int, text: str) -> None:
+        level = "INFO" if event in ("accept", "close") else "DEBUG"
+        self._log(level, event, fd=fd, **({"peer" if level == "INFO" else "text": text} if text else {}))
+
+    def _send_the_rest(self) -> None:
+        began_ns = self._loop.now_ns
+        while self._hub.unsent:
+            left_ns = began_ns + int(self._stop_timeout_s * 1e9) - self._loop.now_ns
+            if left_ns <= 0:
+                self._log("WARNING", "stopped before all replies were sent", connections=self._hub.unsent)
+                return
+            self._loop.turn(left_ns)
+
+    def _close_all(self) -> None:
+        self._state = "closed"
+        for each in self._listeners:
+            each.close()
+        self._hub.close_all(self._loop.now_ns)
+        self._loop.close()
+        self._selector.close()
