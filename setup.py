@@ -28,6 +28,7 @@ DIRECTIVES = {
     "nonecheck": MODE == "debug",
     "cdivision": True,
     "linetrace": MODE == "trace",
+    "embedsignature": True,  # help() shows the arguments of compiled functions
 }
 MACROS = {
     "release": [],

@@ -386,7 +386,7 @@ cdef class PriorityHeap:
         return Py_GenericAlias(cls, item_type)
 
 
-cdef uint64_t priority_key(object priority) except? 0xFFFFFFFFFFFFFFFF:
+cdef uint64_t priority_key(object priority) except? 0x7FFFFFFFFFFFFFFF:
     try:
         return PyLong_AsUnsignedLongLong(priority)
     except TypeError:
