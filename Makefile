@@ -34,7 +34,7 @@ bench: $(VENV)/installed $(VENV)/test-tools ## measure, against beanstalkd too w
 lint: $(VENV)/installed $(VENV)/lint-tools ## ruff, cython-lint, mypy and stubtest
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/cython-lint src tests
+	PATH=$(BIN):$$PATH $(BIN)/cython-lint src tests
 	$(BIN)/mypy
 	$(BIN)/stubtest fastbean --ignore-disjoint-bases --allowlist tests/quality/stubtest-allow.txt
 

@@ -25,7 +25,6 @@ DIRECTIVES = {
     "boundscheck": MODE == "debug",
     "wraparound": False,
     "initializedcheck": MODE == "debug",
-    "nonecheck": MODE == "debug",
     "cdivision": True,
     "linetrace": MODE == "trace",
     "embedsignature": True,  # help() shows the arguments of compiled functions
@@ -37,7 +36,7 @@ MACROS = {
 }
 # -g0 comes last and so takes away the -g that Python's own flags bring.
 UNIX_FLAGS = {
-    "release": ["-O3", "-fno-plt", "-fno-semantic-interposition", "-fvisibility=hidden", "-g0"],
+    "release": ["-O3", "-fno-plt", "-fno-semantic-interposition", "-g0"],
     "debug": ["-O0", "-g", "-UNDEBUG"],
     "trace": ["-O0"],
 }

@@ -98,9 +98,11 @@ cdef class Connection:
     cdef size_t unsent(self) noexcept
     cdef int gather(self, iovec *pieces) noexcept
     cdef void sent(self, size_t size) noexcept
+    cdef void shift_outbox(self) noexcept
     cdef void flush(self, int64_t now_ns) noexcept
     cdef void settle(self, int64_t now_ns) noexcept
     cdef int wanted_events(self) noexcept
     cdef void watch_events(self, int events, int64_t now_ns) noexcept
     cdef void drop(self, int64_t now_ns) noexcept
+    cdef void swallow(self) noexcept
     cdef void free_buffers(self) noexcept

@@ -4,20 +4,20 @@ The way of a command: the loop says that a socket is readable, `on_ready` receiv
 straight into the body of the job on its way), `run` cuts lines and bodies, `execute` calls the engine, `answer` writes
 the reply into the outbox, `flush` sends it. One receive and one send serve all commands that came together.
 
-What bounds a client: one receive and STEPS_IN_A_TICK lines and bodies in each tick; INPUT_LIMIT bytes received and not run;
-about OUTPUT_LIMIT bytes (and one reply) answered and not sent, beyond which it gets no further command run; a body of at
-most the largest job. A connection costs nothing while nothing happens, and well below 2 KiB.
+What bounds a client: one receive and STEPS_IN_A_TICK lines and bodies in each tick; INPUT_LIMIT bytes received and
+not run; about OUTPUT_LIMIT bytes (and one reply) answered and not sent, beyond which it gets no further command run; a
+body of at most the largest job. A connection costs nothing while nothing happens, and well below 2 KiB.
 
-Always true between two calls: a connection that could run a command stands in ``runnable``, or its socket is watched;
-a connection whose command is not answered yet (``blocked``) runs no other; a closed one stands in no list of the engine.
+Always true between two calls: a connection that could run a command stands in ``runnable``, or its socket is watched; a
+connection whose command is not answered yet (``blocked``) runs no other; a closed one stands in no list of the engine.
 """
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memchr, memcpy, memset
+from libc.string cimport memcpy, memset
 
 from fastbean._buffer cimport (
     Buffer, buffer_append, buffer_append_number, buffer_append_text, buffer_drop_front, buffer_free, buffer_reserve,
@@ -27,17 +27,17 @@ from fastbean._engine cimport Engine
 from fastbean._job cimport Job, job_body, job_unpin
 from fastbean._protocol cimport (
     MAX_LINE_BYTES, OP_BURY, OP_DELETE, OP_IGNORE, OP_KICK, OP_KICK_JOB, OP_LIST_TUBE_USED, OP_LIST_TUBES,
-    OP_LIST_TUBES_WATCHED, OP_NONE, OP_PAUSE_TUBE, OP_PEEK, OP_PEEK_BURIED, OP_PEEK_DELAYED, OP_PEEK_READY, OP_PUT,
-    OP_QUIT, OP_RELEASE, OP_RESERVE, OP_RESERVE_JOB, OP_RESERVE_WITH_TIMEOUT, OP_STATS, OP_STATS_JOB, OP_STATS_TUBE,
+    OP_LIST_TUBES_WATCHED, OP_PAUSE_TUBE, OP_PEEK, OP_PEEK_BURIED, OP_PEEK_DELAYED, OP_PEEK_READY, OP_PUT,
+    OP_QUIT, OP_RELEASE, OP_RESERVE, OP_RESERVE_JOB, OP_RESERVE_WITH_TIMEOUT, OP_STATS, OP_STATS_JOB,
     OP_TOUCH, OP_USE, OP_WATCH, REPLY_BAD_FORMAT, REPLY_EXPECTED_CRLF, REPLY_FOUND, REPLY_INSERTED,
-    REPLY_JOB_TOO_BIG, REPLY_KICKED_COUNT, REPLY_NONE, REPLY_NOT_FOUND, REPLY_OK, REPLY_OUT_OF_MEMORY, REPLY_RESERVED,
+    REPLY_JOB_TOO_BIG, REPLY_KICKED_COUNT, REPLY_NONE, REPLY_NOT_FOUND, REPLY_OK, REPLY_RESERVED,
     REPLY_USING, REPLY_WATCHING, Command, Op, Reply, line_length, parse_line, reply_text,
 )
 from fastbean._report cimport stats_job_text, stats_text, stats_tube_text
 from fastbean._state cimport NEVER
 from fastbean._tube cimport tube_name
 
-from selectors import EVENT_READ, EVENT_WRITE
+from selectors import EVENT_READ as _EVENT_READ, EVENT_WRITE as _EVENT_WRITE
 
 cdef extern from "<sys/socket.h>" nogil:
     cdef struct msghdr:
@@ -61,13 +61,14 @@ cdef enum:
     KEPT_BYTES = 512                # an emptied buffer that is larger is given back
     STEPS_IN_A_TICK = 512           # lines and bodies of one client
     CRLF_BYTES = 2
+    SWALLOWED_RECEIVES = 4          # before a close
     PIECES = 16                     # of one sendmsg
     READ = 1
     WRITE = 2
     MAX_PINS = 0xFFFF
     OUT_OF_MEMORY_RETRY_NS = 100000000
 
-assert (EVENT_READ, EVENT_WRITE) == (READ, WRITE)
+assert (_EVENT_READ, _EVENT_WRITE) == (READ, WRITE)
 
 
 @cython.final
@@ -126,7 +127,7 @@ cdef class Hub:
             raise
         sock.detach()
         try:
-            self.selector.register(connection.fd, EVENT_READ, connection)
+            self.selector.register(connection.fd, READ, connection)
         except BaseException:
             connection.drop(now_ns)
             raise
@@ -687,9 +688,19 @@ cdef class Connection:
             self.pinned_count = 0
             if self.out.cap > KEPT_BYTES:
                 buffer_free(&self.out)
+        elif self.out_start >= SCRATCH_BYTES and self.out_start >= self.out.len // 2:
+            self.shift_outbox()
         if self.held_back and self.unsent() < OUTPUT_LIMIT:
             self.held_back = False
             self.make_runnable()
+
+    cdef void shift_outbox(self) noexcept:
+        """Give the room of what was sent back: an outbox that is never quite empty must not grow for ever."""
+        cdef uint32_t place
+        for place in range(self.pinned_first, self.pinned_count):
+            self.pinned[place].at -= self.out_start
+        buffer_drop_front(&self.out, self.out_start)
+        self.out_start = 0
 
     cdef void flush(self, int64_t now_ns) noexcept:
         """Send what the socket takes."""
@@ -762,9 +773,18 @@ cdef class Connection:
         self.engine.leave(client, now_ns)
         if self.fd >= 0:
             self.free_buffers()
+            self.swallow()
             close_descriptor(self.fd)
             if self.hub.on_close is not None:
                 self.hub.on_close()
+
+    cdef void swallow(self) noexcept:
+        """Take what the client has sent and nobody will read: else the close would reset the connection, and replies
+        that are on their way could be lost."""
+        cdef int _time
+        for _time in range(SWALLOWED_RECEIVES):
+            if recv(self.fd, self.hub.scratch, SCRATCH_BYTES, MSG_DONTWAIT) < SCRATCH_BYTES:
+                return
 
     cdef void free_buffers(self) noexcept:
         while self.pinned_first < self.pinned_count:

@@ -1,3 +1,5 @@
+from typing import Self
+
 from fastbean._state import State
 
 class Engine(State):
@@ -15,8 +17,8 @@ class Engine(State):
     def platform(self) -> bytes: ...
     @property
     def binlog_max_size(self) -> int: ...
-    def __init__(
-        self,
+    def __new__(
+        cls,
         *,
         max_job_size: int = 65535,
         now_ns: int = 0,
@@ -27,6 +29,6 @@ class Engine(State):
         platform: str = "",
         binlog_max_size: int = 10485760,
         hash_key: bytes = ...,
-    ) -> None: ...
+    ) -> Self: ...
     def next_deadline_ns(self) -> int: ...
     def counters(self) -> dict[str, int]: ...

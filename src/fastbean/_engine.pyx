@@ -2,7 +2,7 @@
 
 One function for each command (a put has two, or three when it fails); how a job moves is in `_state`. A function
 returns the reply; what goes with it (an id, a count, a job, a text) stands in ``client.answer``. REPLY_NONE means that
-the answer comes later: the client is then found through `next_answered`, when its wait or its long command is over.
+the answer comes later: the client is found through `next_answered` when its wait or its long command is over.
 
 A client that waits, or whose long command goes on, must not be given another command.
 """
@@ -14,9 +14,9 @@ from fastbean._client cimport (
     WORK_KICK, WORK_LEAVE, WORK_LIST_TUBES, WORK_LIST_WATCHED, WORK_NONE, Client, Watch, Work, WorkKind, client_add_watch,
     client_remove_watch, client_stop_waiting, client_watch_of,
 )
-from fastbean._core cimport Heap, HeapSlot, heap_push, heap_reserve, heap_slot, heap_top, heap_update
+from fastbean._core cimport Heap, HeapSlot, heap_reserve, heap_top, heap_update
 from fastbean._job cimport (
-    JOB_ARRIVING, JOB_BURIED, JOB_DELAYED, JOB_READY, JOB_RESERVED, Job, job_discard, job_new, job_table_get,
+    JOB_BURIED, JOB_DELAYED, JOB_RESERVED, Job, job_discard, job_new, job_table_get,
     job_table_put, job_table_remove,
 )
 from fastbean._protocol cimport (
@@ -45,7 +45,7 @@ cdef class Engine(State):
         hash_key: 16 secret bytes for the hash of tube names.
     """
 
-    def __init__(
+    def __cinit__(
         self, *, uint32_t max_job_size=65535, int64_t now_ns=0, str version="", str instance_id="", str hostname="",
         str os="", str platform="", uint64_t binlog_max_size=10485760, bytes hash_key=bytes(16),
     ):
@@ -447,8 +447,8 @@ cdef class Engine(State):
         """Give back its reservations, then its watches, then the tube it uses."""
         cdef Client *client = work.client
         cdef Tube *tube
-        cdef uint32_t steps
-        for steps in range(STEPS_AT_ONCE):
+        cdef int _step
+        for _step in range(STEPS_AT_ONCE):
             if client.reserved.len:
                 if self.make_ready(first_job(&client.reserved), now_ns) < 0:
                     self.short_of_memory = True

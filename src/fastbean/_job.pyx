@@ -12,7 +12,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
-from fastbean._table cimport Entry, hash_number, table_first, table_free, table_insert, table_next, table_remove
+from fastbean._table cimport Entry, hash_number, table_first, table_free, table_insert, table_remove
 
 
 cdef Job *job_new(uint32_t body_bytes) noexcept nogil:

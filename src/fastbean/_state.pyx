@@ -358,9 +358,9 @@ cdef class State:
 
     cdef bint expire(self, int64_t now_ns) noexcept:
         """Do what is due at `now_ns`, in the order of time, up to STEPS_AT_ONCE steps; true when more is due."""
-        cdef uint32_t steps
+        cdef int _step
         self.short_of_memory = False
-        for steps in range(STEPS_AT_ONCE):
+        for _step in range(STEPS_AT_ONCE):
             if heap_top(&self.timers).key > <uint64_t>now_ns:
                 return False
             if self.expire_timer(<Timer *>heap_top(&self.timers).node, now_ns) < 0:

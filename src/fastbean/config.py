@@ -182,7 +182,7 @@ class _Parsed:
     def set_fsync_ms(self, spelling: str, text: str) -> None:
         self.settings["fsync_ms"] = parse_number(spelling, text)
 
-    def set_no_fsync(self, spelling: str, text: str) -> None:
+    def set_no_fsync(self, _spelling: str, _text: str) -> None:
         self.settings["fsync_ms"] = None
 
     def set_binlog_size(self, spelling: str, text: str) -> None:
@@ -209,16 +209,16 @@ class _Parsed:
     def set_stop_timeout(self, spelling: str, text: str) -> None:
         self.settings["stop_timeout_s"] = parse_number(spelling, text, 0, limits.MAX_STOP_TIMEOUT_S)
 
-    def more_verbose(self, spelling: str, text: str) -> None:
+    def more_verbose(self, _spelling: str, _text: str) -> None:
         self.settings["verbosity"] = 2 if "verbosity" in self.settings else 1
 
-    def show_version(self, spelling: str, text: str) -> None:
+    def show_version(self, _spelling: str, _text: str) -> None:
         self.action = "version"
 
-    def show_help(self, spelling: str, text: str) -> None:
+    def show_help(self, _spelling: str, _text: str) -> None:
         self.action = "help"
 
-    def ignore_removed(self, spelling: str, text: str) -> None:
+    def ignore_removed(self, spelling: str, _text: str) -> None:
         self.warnings.append(f"{spelling} was removed from beanstalkd and does nothing: the log is always compacted")
 
 
@@ -342,7 +342,7 @@ def _next_value(spelling: str, option: Option, rest: list[str]) -> str:
 
 
 def parse_number(spelling: str, text: str, low: int = 0, high: int | None = None) -> int:
-    """A whole number from low to high (None: no end), in decimal; UsageError names the flag ``spelling`` if it is not."""
+    """A whole number from ``low`` to ``high`` (None: no end), in decimal; UsageError, with ``spelling``, if not."""
     digits = text.strip()
     if not (digits.isascii() and digits.isdigit()):
         raise UsageError(f"{spelling} {text}: not a number; write it in decimal digits without a unit")

@@ -19,7 +19,7 @@ ACCEPTS_PER_TICK = 128
 ACCEPT_RETRY_NS = 1_000_000_000
 ACCEPT_COMPLAINT_NS = 60_000_000_000
 
-# A peer that is gone without a word is noticed after idle + count * interval seconds, here seven minutes, not two hours.
+# A peer that is gone without a word is noticed after idle + count * interval seconds: seven minutes, not two hours.
 DEFAULT_KEEPALIVE_IDLE_S = 300
 DEFAULT_KEEPALIVE_INTERVAL_S = 30
 DEFAULT_KEEPALIVE_COUNT = 4

@@ -1,8 +1,8 @@
 """Listening sockets: TCP over IPv4 and IPv6, ``unix:PATH``, and those that systemd hands over; and accepting from them.
 
-``bind_all`` turns addresses into bound, listening sockets, or raises ListenError and leaves nothing behind. ``Acceptor``
-takes clients from them, a bounded number in each turn of the loop. When the process is out of descriptors it stops
-listening until a connection closes or a second has passed: no busy loop, no line in the log for each try.
+``bind_all`` turns addresses into bound, listening sockets, or raises ListenError and leaves nothing behind.
+``Acceptor`` takes clients from them, a bounded number in each turn of the loop. When the process is out of descriptors
+it stops listening until a connection closes or a second has passed: no busy loop, no line in the log for each try.
 
 The file of a Unix socket is removed when the socket is closed, unless another server's has taken its place by then; a
 socket of systemd's is never unlinked. What only some systems have is asked for with ``hasattr``, here and nowhere else.
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from fastbean.loop import Loop
 
 ADVICE = {
-    errno.EACCES: "ports below 1024 and other users' folders need more rights: start it as root with -u USER, or choose "
-    "another address",
+    errno.EACCES: "ports below 1024 and other users' folders need more rights: start it as root with -u USER",
     errno.EADDRINUSE: "another server has this address: stop it, or choose another port with -p",
     errno.EADDRNOTAVAIL: "this machine has no such address: look at `ip address`",
     errno.ENOENT: "the folder does not exist: make it first",
@@ -183,8 +182,9 @@ def adopt_all(descriptors: "Sequence[int]", options: Options) -> list[Listener]:
     taken: list[socket.socket] = []
     try:
         for fd in descriptors:
-            taken.append(socket.socket(fileno=fd))
-            if taken[-1].type != socket.SOCK_STREAM or not taken[-1].getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            sock = socket.socket(fileno=fd)
+            taken.append(sock)
+            if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 raise OSError(errno.EINVAL, "not a listening stream socket")
     except OSError as error:
         for sock in taken:
@@ -211,7 +211,7 @@ def _resolve(address: Address) -> list[tuple[int, int, int, str, tuple[object, .
         raise ListenError(
             f"cannot listen on {address}: {reason}; give an address of this machine, like 127.0.0.1"
         ) from None
-    return list(dict.fromkeys(found))  # type: ignore[arg-type]
+    return list(dict.fromkeys(found))
 
 
 def _listen_tcp(

@@ -28,6 +28,7 @@ class Log:
         self._wall_ns = wall_ns
 
     def __call__(self, level: str, event: str, **fields: object) -> None:
+        """Writes one line; fields with odd characters are quoted."""
         write_text(self._fd, format_line(self._wall_ns(), level, event, fields))
 
 

@@ -1,8 +1,8 @@
 """The loop of one server: waits for sockets, hands what is ready to the hub, keeps a few timers.
 
-It knows handlers and not jobs: the hub (compiled) serves connections; every other descriptor that is registered with the
-selector has a function of one argument, the mask, as its data. One turn reads the clock once, after the wait, and no
-wait is longer than a minute, so that no deadline can overflow it. With nothing to do it sleeps in the kernel.
+It knows handlers and not jobs: the hub (compiled) serves connections; every other descriptor that is registered with
+the selector has a function of one argument, the mask, as its data. One turn reads the clock once, after the wait, and
+no wait is longer than a minute, so that no deadline can overflow it. With nothing to do it sleeps in the kernel.
 
 ``stop`` and ``wake`` may be called from any thread; a write to ``wake_fd`` also ends the wait, which is
 what ``signal.set_wakeup_fd`` wants. Everything else belongs to the thread that runs the loop.
@@ -97,7 +97,7 @@ class Loop:
             wait_ns = min(wait_ns, min(due_ns for due_ns, _ in self._timers) - self.now_ns)
         return max(0, min(wait_ns, limits.MAX_WAIT_NS))
 
-    def _woken(self, mask: int) -> None:
+    def _woken(self, _mask: int) -> None:
         with contextlib.suppress(BlockingIOError):
             self._wake_out.recv(4096)
 

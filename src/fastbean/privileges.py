@@ -43,7 +43,7 @@ def become(user: str) -> None:
 
 
 def raise_descriptor_limit() -> int:
-    """Raises the soft limit on open files to the hard one; returns the limit that holds, -1 if there is none to know."""
+    """Raises the soft limit on open files to the hard one; returns the limit that holds, -1 if nobody knows."""
     try:
         import resource
     except ImportError:

@@ -21,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Sequence
+    from typing import Self
 
 PROTOCOL_VERSION = "1.13"
 
@@ -145,7 +146,7 @@ class Server:
         """Where it listens: ``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:PATH``, in order."""
         return [each.name for each in self._listeners]
 
-    def __enter__(self) -> "Server":
+    def __enter__(self) -> "Self":
         self.serve_in_thread()
         return self
 

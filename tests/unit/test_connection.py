@@ -1,8 +1,11 @@
 """Connections in memory: cutting, bounds, half-closing, large bodies."""
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from memory_client import SECOND_NS, MemoryClient, MemoryServer
 
 SESSION = (
@@ -27,7 +30,7 @@ def client(server: MemoryServer) -> MemoryClient:
 def test_where_the_bytes_are_cut_changes_nothing(cuts: list[int]) -> None:
     whole = MemoryServer().client()(SESSION)
     edges = sorted({0, *cuts, len(SESSION)})
-    pieces = [SESSION[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    pieces = [SESSION[start:end] for start, end in itertools.pairwise(edges)]
     assert MemoryServer().client()(*pieces) == whole
     assert whole.count(b"\r\n") > 12
 

@@ -1,6 +1,7 @@
 """The engine's rules one by one; tests/model looks for what happens when they meet."""
 
 import pytest
+
 from fastbean._engine import Engine
 from memory_client import SECOND_NS, MemoryClient, MemoryServer
 
@@ -95,7 +96,9 @@ def test_jobs_of_paused_tubes_do_not_keep_deadline_soon_away(producer: MemoryCli
     assert worker(b"reserve\r\n") == b"DEADLINE_SOON\r\n"
 
 
-def test_an_ended_reservation_goes_back_before_deadline_soon_is_decided(server: MemoryServer, producer: MemoryClient) -> None:
+def test_an_ended_reservation_goes_back_before_deadline_soon_is_decided(
+    server: MemoryServer, producer: MemoryClient
+) -> None:
     worker = server.client()
     producer.put(ttr=1)
     worker(b"reserve\r\n")
@@ -146,7 +149,9 @@ def test_kick_takes_delayed_jobs_only_when_none_is_buried(producer: MemoryClient
     )
 
 
-def test_kick_serves_a_waiter_after_each_job(producer: MemoryClient, worker: MemoryClient, server: MemoryServer) -> None:
+def test_kick_serves_a_waiter_after_each_job(
+    producer: MemoryClient, worker: MemoryClient, server: MemoryServer
+) -> None:
     for pri in (900, 1):
         producer.put(pri=pri)
         worker(b"reserve\r\n")
@@ -205,7 +210,10 @@ def test_tubes_live_while_something_refers_to_them(producer: MemoryClient, worke
 
 def test_lists_show_the_last_in_the_place_of_one_that_is_gone(producer: MemoryClient) -> None:
     producer(b"".join(b"watch t%d\r\n" % number for number in range(1, 5)))
-    assert producer(b"ignore default\r\nlist-tubes-watched\r\n") == b"WATCHING 4\r\nOK 24\r\n---\n- t4\n- t1\n- t2\n- t3\n\r\n"
+    assert (
+        producer(b"ignore default\r\nlist-tubes-watched\r\n")
+        == b"WATCHING 4\r\nOK 24\r\n---\n- t4\n- t1\n- t2\n- t3\n\r\n"
+    )
     producer(b"".join(b"ignore t%d\r\n" % number for number in range(1, 4)))
     assert producer(b"ignore t4\r\n") == b"NOT_IGNORED\r\n"
 

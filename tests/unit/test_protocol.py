@@ -1,9 +1,10 @@
 """The tokenizer: what each line means."""
 
 import pytest
-from fastbean._protocol import parse
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fastbean._protocol import parse
 
 U32 = 2**32 - 1
 U64 = 2**64 - 1
@@ -52,7 +53,9 @@ def test_put() -> None:
     assert parse(line) == ("put", "", {"pri": U32, "delay_s": U32, "ttr_s": 0, "body_bytes": U32})
 
 
-@pytest.mark.parametrize("line", [b"put ", b"put 1", b"put 1 2 3", b"put a 2 3 4", b"put 1 2 3 -4", b"put 4294967296 2 3 4"])
+@pytest.mark.parametrize(
+    "line", [b"put ", b"put 1", b"put 1 2 3", b"put a 2 3 4", b"put 1 2 3 -4", b"put 4294967296 2 3 4"]
+)
 def test_a_bad_put_is_not_counted(line: bytes) -> None:
     assert parse(line) == ("", "BAD_FORMAT", {})
 
@@ -106,12 +109,16 @@ def test_pause_tube_needs_no_blank_and_is_counted_before_its_name_is_looked_at()
     assert parse(b"pause-tube a") == ("", "BAD_FORMAT", {})
 
 
-@pytest.mark.parametrize("line", [b"statsfoo", b"list-tubesx", b"peek-ready x", b"reserve ", b"reserve-x", b"stats-job"])
+@pytest.mark.parametrize(
+    "line", [b"statsfoo", b"list-tubesx", b"peek-ready x", b"reserve ", b"reserve-x", b"stats-job"]
+)
 def test_a_known_beginning_with_a_tail_is_malformed(line: bytes) -> None:
     assert parse(line) == ("", "BAD_FORMAT", {})
 
 
-@pytest.mark.parametrize("line", [b"", b" ", b"PUT 1 2 3 4", b"put", b"peek", b"delete", b"use", b"kick-job", b"\xff", b"sta"])
+@pytest.mark.parametrize(
+    "line", [b"", b" ", b"PUT 1 2 3 4", b"put", b"peek", b"delete", b"use", b"kick-job", b"\xff", b"sta"]
+)
 def test_an_unknown_command(line: bytes) -> None:
     assert parse(line) == ("", "UNKNOWN_COMMAND", {})
 
@@ -143,4 +150,8 @@ def test_any_line_is_a_command_or_has_a_fault(line: bytes) -> None:
 
 @given(st.integers(0, U64), st.integers(0, U32), st.integers(0, U32))
 def test_numbers_come_out_as_they_went_in(id: int, pri: int, delay_s: int) -> None:
-    assert parse(b"release %d %d %d" % (id, pri, delay_s)) == ("release", "", {"id": id, "pri": pri, "delay_s": delay_s})
+    assert parse(b"release %d %d %d" % (id, pri, delay_s)) == (
+        "release",
+        "",
+        {"id": id, "pri": pri, "delay_s": delay_s},
+    )

@@ -1,0 +1,138 @@
+"""What the measurements of scale share: many connections, a flood of commands, what a process holds, and the findings."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import select
+import socket
+import statistics
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastbean._benchmark import Load
+
+LIMIT_S = 60
+BATCH = 5_000
+SLICE_OPERATIONS = 200
+
+
+@dataclass
+class Findings:
+    """The lines that the end of the run shows; a plugin of pytest's, so that it can show them."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def add(self, what, value):
+        self.lines.append(f"{what:66}{value}")
+
+    def pytest_terminal_summary(self, terminalreporter):
+        if self.lines:
+            terminalreporter.section("scale: what many connections, tubes and jobs cost")
+            for line in self.lines:
+                terminalreporter.write_line(line)
+
+
+def spread(values, form="{:.2f}"):
+    """Median, lowest and highest as text."""
+    middle, low, high = (form.format(value) for value in (statistics.median(values), min(values), max(values)))
+    return f"{middle} ({low} - {high})"
+
+
+def connect(address):
+    """A blocking client."""
+    sock = socket.create_connection(address, LIMIT_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def ask(sock, request):
+    """One request with a reply of one line."""
+    sock.sendall(request)
+    reply = b""
+    while not reply.endswith(b"\r\n"):
+        reply += sock.recv(65536)
+    return reply
+
+
+@contextlib.contextmanager
+def many_descriptors():
+    """As many descriptors as this process may have; says how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        yield hard
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextlib.contextmanager
+def idle_connections(address, count):
+    """So many connections, all accepted, which do nothing."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            stack.enter_context(connect(address))
+        with connect(address) as last:
+            ask(last, b"list-tube-used\r\n")
+        yield
+
+
+@contextlib.contextmanager
+def clients_that_never_read(address, count, request):
+    """So many clients that have sent `request` until nobody took any more, and have read nothing."""
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(connect(address)) for _ in range(count)]
+        batch = request * 500
+        sent = dict.fromkeys(socks, 0)
+        for sock in socks:
+            sock.setblocking(False)
+        while ready := select.select([], socks, [], 0.5)[1]:
+            for sock in ready:
+                with contextlib.suppress(BlockingIOError):
+                    sent[sock] += sock.send(batch[sent[sock] % len(batch) :])
+        yield
+
+
+def flood(sock, commands, lines_each=1):
+    """Many commands, whose replies of `lines_each` lines are only counted."""
+    for start in range(0, len(commands), BATCH):
+        batch = commands[start : start + BATCH]
+        sock.sendall(b"".join(batch))
+        missing = len(batch) * lines_each
+        while missing > 0:
+            missing -= sock.recv(1 << 18).count(b"\n")
+
+
+def anonymous_bytes(pid):
+    """The memory of a process that is really there and no file's."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"process {pid} tells nothing of its memory")
+
+
+class Bystander:
+    """One client in a closed loop of put, reserve and delete while something else goes on; keeps its longest wait."""
+
+    def __init__(self, address):
+        self.longest_ns = 0
+        self.operations = 0
+        self._stopping = False
+        self._load = Load(address, "cycle")
+        self._thread = threading.Thread(target=self._work)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stopping = True
+        self._thread.join()
+        self._load.close()
+
+    def _work(self):
+        while not self._stopping:
+            result = self._load.run(SLICE_OPERATIONS)
+            self.operations += result.operations
+            self.longest_ns = max(self.longest_ns, result.latencies.max_ns)

@@ -1,0 +1,230 @@
+"""What many connections, tubes and jobs cost: rates beside idle connections, waits beside long commands, memory.
+
+Nothing is asserted of time. With and without take turns, so that a ratio is one of neighbours in time; the longest wait
+is told for each round, beside that of a quiet server, since on a shared machine the highest of all says little.
+"""
+
+import re
+import signal
+import sys
+import time
+
+import pytest
+
+if not sys.platform.startswith("linux"):
+    pytest.skip("the load tool needs Linux's epoll", allow_module_level=True)
+
+from fastbean._benchmark import Load, cpu_ns
+
+from .contestants import FASTBEAN, start
+from .scale_tools import (
+    Bystander,
+    Findings,
+    anonymous_bytes,
+    ask,
+    clients_that_never_read,
+    connect,
+    flood,
+    idle_connections,
+    many_descriptors,
+    spread,
+)
+
+IDLE = 10_000
+TUBES = 100_000
+JOBS = 500_000
+ROUNDS = 5
+WAIT_ROUNDS = 3
+POOL = 50
+POOL_OPERATIONS = 10_000
+SILENT = 10
+BODY_BYTES = 60_000
+
+pytestmark = pytest.mark.usefixtures("own_processor")
+
+
+@pytest.fixture(scope="module")
+def findings(request):
+    collected = Findings()
+    request.config.pluginmanager.register(collected)
+    return collected
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A fastbean of one test alone."""
+    running = start(FASTBEAN, tmp_path)
+    yield running
+    running.stop()
+
+
+def pool_round(server):
+    """The pool's rate in jobs a second, its 99th percentile in ns, and the server's CPU time for a job in ns."""
+    with Load(server.address, "cycle", clients=POOL) as load:
+        load.run(POOL)
+        before_ns = cpu_ns(server.process.pid)
+        result = load.run(POOL_OPERATIONS)
+        used_ns = cpu_ns(server.process.pid) - before_ns
+    assert result.operations == POOL_OPERATIONS
+    return result.rate, result.latencies.quantile_ns(0.99), used_ns / POOL_OPERATIONS
+
+
+def ratios(with_it, without, place):
+    """Round by round, the ratio of one figure."""
+    return [one[place] / other[place] for one, other in zip(with_it, without, strict=True)]
+
+
+def test_a_pool_beside_idle_connections(server, findings):
+    alone, beside = [], []
+    with many_descriptors() as limit:
+        count = min(IDLE, limit - 500)
+        for _ in range(ROUNDS):
+            alone.append(pool_round(server))
+            with idle_connections(server.address, count):
+                beside.append(pool_round(server))
+    findings.add(f"pool of {POOL} beside {count} idle connections: rate", spread(ratios(beside, alone, 0)))
+    findings.add("  CPU time for a job", spread(ratios(beside, alone, 2)))
+    findings.add("  99th percentile", spread(ratios(beside, alone, 1)))
+
+
+def test_a_pool_beside_clients_that_never_read(server, findings):
+    with connect(server.address) as maintainer:
+        assert ask(maintainer, b"use large\r\n") == b"USING large\r\n"
+        put = b"put 0 0 600 %d\r\n%s\r\n" % (BODY_BYTES, b"x" * BODY_BYTES)
+        assert ask(maintainer, put) == b"INSERTED 1\r\n"
+    alone, beside = [], []
+    for _ in range(ROUNDS):
+        alone.append(pool_round(server))
+        with clients_that_never_read(server.address, SILENT, b"peek 1\r\n"):
+            beside.append(pool_round(server))
+    what = f"pool of {POOL} beside {SILENT} clients that never read: 99th percentile"
+    findings.add(what, spread(ratios(beside, alone, 1)))
+    findings.add("  rate", spread(ratios(beside, alone, 0)))
+
+
+def test_idle_cpu(server, findings):
+    with many_descriptors() as limit, idle_connections(server.address, min(IDLE, limit - 500)):
+        before_ns, began_ns = cpu_ns(server.process.pid), time.monotonic_ns()
+        time.sleep(3)
+        used = (cpu_ns(server.process.pid) - before_ns) / (time.monotonic_ns() - began_ns)
+        with connect(server.address) as client:
+            assert ask(client, b"list-tube-used\r\n") == b"USING default\r\n"
+    findings.add(f"CPU used with {IDLE} idle connections", f"{used:.4%}")
+
+
+def test_memory_of_connections(server, findings):
+    with many_descriptors() as limit:
+        count = min(IDLE, limit - 500)
+        with idle_connections(server.address, 100):
+            pass
+        before = anonymous_bytes(server.process.pid)
+        with idle_connections(server.address, count):
+            grown = anonymous_bytes(server.process.pid) - before
+    assert grown > 0
+    findings.add(f"memory of one of {count} idle connections", f"{grown / count:.0f} bytes")
+
+
+def test_memory_of_tubes_and_jobs(server, findings):
+    with connect(server.address) as client:
+        before = anonymous_bytes(server.process.pid)
+        flood(client, [b"watch tube-%06d\r\n" % number for number in range(TUBES)])
+        tubes = anonymous_bytes(server.process.pid)
+        flood(client, [b"put 0 0 60 1\r\nx\r\n"] * JOBS)
+        jobs = anonymous_bytes(server.process.pid)
+    assert before < tubes < jobs
+    findings.add(f"memory of one of {TUBES} tubes", f"{(tubes - before) / TUBES:.0f} bytes")
+    findings.add(f"memory of one of {JOBS} ready jobs of one byte", f"{(jobs - tubes) / JOBS:.0f} bytes")
+
+
+def take_all(client):
+    """The client reserves the jobs 1 to JOBS, which are in the server."""
+    flood(client, [b"reserve-job %d\r\n" % number for number in range(1, JOBS + 1)], lines_each=2)
+
+
+def until_ready(server, count):
+    """Looks now and then, until so many jobs of the tube big are ready."""
+    with connect(server.address) as client:
+        while int(re.search(rb"jobs-ready: (\d+)", ask(client, b"stats-tube big\r\n"))[1]) < count:
+            time.sleep(0.02)
+
+
+# Long commands. Each prepares, yields while others are quiet, and then asks and waits for the end.
+
+
+def quiet(server, client):
+    yield
+    time.sleep(0.5)
+
+
+def kick_buried(server, client):
+    flood(client, [b"put 0 0 3600 1\r\nx\r\n"] * JOBS)
+    take_all(client)
+    flood(client, [b"bury %d 0\r\n" % number for number in range(1, JOBS + 1)])
+    yield
+    assert ask(client, b"kick %d\r\n" % JOBS) == b"KICKED %d\r\n" % JOBS
+
+
+def kick_delayed(server, client):
+    flood(client, [b"put 0 3600 3600 1\r\nx\r\n"] * JOBS)
+    yield
+    assert ask(client, b"kick %d\r\n" % JOBS) == b"KICKED %d\r\n" % JOBS
+
+
+def leave(server, client):
+    flood(client, [b"put 0 0 3600 1\r\nx\r\n"] * JOBS)
+    take_all(client)
+    yield
+    client.close()
+    until_ready(server, JOBS)
+
+
+def delays_end(server, client):
+    flood(client, [b"put 0 5 3600 1\r\nx\r\n"] * JOBS)
+    yield from while_stopped(server, 5.5)
+    until_ready(server, JOBS)
+
+
+def reservations_end(server, client):
+    flood(client, [b"put 0 0 9 1\r\nx\r\n"] * JOBS)
+    take_all(client)
+    yield from while_stopped(server, 9.5, lambda: client.sendall(b"reserve-with-timeout 0\r\n"))
+    until_ready(server, JOBS - 1)
+
+
+def while_stopped(server, seconds, act=lambda: None):
+    """Yields with the server stopped for so long that everything is due at once when it goes on."""
+    server.process.send_signal(signal.SIGSTOP)
+    act()
+    time.sleep(seconds)
+    yield
+    server.process.send_signal(signal.SIGCONT)
+
+
+def list_all_tubes(server, client):
+    flood(client, [b"watch %s-%06d\r\n" % (b"tube" * 40, number) for number in range(TUBES)])
+    yield
+    client.sendall(b"list-tubes\r\n")
+    missing = TUBES + 5  # the head, "---", default, big and the empty line at the end
+    while missing > 0:
+        missing -= client.recv(1 << 18).count(b"\n")
+
+
+@pytest.mark.parametrize(
+    "step", [quiet, kick_buried, kick_delayed, leave, delays_end, reservations_end, list_all_tubes]
+)
+def test_longest_wait_of_another_client(tmp_path, findings, step):
+    waits_ms = []
+    for _ in range(WAIT_ROUNDS):
+        server = start(FASTBEAN, tmp_path)
+        try:
+            with connect(server.address) as client:
+                flood(client, [b"use big\r\n", b"watch big\r\n", b"ignore default\r\n"])
+                playing = step(server, client)
+                next(playing)
+                with Bystander(server.address) as bystander:
+                    assert next(playing, "over") == "over"
+        finally:
+            server.stop()
+        assert bystander.operations > 0
+        waits_ms.append(bystander.longest_ns / 1e6)
+    findings.add(f"longest wait of another client: {step.__name__}", spread(waits_ms, "{:.1f}") + " ms")

@@ -1,0 +1,169 @@
+"""A server inside somebody's program: it works in a thread, beside others, and touches nothing of the process."""
+
+import gc
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import fastbean
+
+LOCAL = fastbean.Config(listen=["127.0.0.1"], port=0)
+
+
+class Client:
+    """A few commands over a plain socket."""
+
+    def __init__(self, port):
+        self.sock = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.lines = self.sock.makefile("rb")
+
+    def ask(self, request):
+        self.sock.sendall(request)
+        return self.lines.readline()
+
+    def close(self):
+        self.lines.close()
+        self.sock.close()
+
+
+@pytest.fixture
+def connect():
+    clients = []
+
+    def connect_to(server):
+        clients.append(Client(server.port))
+        return clients[-1]
+
+    yield connect_to
+    for client in clients:
+        client.close()
+
+
+def test_a_server_in_a_with_block(connect):
+    with fastbean.Server(LOCAL) as server:
+        client = connect(server)
+        assert client.ask(b"put 5 0 60 5\r\nhello\r\n") == b"INSERTED 1\r\n"
+        assert client.ask(b"reserve\r\n") == b"RESERVED 1 5\r\n"
+        assert client.lines.readline() == b"hello\r\n"
+        assert client.ask(b"delete 1\r\n") == b"DELETED\r\n"
+    assert client.lines.read() == b""
+    assert "fastbean" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_server_in_a_thread_of_ones_own(connect):
+    server = fastbean.Server(LOCAL)
+    server.start()
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    assert connect(server).ask(b"list-tube-used\r\n") == b"USING default\r\n"
+    server.stop()
+    thread.join(timeout=20)
+    assert not thread.is_alive()
+
+
+def test_two_servers_do_not_know_of_each_other(connect):
+    with fastbean.Server(LOCAL) as one, fastbean.Server(LOCAL) as two:
+        assert one.port != two.port
+        first, second = connect(one), connect(two)
+        assert first.ask(b"put 0 0 60 1\r\na\r\n") == b"INSERTED 1\r\n"
+        assert second.ask(b"peek-ready\r\n") == b"NOT_FOUND\r\n"
+        one.drain()
+        assert second.ask(b"put 0 0 60 1\r\nb\r\n") == b"INSERTED 1\r\n"
+        one.close()
+        assert second.ask(b"peek 1\r\n") == b"FOUND 1 1\r\n"
+
+
+def test_many_servers_one_after_another(connect):
+    ports = set()
+    for _ in range(20):
+        with fastbean.Server(LOCAL) as server:
+            ports.add(server.port)
+            assert connect(server).ask(b"put 0 0 60 1\r\na\r\n") == b"INSERTED 1\r\n"
+    assert 0 not in ports
+
+
+def state_of_the_process():
+    signals = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    umask = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("Umask"))
+    return {
+        "signals": signals,
+        "wakeup": signal.set_wakeup_fd(-1),
+        "limits": resource.getrlimit(resource.RLIMIT_NOFILE),
+        "environment": dict(os.environ),
+        "folder": Path.cwd(),
+        "umask": umask,
+        "user": (os.getresuid(), os.getresgid(), os.getgroups()),
+        "streams": (sys.stdin, sys.stdout, sys.stderr),
+        "socket timeout": socket.getdefaulttimeout(),
+        "switching": sys.getswitchinterval(),
+        "collector": (gc.isenabled(), gc.get_threshold(), gc.get_freeze_count()),
+        "threads": sorted(thread.name for thread in threading.enumerate()),
+    }
+
+
+def open_descriptors():
+    return {entry.name for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()}
+
+
+def test_it_touches_nothing_of_the_process(connect, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+    before = state_of_the_process()
+    config = LOCAL.replace(verbosity=2, listen=[f"unix:{tmp_path}/s", "127.0.0.1"], unix_mode=0o600)
+    with fastbean.Server(config) as server:
+        during = state_of_the_process()
+        assert connect(server).ask(b"bogus\r\n") == b"UNKNOWN_COMMAND\r\n"
+    assert during.pop("threads") != before["threads"]
+    assert during.items() <= before.items()
+    assert state_of_the_process() == before
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_gives_its_descriptors_back():
+    with fastbean.Server(LOCAL):
+        pass
+    gc.collect()
+    before = open_descriptors()
+    for _ in range(3):
+        with fastbean.Server(LOCAL) as server:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+                client.sendall(b"put 0 0 1 1000\r\nhalf a job")
+    gc.collect()
+    assert open_descriptors() == before
+
+
+def test_stop_and_drain_may_come_from_any_thread(connect):
+    with fastbean.Server(LOCAL) as server:
+        client = connect(server)
+        for call in (server.drain, server.stop):
+            thread = threading.Thread(target=call)
+            thread.start()
+            thread.join(timeout=20)
+            if call == server.drain:
+                assert client.ask(b"put 0 0 1 1\r\nx\r\n") == b"DRAINING\r\n"
+        assert client.lines.read() == b""
+
+
+def test_clients_of_a_stopped_server_see_the_end(connect):
+    with fastbean.Server(LOCAL) as server:
+        clients = [connect(server) for _ in range(50)]
+        assert {client.ask(b"watch t\r\n") for client in clients} == {b"WATCHING 2\r\n"}
+        clients[0].sock.sendall(b"reserve\r\n")
+    assert {client.lines.read() for client in clients} == {b""}
+
+
+def test_it_works_while_sockets_of_the_program_have_a_timeout(connect):
+    socket.setdefaulttimeout(5)
+    try:
+        with fastbean.Server(LOCAL) as server:
+            assert connect(server).ask(b"list-tube-used\r\n") == b"USING default\r\n"
+    finally:
+        socket.setdefaulttimeout(None)

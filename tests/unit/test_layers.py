@@ -1,0 +1,117 @@
+"""The layers: a module imports only from lower ones, or beside it along the arrows that are drawn here.
+
+It reads the ``import``, ``from`` and ``cimport`` lines of all modules, the compiled ones too, so that an arrow upwards
+fails here and not in someone's head.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "src" / "fastbean"
+
+# Every module stands in one layer. What is private to a layer's module, a C helper say, stands in the layer too.
+LAYERS = {
+    0: {"_core", "_protocol", "_buffer", "_table", "limits", "errors", "clock"},
+    1: {"_job", "_tube", "_client", "_state", "_engine", "_report"},
+    3: {"_connection", "listener", "loop"},
+    4: {"config", "server", "systemd", "privileges", "logs", "__main__", "__init__", "_benchmark"},
+}
+LAYER = {module: layer for layer, modules in LAYERS.items() for module in modules}
+
+# Who may import whom inside one layer. In the model it is the state that everything stands on, and the engine on top.
+BESIDE = {
+    ("_client", "_job"),
+    ("_client", "_tube"),
+    ("_state", "_job"),
+    ("_state", "_tube"),
+    ("_state", "_client"),
+    ("_engine", "_job"),
+    ("_engine", "_tube"),
+    ("_engine", "_client"),
+    ("_engine", "_state"),
+    ("_report", "_job"),
+    ("_report", "_tube"),
+    ("_report", "_engine"),
+    ("server", "config"),
+    ("server", "logs"),
+    ("__main__", "config"),
+    ("__main__", "logs"),
+    ("__main__", "privileges"),
+    ("__main__", "server"),
+    ("__main__", "systemd"),
+}
+# The package itself holds the version, and loads Config and Server when they are asked for.
+ANYBODY = {"__init__"}
+LAZY = {("__init__", "config"), ("__init__", "server")}
+
+SOURCES = sorted(path for path in PACKAGE.iterdir() if path.suffix in {".py", ".pyx", ".pxd", ".pyi"})
+IMPORT = re.compile(
+    r"""^[ \t]*(?:
+        from[ \t]+(?P<from>fastbean(?:\.\w+)*|\.\w*)[ \t]+c?import[ \t]+(?P<names>\([^)]*\)|[^\n#]+)
+      | c?import[ \t]+(?P<plain>[\w., \t]+)
+    )""",
+    re.MULTILINE | re.VERBOSE,
+)
+TYPING_BLOCK = re.compile(r"^if TYPE_CHECKING:\n(?:[ \t]+[^\n]*\n|\n)+", re.MULTILINE)
+
+
+def imported(source: str) -> set[str]:
+    """The modules of ours that a source imports when it runs; imports for type checkers only do not count."""
+    found = set()
+    for match in IMPORT.finditer(TYPING_BLOCK.sub("", source)):
+        home = match["from"]
+        if home is None:
+            names = [name.strip().split()[0] for name in match["plain"].split(",") if name.strip()]
+            found |= {name.removeprefix("fastbean.") for name in names if name.startswith("fastbean.")}
+            found |= {"__init__" for name in names if name == "fastbean"}
+        elif home in {"fastbean", "."}:
+            words = match["names"].strip("() \n").replace("\n", " ").split(",")
+            names = [word.split()[0] for word in words if word.split()]
+            found |= {name if (PACKAGE / f"{name}.py").exists() or name in LAYER else "__init__" for name in names}
+        else:
+            found.add(home.removeprefix("fastbean").removeprefix(".").split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_a_module_imports_only_downwards(path):
+    module = path.stem
+    assert module in LAYER, f"{module} stands in no layer: give it one here and in ARCHITECTURE.md"
+    for other in imported(path.read_text()) - {module} - ANYBODY:
+        assert other in LAYER, f"{path.name} imports {other}, which stands in no layer"
+        allowed = LAYER[other] < LAYER[module] or (module, other) in BESIDE | LAZY
+        assert allowed, f"{path.name} imports {other}, which is not below it"
+
+
+def test_the_arrows_beside_make_no_circle():
+    below = {module: {other for one, other in BESIDE if one == module} for module in LAYER}
+    while below:
+        free = {module for module, others in below.items() if not others & below.keys()}
+        assert free, f"these import each other in a circle: {sorted(below)}"
+        below = {module: others for module, others in below.items() if module not in free}
+
+
+def test_there_is_no_module_of_odds_and_ends():
+    assert not {path.stem for path in SOURCES} & {"utils", "util", "helpers", "common", "misc"}
+
+
+@pytest.mark.parametrize(
+    ("source", "modules"),
+    [
+        ("from fastbean._core cimport Heap, heap_push", {"_core"}),
+        ("cimport fastbean._core\nimport os, fastbean.errors as e", {"_core", "errors"}),
+        ("from fastbean import limits, logs", {"limits", "logs"}),
+        ("from fastbean import (\n    limits,\n    clock,\n)", {"limits", "clock"}),
+        ("from fastbean import __version__", {"__init__"}),
+        ("    from fastbean._engine import Engine", {"_engine"}),
+        ("from fastbean._job cimport (\n    Job,\n)", {"_job"}),
+        ("from . import limits", {"limits"}),
+        ("from ._core cimport Heap", {"_core"}),
+        ("# from fastbean._engine import Engine\nimport os", set()),
+        ("if TYPE_CHECKING:\n    from fastbean.server import Server\n\nx = 1\n", set()),
+    ],
+)
+def test_the_reader_of_import_lines(source, modules):
+    assert imported(source) == modules

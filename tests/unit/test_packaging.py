@@ -1,0 +1,72 @@
+"""What is installed: the package with all that others need of it, and nothing that pulls in more than was asked for."""
+
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastbean
+
+SOURCE = Path(__file__).parents[2] / "src" / "fastbean"
+INSTALLED = Path(fastbean.__file__).parent
+
+
+def run_python(code: str) -> str:
+    """What ``code`` prints in a fresh interpreter."""
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def test_the_tests_run_against_the_installed_package():
+    assert INSTALLED != SOURCE
+
+
+def test_the_version_has_one_place():
+    assert importlib.metadata.version("fastbean") == fastbean.__version__
+
+
+def test_nothing_is_needed_at_run_time():
+    assert importlib.metadata.requires("fastbean") is None
+
+
+def test_the_script_and_the_module_are_the_same_program():
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name="fastbean")
+    assert script.value == "fastbean.__main__:main"
+
+
+@pytest.mark.parametrize("suffix", [".py", ".pxd", ".pyi", ".typed"])
+def test_what_others_build_and_check_against_is_installed(suffix):
+    wanted = {path.name for path in SOURCE.glob(f"*{suffix}")}
+    assert wanted
+    assert {path.name for path in INSTALLED.glob(f"*{suffix}")} == wanted
+
+
+def test_every_compiled_module_is_there_and_none_is_left_over():
+    compiled = {path.name.split(".")[0] for path in INSTALLED.glob("*.so")}
+    assert compiled == {path.stem for path in SOURCE.glob("*.pyx")}
+
+
+def test_no_c_source_is_installed():
+    assert [path.name for path in INSTALLED.iterdir() if path.suffix in {".c", ".cpp", ".pyx"}] == []
+
+
+@pytest.mark.parametrize("module", ["fastbean", "fastbean._core", "fastbean._protocol"])
+def test_importing_a_leaf_pulls_in_nothing_else_of_ours(module):
+    code = f"import {module}, sys, threading; print(*sorted(m for m in sys.modules if m.startswith('fastbean')), "
+    code += "threading.active_count())"
+    assert run_python(code).split() == [*sorted({"fastbean", module}), "1"]
+
+
+def test_importing_the_package_loads_no_other_module():
+    assert run_python("import sys; before = set(sys.modules); import fastbean; print(*set(sys.modules) - before)") == (
+        "fastbean\n"
+    )
+
+
+def test_the_public_names_are_loaded_when_asked_for():
+    assert fastbean.Server.__module__ == "fastbean.server"
+    assert fastbean.Config.__module__ == "fastbean.config"
+    assert {"Server", "Config", "__version__"} <= set(dir(fastbean))
+    with pytest.raises(AttributeError, match="has no attribute 'Sever'"):
+        _ = fastbean.Sever
