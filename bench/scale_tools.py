@@ -1,4 +1,4 @@
-"""What the measurements of scale share: many connections, a flood of commands, what a process holds, and the findings."""
+"""What the measurements of scale share: many connections, floods of commands, what a process holds, the findings."""
 
 from __future__ import annotations
 

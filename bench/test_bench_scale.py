@@ -151,12 +151,12 @@ def until_ready(server, count):
 # Long commands. Each prepares, yields while others are quiet, and then asks and waits for the end.
 
 
-def quiet(server, client):
+def quiet(_server, _client):
     yield
     time.sleep(0.5)
 
 
-def kick_buried(server, client):
+def kick_buried(_server, client):
     flood(client, [b"put 0 0 3600 1\r\nx\r\n"] * JOBS)
     take_all(client)
     flood(client, [b"bury %d 0\r\n" % number for number in range(1, JOBS + 1)])
@@ -164,7 +164,7 @@ def kick_buried(server, client):
     assert ask(client, b"kick %d\r\n" % JOBS) == b"KICKED %d\r\n" % JOBS
 
 
-def kick_delayed(server, client):
+def kick_delayed(_server, client):
     flood(client, [b"put 0 3600 3600 1\r\nx\r\n"] * JOBS)
     yield
     assert ask(client, b"kick %d\r\n" % JOBS) == b"KICKED %d\r\n" % JOBS
@@ -200,7 +200,7 @@ def while_stopped(server, seconds, act=lambda: None):
     server.process.send_signal(signal.SIGCONT)
 
 
-def list_all_tubes(server, client):
+def list_all_tubes(_server, client):
     flood(client, [b"watch %s-%06d\r\n" % (b"tube" * 40, number) for number in range(TUBES)])
     yield
     client.sendall(b"list-tubes\r\n")

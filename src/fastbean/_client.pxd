@@ -33,6 +33,8 @@ cdef struct Work:               # a command, or a farewell, that may take more t
 cdef struct Client:
     Timer timer                 # its first reservation to end, or the end of its wait
     Heap reserved               # by (deadline, id)
+    Heap returning              # once it has left: by (turn, id), the order in which they become ready
+    uint32_t turns              # reservations so far, modulo 2**32
     Tube *use
     Watch **watched             # in the order that list-tubes-watched shows
     uint32_t watched_count

@@ -109,5 +109,6 @@ cdef void client_free(Client *client) noexcept nogil:
     free(client.watched)
     table_free(&client.watch_table)
     heap_free(&client.reserved)
+    heap_free(&client.returning)
     buffer_free(&client.answer.text)
     free(client)

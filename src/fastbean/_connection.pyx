@@ -57,6 +57,7 @@ cdef enum:
     SCRATCH_BYTES = 65536
     INPUT_LIMIT = 65536             # received bytes that wait behind an unanswered command
     OUTPUT_LIMIT = 262144           # answered bytes from which on no further command is run
+    SENT_AT_ONCE = 1048576          # bytes to one client, after which others are served
     COPY_LIMIT = 16384              # a larger body is sent from its job
     KEPT_BYTES = 512                # an emptied buffer that is larger is given back
     STEPS_IN_A_TICK = 512           # lines and bodies of one client
@@ -323,8 +324,10 @@ cdef class Connection:
         if self.closed or self.eof or self.quitting:
             return 0
         if self.is_halted():
+            if self.input.len >= INPUT_LIMIT:
+                return 0
             more = min(INPUT_LIMIT - self.input.len, max(self.input.len, <size_t>KEPT_BYTES))
-            if more == 0 or buffer_reserve(&self.input, more) < 0:
+            if buffer_reserve(&self.input, more) < 0:
                 return 0
             where[0].iov_base = self.input.data + self.input.len
             where[0].iov_len = more
@@ -653,9 +656,9 @@ cdef class Connection:
                 at = body.at
                 count += 1
             pieces[count].iov_base = job_body(body.job) + body.sent
-            pieces[count].iov_len = body.job.body_bytes - body.sent
+            pieces[count].iov_len = min(<size_t>(body.job.body_bytes - body.sent), <size_t>SENT_AT_ONCE)
             count += 1
-            if count > PIECES - 2:
+            if count > PIECES - 2 or body.job.body_bytes - body.sent > SENT_AT_ONCE:
                 return count
         if at < self.out.len:
             pieces[count].iov_base = self.out.data + at
@@ -697,8 +700,11 @@ cdef class Connection:
     cdef void shift_outbox(self) noexcept:
         """Give the room of what was sent back: an outbox that is never quite empty must not grow for ever."""
         cdef uint32_t place
-        for place in range(self.pinned_first, self.pinned_count):
+        self.pinned_count -= self.pinned_first
+        for place in range(self.pinned_count):
+            self.pinned[place] = self.pinned[place + self.pinned_first]
             self.pinned[place].at -= self.out_start
+        self.pinned_first = 0
         buffer_drop_front(&self.out, self.out_start)
         self.out_start = 0
 
@@ -706,11 +712,12 @@ cdef class Connection:
         """Send what the socket takes."""
         cdef iovec[PIECES] pieces
         cdef msghdr message
+        cdef size_t total = 0
         cdef ssize_t size
         while self.unsent() and not self.socket_full and self.fd >= 0 and not self.closed:
             if self.pinned_count == 0:
                 size = send(
-                    self.fd, self.out.data + self.out_start, self.out.len - self.out_start,
+                    self.fd, self.out.data + self.out_start, min(self.out.len - self.out_start, <size_t>SENT_AT_ONCE),
                     MSG_DONTWAIT | MSG_NOSIGNAL,
                 )
             else:
@@ -720,6 +727,11 @@ cdef class Connection:
                 size = sendmsg(self.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL)
             if size >= 0:
                 self.sent(size)
+                total += size
+                if total >= SENT_AT_ONCE and self.unsent():
+                    # A reader that keeps up would be served for as long as there is anything: the others come first.
+                    self.make_runnable()
+                    return
             elif errno == EAGAIN:
                 self.socket_full = True
             elif errno != EINTR:

@@ -6,6 +6,7 @@ from fastbean._client cimport Client, Work, WorkKind
 from fastbean._job cimport Job
 from fastbean._protocol cimport OP_COUNT, Command, Reply
 from fastbean._state cimport State
+from fastbean._tube cimport Tube
 
 
 cdef class Engine(State):
@@ -44,6 +45,7 @@ cdef class Engine(State):
     cdef Reply watch(self, Client *client, const char *name, uint32_t name_bytes) noexcept
     cdef Reply ignore(self, Client *client, const char *name, uint32_t name_bytes) noexcept
     cdef Reply pause_tube(self, const char *name, uint32_t name_bytes, uint32_t delay_s, int64_t now_ns) noexcept
+    cdef void end_pause(self, Tube *tube, int64_t now_ns) noexcept
     cdef Reply list_tubes(self, Client *client, int64_t now_ns) noexcept
     cdef Reply list_tubes_watched(self, Client *client, int64_t now_ns) noexcept
 
@@ -58,5 +60,6 @@ cdef class Engine(State):
     cdef bint step_work(self, Work *work, int64_t now_ns) noexcept
     cdef bint step_kick(self, Work *work, int64_t now_ns) noexcept
     cdef bint step_list(self, Work *work) noexcept
+    cdef int give_back(self, Client *client, int64_t now_ns) noexcept
     cdef bint step_leave(self, Work *work, int64_t now_ns) noexcept
     cdef Reply end_work(self, Work *work) noexcept

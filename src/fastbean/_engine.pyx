@@ -11,12 +11,12 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastbean._buffer cimport buffer_append, buffer_free
 from fastbean._client cimport (
-    WORK_KICK, WORK_LEAVE, WORK_LIST_TUBES, WORK_LIST_WATCHED, WORK_NONE, Client, Watch, Work, WorkKind, client_add_watch,
-    client_remove_watch, client_stop_waiting, client_watch_of,
+    WORK_KICK, WORK_LEAVE, WORK_LIST_TUBES, WORK_LIST_WATCHED, WORK_NONE, Client, Watch, Work, WorkKind,
+    client_add_watch, client_remove_watch, client_stop_waiting, client_watch_of,
 )
-from fastbean._core cimport Heap, HeapSlot, heap_reserve, heap_top, heap_update
+from fastbean._core cimport Heap, HeapSlot, heap_pop, heap_push, heap_reserve, heap_top, heap_update
 from fastbean._job cimport (
-    JOB_BURIED, JOB_DELAYED, JOB_RESERVED, Job, job_discard, job_new, job_table_get,
+    JOB_BURIED, JOB_DELAYED, JOB_RESERVED, JOB_RETURNING, Job, job_discard, job_new, job_table_get,
     job_table_put, job_table_remove,
 )
 from fastbean._protocol cimport (
@@ -163,9 +163,13 @@ cdef class Engine(State):
     cdef Reply reserve(self, Client *client, int64_t timeout_s, int64_t now_ns) noexcept:
         """`reserve` (with NEVER) and `reserve-with-timeout`."""
         cdef Job *job
+        cdef int _step
         self.set_worker(client)
-        # A reservation that has ended goes back before anything is decided; whoever waits may get that job.
-        while client.reserved.len and <int64_t>heap_top(&client.reserved).key <= now_ns:
+        # A reservation that has ended goes back before anything is decided; whoever waits may get that job. If very
+        # many have ended, `expire` does the rest.
+        for _step in range(STEPS_AT_ONCE):
+            if client.reserved.len == 0 or <int64_t>heap_top(&client.reserved).key > now_ns:
+                break
             if self.time_out(client, now_ns) < 0:
                 break
         job = self.best_ready(client)
@@ -205,7 +209,7 @@ cdef class Engine(State):
 
     cdef Reply reserve_job(self, Client *client, uint64_t id, int64_t now_ns) noexcept:
         cdef Job *job = job_table_get(&self.jobs, id)
-        if job is NULL or job.state == JOB_RESERVED:
+        if job is NULL or job.state == JOB_RESERVED or job.state == JOB_RETURNING:
             return REPLY_NOT_FOUND
         self.set_worker(client)
         return REPLY_OUT_OF_MEMORY if self.reserve_for(client, job, now_ns) < 0 else REPLY_RESERVED
@@ -220,7 +224,7 @@ cdef class Engine(State):
     cdef Reply delete(self, Client *client, uint64_t id) noexcept:
         cdef Job *job = job_table_get(&self.jobs, id)
         cdef Tube *tube
-        if job is NULL or (job.state == JOB_RESERVED and job.client != client.number):
+        if job is NULL or job.state == JOB_RETURNING or (job.state == JOB_RESERVED and job.client != client.number):
             return REPLY_NOT_FOUND
         tube = self.tube_of(job)
         self.take(job)
@@ -356,12 +360,24 @@ cdef class Engine(State):
         cdef Tube *tube = tube_find(&self.tubes, name, name_bytes)
         if tube is NULL:
             return REPLY_NOT_FOUND
-        # As in beanstalkd a pause of 0 is one of 1 ns: it ends, and wakes who waits, at the next expiry.
-        tube.pause_ns = seconds_ns(delay_s) if delay_s else 1
-        tube.unpause_at_ns = now_ns + tube.pause_ns
         tube.pauses += 1
+        if delay_s == 0:
+            self.end_pause(tube, now_ns)
+            return REPLY_PAUSED
+        tube.pause_ns = seconds_ns(delay_s)
+        tube.unpause_at_ns = now_ns + tube.pause_ns
         self.schedule(&tube.timer, tube.unpause_at_ns)
         return REPLY_PAUSED
+
+    cdef void end_pause(self, Tube *tube, int64_t now_ns) noexcept:
+        """Serve who waits, at once; if they are very many `expire` does the rest, and the pause lasts until then."""
+        cdef int _step
+        tube.unpause_at_ns = now_ns
+        for _step in range(STEPS_AT_ONCE):
+            if tube.pause_ns == 0 or not self.match(tube, now_ns):
+                tube.pause_ns = 0
+                return
+        self.schedule(&tube.timer, now_ns)
 
     # Work that may take more than one tick
 
@@ -443,14 +459,33 @@ cdef class Engine(State):
             work.done += 1
         return work.done == count
 
+    cdef int give_back(self, Client *client, int64_t now_ns) noexcept:
+        """One step: sort one more reservation by its turn, or, when all are sorted, make the first one ready.
+
+        Returns 0, or -1 without memory (nothing changed).
+        """
+        cdef Job *job
+        cdef uint64_t id
+        if client.reserved.len == 0:
+            return self.make_ready(first_job(&client.returning), now_ns)
+        if heap_reserve(&client.returning, 1) < 0:
+            return -1
+        job = first_job(&client.reserved)
+        id = heap_top(&client.reserved).tie
+        heap_pop(&client.reserved)
+        job.state = JOB_RETURNING
+        # The oldest of them is less than 2**32 turns ago: seen from now the order does not wrap.
+        heap_push(&client.returning, &job.node, <uint32_t>(job.turn - client.turns), id)
+        return 0
+
     cdef bint step_leave(self, Work *work, int64_t now_ns) noexcept:
-        """Give back its reservations, then its watches, then the tube it uses."""
+        """Give back its reservations in the order in which it made them, then its watches, then the tube it uses."""
         cdef Client *client = work.client
         cdef Tube *tube
         cdef int _step
         for _step in range(STEPS_AT_ONCE):
-            if client.reserved.len:
-                if self.make_ready(first_job(&client.reserved), now_ns) < 0:
+            if client.reserved.len or client.returning.len:
+                if self.give_back(client, now_ns) < 0:
                     self.short_of_memory = True
                     return False
             elif client.watched_count:

@@ -11,6 +11,7 @@ cdef enum JobState:
     JOB_RESERVED
     JOB_DELAYED
     JOB_BURIED
+    JOB_RETURNING               # its client has left: still reserved for everybody else, and ready in a moment
     JOB_GONE                    # deleted, and kept only while its body is being sent
 
 cdef struct Job:                # the body follows, without its CRLF
@@ -29,6 +30,7 @@ cdef struct Job:                # the body follows, without its CRLF
     uint32_t releases
     uint32_t buries
     uint32_t kicks
+    uint32_t turn               # its client's so-manieth reservation, modulo 2**32
 
 cdef enum:
     LEAF_JOBS = 16

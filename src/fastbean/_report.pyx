@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastbean._buffer cimport Buffer, buffer_append, buffer_append_number, buffer_append_text
 from fastbean._engine cimport Engine
-from fastbean._job cimport JOB_DELAYED, JOB_READY, JOB_RESERVED, Job, job_table_get
+from fastbean._job cimport JOB_DELAYED, JOB_READY, JOB_RESERVED, JOB_RETURNING, Job, job_table_get
 from fastbean._protocol cimport (
     OP_BURY, OP_DELETE, OP_IGNORE, OP_KICK, OP_LIST_TUBE_USED, OP_LIST_TUBES, OP_LIST_TUBES_WATCHED, OP_PAUSE_TUBE,
     OP_PEEK, OP_PEEK_BURIED, OP_PEEK_DELAYED, OP_PEEK_READY, OP_PUT, OP_RELEASE, OP_RESERVE, OP_RESERVE_WITH_TIMEOUT,
@@ -174,7 +174,7 @@ cdef bint stats_tube_text(
 cdef inline const char *state_word(Job *job) noexcept nogil:
     if job.state == JOB_READY:
         return b"ready"
-    if job.state == JOB_RESERVED:
+    if job.state == JOB_RESERVED or job.state == JOB_RETURNING:
         return b"reserved"
     return b"delayed" if job.state == JOB_DELAYED else b"buried"
 

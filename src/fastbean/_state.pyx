@@ -26,7 +26,7 @@ from fastbean._core cimport (
     Heap, HeapSlot, heap_free, heap_push, heap_remove, heap_reserve, heap_slot, heap_top, heap_update,
 )
 from fastbean._job cimport (
-    JOB_BURIED, JOB_DELAYED, JOB_READY, JOB_RESERVED, Job, job_table_free,
+    JOB_BURIED, JOB_DELAYED, JOB_READY, JOB_RESERVED, JOB_RETURNING, Job, job_table_free,
 )
 from fastbean._protocol cimport REPLY_DEADLINE_SOON, REPLY_RESERVED, REPLY_TIMED_OUT, Reply
 from fastbean._tube cimport (
@@ -167,6 +167,8 @@ cdef class State:
             return &self.tube_of(job).ready
         if job.state == JOB_RESERVED:
             return &self.clients[job.client].reserved
+        if job.state == JOB_RETURNING:
+            return &self.clients[job.client].returning
         if job.state == JOB_DELAYED:
             return &self.tube_of(job).delayed
         return &self.tube_of(job).buried
@@ -189,7 +191,7 @@ cdef class State:
             if job.pri < URGENT_BELOW_PRI:
                 self.counts.urgent -= 1
                 tube.urgent -= 1
-        elif job.state == JOB_RESERVED:
+        elif job.state == JOB_RESERVED or job.state == JOB_RETURNING:
             self.counts.reserved -= 1
             tube.reserved -= 1
         elif job.state == JOB_DELAYED:
@@ -233,6 +235,8 @@ cdef class State:
         heap_push(&client.reserved, &job.node, <uint64_t>deadline_ns, id)
         job.state = JOB_RESERVED
         job.client = client.number
+        job.turn = client.turns
+        client.turns += 1
         job.reserves += 1
         self.counts.reserved += 1
         tube.reserved += 1

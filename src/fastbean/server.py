@@ -179,6 +179,7 @@ class Server:
             os=uname.version if uname else "",
             platform=uname.machine if uname else "",
             binlog_max_size=self.config.binlog_size,
+            hash_key=os.urandom(16),
         )
         self._engine.draining = self._drain_asked
         self._hub = Hub(self._engine, self._selector)

@@ -1,0 +1,130 @@
+"""Long steps, few descriptors and idleness, over real sockets."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from .conftest import Starter
+from .daemon import Client, Daemon, fill, wait_for
+
+JOBS = 500_000
+ASKED = 400
+
+
+def buried_counts(client: Client, count: int) -> list[int]:
+    """How many jobs were buried, or delayed, or reserved, as `count` texts of ``stats-tube`` tell one after another."""
+    texts = [client.text() for _ in range(count)]
+    pattern = rb"current-jobs-(?:reserved|delayed|buried): (\d+)"
+    return [sum(int(number) for number in re.findall(pattern, text)) for text in texts]
+
+
+def kick_delayed(client: Client) -> None:
+    client.send(b"kick %d\r\n" % JOBS)
+
+
+def leave(client: Client) -> None:
+    client.close()
+
+
+@pytest.mark.parametrize("act", [kick_delayed, pytest.param(leave, marks=pytest.mark.slow)])
+def test_others_are_served_within_a_long_command(daemon: Daemon, act: Callable[[Client], None]) -> None:
+    big, other = daemon.connect(), daemon.connect()
+    fill(big, [b"put 0 %d 1000 1\r\nx\r\n" % (1000 if act is kick_delayed else 0)] * JOBS, b"INSERTED ", 5000)
+    if act is leave:
+        for start in range(1, JOBS + 1, 5000):
+            big.send(b"".join(b"reserve-job %d\r\n" % number for number in range(start, start + 5000)))
+            for _ in range(5000):
+                assert big.line().startswith(b"RESERVED ")
+                big.line()
+    # Both requests wait in their sockets while the server is stopped: it then finds them at the same time.
+    os.kill(daemon.pid, signal.SIGSTOP)
+    try:
+        act(big)
+        other.send(b"stats-tube default\r\n" * ASKED)
+    finally:
+        os.kill(daemon.pid, signal.SIGCONT)
+    left = buried_counts(other, ASKED)
+    assert left[-1] > JOBS // 2, "the other client was answered only when the long command was over"
+    assert left == sorted(left, reverse=True)
+    if act is kick_delayed:
+        assert big.line() == b"KICKED %d" % JOBS
+    wait_for(lambda: "done" if tube_is_ready(other) else None, "all jobs to be ready")
+
+
+def tube_is_ready(client: Client) -> bool:
+    client.send(b"stats-tube default\r\n")
+    return b"\ncurrent-jobs-ready: %d\n" % JOBS in client.text()
+
+
+def limited(soft: int, hard: int) -> list[str]:
+    """The words that start a program with these limits on descriptors."""
+    return ["/bin/sh", "-c", f'ulimit -Sn {soft} && ulimit -Hn {hard} && exec "$@"', "sh"]
+
+
+def answered(clients: list[Client]) -> list[Client]:
+    """Those of the clients that something has been sent to, once no more comes."""
+    found: list[Client] = []
+    while True:
+        ready = select.select([client.sock for client in clients if client not in found], [], [], 1)[0]
+        if not ready:
+            return found
+        found += [client for client in clients if client.sock in ready]
+
+
+def test_the_soft_limit_on_descriptors_is_raised_to_the_hard_one(start: Starter) -> None:
+    daemon = start(before=limited(32, 48))
+    assert daemon.soft_limit() == 48
+    clients = [daemon.connect() for _ in range(36)]
+    assert [client.ask(b"list-tube-used\r\n") for client in clients] == [b"USING default"] * 36
+
+
+def test_out_of_descriptors_the_server_rests_and_serves_on_when_there_are_some_again(start: Starter) -> None:
+    daemon = start(before=limited(64, 64))
+    clients = [daemon.connect() for _ in range(150)]
+    for client in clients:
+        client.send(b"list-tube-used\r\n")
+    served = answered(clients)
+    assert 40 <= len(served) < 64
+    ticks, wake_ups = daemon.cpu_ticks(), daemon.wake_ups()
+    time.sleep(1)
+    assert daemon.cpu_ticks() - ticks <= 20, "the server is busy with nothing"
+    assert daemon.wake_ups() - wake_ups <= 20
+    assert served[0].line() == b"USING default"
+    assert served[0].ask(b"list-tube-used\r\n") == b"USING default"
+    waiting = [client for client in clients if client not in served]
+    while waiting:
+        for client in served:
+            client.close()
+        served = answered(waiting)
+        assert served, f"{len(waiting)} clients are never served"
+        assert [client.line() for client in served] == [b"USING default"] * len(served)
+        waiting = [client for client in waiting if client not in served]
+    assert daemon.log().count("not accepting for a while") == 1
+
+
+def test_a_server_without_work_is_not_woken(daemon: Daemon, many_descriptors: int) -> None:
+    clients = [daemon.connect() for _ in range(1000)]
+    for client in clients[:100]:
+        client.send(b"watch other\r\nignore default\r\nreserve\r\n")
+    for client in clients[100:200]:
+        client.send(b"watch other\r\nignore default\r\nreserve-with-timeout 4294967295\r\n")
+    far = daemon.connect()
+    far.send(b"put 0 4294967295 1 0\r\n\r\nput 0 1000 1 0\r\n\r\nput 0 0 4294967295 0\r\n\r\n")
+    far.send(b"reserve\r\npause-tube default 1000\r\n")
+    assert [far.line().split()[0] for _ in range(4)] == [b"INSERTED", b"INSERTED", b"INSERTED", b"RESERVED"]
+    assert far.exactly(2) == b"\r\n"
+    assert far.line() == b"PAUSED"
+    daemon.settle()
+    assert answered(clients[200:]) == []
+    ticks, wake_ups = daemon.cpu_ticks(), daemon.wake_ups()
+    time.sleep(3)
+    assert daemon.cpu_ticks() - ticks <= 2
+    assert daemon.wake_ups() - wake_ups <= 3
+    assert clients[500].ask(b"list-tube-used\r\n") == b"USING default"

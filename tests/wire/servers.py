@@ -1,0 +1,212 @@
+"""Servers for the tests over a socket: fastbean and the real beanstalkd, started, awaited, stopped.
+
+A server listens on loopback, on a free port or on a unix socket. `start` comes back once it answers; it has then
+served exactly one connection, which is gone again, so that `total-connections` is known. Stopping waits for the end
+of the process. What the server wrote to stderr is kept and can be read at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+FASTBEAN = "fastbean"
+BEANSTALKD = "beanstalkd"
+KINDS = (FASTBEAN, BEANSTALKD)
+
+HOST = "127.0.0.1"
+START_LIMIT_S = 20.0
+STOP_LIMIT_S = 20.0
+ATTEMPTS = 5
+
+_given = threading.Lock()
+_ports: set[int] = set()
+
+
+class ServerMissingError(Exception):
+    """The program of this kind is not installed."""
+
+
+class ServerFailedError(Exception):
+    """The program was started and ended, or never answered."""
+
+
+class _EndedError(ServerFailedError):
+    """The program ended before it answered: its port may have been taken by somebody else meanwhile."""
+
+
+@dataclass
+class Server:
+    """A running server.
+
+    kind: "fastbean" or "beanstalkd". address: (host, port), or the path of a unix socket.
+    """
+
+    kind: str
+    address: tuple[str, int] | str
+    process: subprocess.Popen[bytes]
+    errors: IO[bytes] = field(repr=False)
+    returncode: int | None = None
+
+    @property
+    def port(self) -> int:
+        """The TCP port that it listens on."""
+        assert isinstance(self.address, tuple), "this server listens on a unix socket"
+        return self.address[1]
+
+    def connect(self, limit_s: float = START_LIMIT_S) -> socket.socket:
+        """A new connected socket; its operations time out after limit_s seconds."""
+        family = socket.AF_INET if isinstance(self.address, tuple) else socket.AF_UNIX
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(limit_s)
+            sock.connect(self.address)
+            if family == socket.AF_INET:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal to the process."""
+        self.process.send_signal(number)
+
+    def stderr(self) -> str:
+        """Everything that the server wrote to stderr so far."""
+        self.errors.seek(0)
+        return self.errors.read().decode("utf-8", "replace")
+
+    def resident_kib(self) -> int:
+        """The memory that the process holds now, in KiB."""
+        for line in Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1])
+        raise ServerFailedError(f"the {self.kind} has no memory figure: is it still running?")
+
+    def stop(self) -> str:
+        """Stops the server and waits for its end; returns what it wrote to stderr. A second call does nothing."""
+        if self.returncode is not None:
+            return ""
+        self.process.terminate()
+        try:
+            self.returncode = self.process.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.returncode = self.process.wait()
+        written = self.stderr()
+        self.errors.close()
+        return written
+
+
+def find(kind: str) -> list[str]:
+    """The words of the command that starts a server of this kind.
+
+    Raises ServerMissingError, with what to do about it, when it is not installed.
+    """
+    if kind == FASTBEAN:
+        return [sys.executable, "-m", "fastbean"]
+    path = shutil.which("beanstalkd", path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/bin")
+    if path is None:
+        raise ServerMissingError(
+            "no beanstalkd is installed, so nothing is compared with it (Debian: apt-get install beanstalkd)"
+        )
+    return [path]
+
+
+def version(kind: str) -> tuple[int, ...]:
+    """The version of the protocol that this kind answers with, as beanstalkd counts: (1, 12) or (1, 13)."""
+    if kind == FASTBEAN:
+        return (1, 13)
+    said = subprocess.run([*find(kind), "-v"], capture_output=True, text=True, check=True, timeout=START_LIMIT_S)
+    number = said.stdout.split()[1]
+    return tuple(int(part) for part in number.split("+")[0].split(".")[:2])
+
+
+def start(kind: str, *, flags: Sequence[str] = (), unix: Path | None = None) -> Server:
+    """Starts a server and waits until it answers.
+
+    flags: more words for its command line. unix: listen on this path instead of a port.
+    Raises ServerMissingError or ServerFailedError.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            return _start_once(kind, flags, unix)
+        except _EndedError:
+            if attempt == ATTEMPTS - 1:
+                raise
+    raise AssertionError("the loop above always returns or raises")
+
+
+def _start_once(kind: str, flags: Sequence[str], unix: Path | None) -> Server:
+    address: tuple[str, int] | str
+    if unix is None:
+        address = (HOST, _free_port())
+        where = ["-l", HOST, "-p", str(address[1])]
+    else:
+        address = str(unix)
+        where = ["-l", f"unix:{unix}"]
+    errors = tempfile.TemporaryFile()  # noqa: SIM115 - the server keeps it open until it is stopped
+    try:
+        process = subprocess.Popen(
+            [*find(kind), *where, *flags], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors
+        )
+    except BaseException:
+        errors.close()
+        raise
+    server = Server(kind, address, process, errors)
+    try:
+        _wait_until_it_answers(server)
+    except BaseException:
+        server.stop()
+        raise
+    return server
+
+
+def _wait_until_it_answers(server: Server) -> None:
+    give_up = time.monotonic() + START_LIMIT_S
+    while True:
+        if server.process.poll() is not None:
+            raise _EndedError(f"{server.kind} ended with {server.process.returncode} at its start:\n{server.stderr()}")
+        try:
+            with server.connect() as sock:
+                sock.sendall(b"quit\r\n")
+                if sock.recv(1) == b"":
+                    return
+        except OSError:
+            if time.monotonic() > give_up:
+                raise ServerFailedError(
+                    f"{server.kind} does not answer on {server.address}:\n{server.stderr()}"
+                ) from None
+        time.sleep(0.005)
+
+
+def _free_port() -> int:
+    """A port that nobody listens on and that this process has not given to anybody else.
+
+    It is below those that the kernel takes for outgoing connections. Two servers that were given the same port would
+    not be noticed: the second one ends, but the first one answers in its place.
+    """
+    while True:
+        port = random.randint(15000, 32000)
+        with _given, socket.socket() as probe:
+            if port in _ports:
+                continue
+            _ports.add(port)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return port

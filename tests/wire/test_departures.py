@@ -1,0 +1,253 @@
+"""Where fastbean departs from the real beanstalkd on purpose, and what the real one does there.
+
+The count of a kick that fails, and all that a restart with -b keeps, need a log on a disk that fails or a restart;
+they are not here. Everything else of the list is.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from . import servers
+from .client import LIMIT_S, Client, settle
+from .conftest import Starter
+from .servers import BEANSTALKD, FASTBEAN, Server
+from .transcript import play
+
+
+def test_a_lone_cr_is_an_ordinary_character(fastbean: Server) -> None:
+    play(
+        fastbean,
+        r"""
+        A> x\rlist-tube-used
+        A< UNKNOWN_COMMAND
+        A> list-tube-used\r
+        A< BAD_FORMAT
+        A> use a\rb
+        A< BAD_FORMAT
+        A> delete 1\r
+        A< BAD_FORMAT
+        A>> \r
+        A>> \r\n
+        A< UNKNOWN_COMMAND
+        A>> list-tube-used
+        A>> \r\r
+        A>> \r\n
+        A< BAD_FORMAT
+        A> list-tube-used
+        A< USING default
+        """,
+    )
+
+
+def test_a_lone_cr_wedges_the_real_one(beanstalkd: Server) -> None:
+    play(
+        beanstalkd,
+        r"""
+        A> x\ry
+        A> list-tube-used
+        A waits
+        """,
+    )
+
+
+def test_a_line_of_225_bytes_is_one_line(fastbean: Server) -> None:
+    play(
+        fastbean,
+        r"""
+        A> {223*x}
+        A< BAD_FORMAT
+        A> {447*x}
+        A< BAD_FORMAT
+        A> list-tube-used
+        A< USING default
+        """,
+    )
+
+
+def test_the_real_one_takes_the_next_line_for_a_part_of_it(beanstalkd: Server) -> None:
+    play(
+        beanstalkd,
+        r"""
+        A> {223*x}
+        A waits
+        A> list-tube-used
+        A< BAD_FORMAT
+        A waits
+        """,
+    )
+
+
+def test_who_waits_longest_is_served_first(fastbean: Server) -> None:
+    play(
+        fastbean,
+        r"""
+        # One job taken at once moves the real one's cursor, so that it would serve C first.
+        A> put 0 0 60 1\r\na
+        A< INSERTED 1
+        B> reserve\r\ndelete 1
+        B< RESERVED 1 1
+        B< a
+        B< DELETED
+        B> reserve
+        B waits
+        C> reserve
+        C waits
+        D> reserve
+        D waits
+        E> reserve
+        E waits
+        # One that leaves does not upset the order of the others.
+        C leaves
+        A> put 0 0 60 1\r\nb
+        A< INSERTED 2
+        B< RESERVED 2 1
+        B< b
+        B> reserve
+        B waits
+        A> put 0 0 60 1\r\nc
+        A< INSERTED 3
+        D< RESERVED 3 1
+        D< c
+        A> put 0 0 60 1\r\nd
+        A< INSERTED 4
+        E< RESERVED 4 1
+        E< d
+        A> put 0 0 60 1\r\ne
+        A< INSERTED 5
+        B< RESERVED 5 1
+        B< e
+        """,
+    )
+
+
+def test_the_real_ones_cursor_may_serve_another(beanstalkd: Server) -> None:
+    play(
+        beanstalkd,
+        r"""
+        A> put 0 0 60 1\r\na
+        A< INSERTED 1
+        B> reserve\r\ndelete 1
+        B< RESERVED 1 1
+        B< a
+        B< DELETED
+        B> reserve
+        B waits
+        C> reserve
+        C waits
+        A> put 0 0 60 1\r\nb
+        A< INSERTED 2
+        C< RESERVED 2 1
+        C< b
+        B waits
+        """,
+    )
+
+
+def test_many_who_wait_are_served_in_their_order(fastbean: Server) -> None:
+    waiting = [Client(fastbean) for _ in range(40)]
+    try:
+        for client in waiting:
+            client.send(b"reserve\r\n")
+            settle(fastbean, rounds=1)
+        with Client(fastbean) as producer:
+            for number, client in enumerate(waiting, 1):
+                producer.put(b"x")
+                assert client.reply().id == number
+    finally:
+        for client in waiting:
+            client.close()
+
+
+def test_a_reservation_runs_out_though_its_client_keeps_silent(fastbean: Server) -> None:
+    # The real one loses most of these: it looks at the very microsecond of the deadline, finds that it has not passed
+    # yet, and does not look again until the client sends something.
+    silent = [Client(fastbean) for _ in range(30)]
+    try:
+        with Client(fastbean) as other:
+            for client in silent:
+                other.put(b"x", ttr=1)
+                client.ask("reserve")
+            give_up = time.monotonic() + LIMIT_S
+            while time.monotonic() < give_up:
+                body = other.ask("stats").body or b""
+                if b"\njob-timeouts: 30\n" in body:
+                    break
+                time.sleep(0.1)
+            assert b"\njob-timeouts: 30\n" in body
+            assert b"\ncurrent-jobs-ready: 30\n" in body
+    finally:
+        for client in silent:
+            client.close()
+
+
+@pytest.mark.parametrize("kind", [FASTBEAN, BEANSTALKD])
+def test_after_a_standstill_a_client_is_told_of_the_job_that_it_gets(launch: Starter, kind: str) -> None:
+    server = launch(kind)
+    with Client(server) as client, Client(server) as other:
+        client.put(b"x", ttr=2)
+        assert client.ask("reserve").id == 1
+        client.send(b"reserve\r\n")
+        settle(server)
+        server.signal(signal.SIGSTOP)
+        time.sleep(2.5)
+        server.signal(signal.SIGCONT)
+        # Its reservation ran out in the meantime, so the job is ready, and this client waits for one.
+        expected = b"RESERVED 1 1" if kind == FASTBEAN else b"DEADLINE_SOON"
+        assert client.reply().line == expected
+        body = other.ask("stats-job 1").body
+        assert body is not None
+        # The real one has given it the job all the same, and written the other reply over that.
+        assert b"state: reserved" in body
+        assert b"reserves: 2" in body
+
+
+def test_the_version_says_both(fastbean: Server) -> None:
+    with Client(fastbean) as client:
+        body = client.ask("stats").body
+    assert body is not None
+    assert b'\nversion: "1.13+fastbean.' in body
+
+
+def test_sigterm_ends_it_with_0_and_closes_every_client(fastbean: Server) -> None:
+    with Client(fastbean) as client, Client(fastbean) as waiting:
+        client.put(b"x", delay=1000)
+        waiting.send(b"reserve\r\n")
+        settle(fastbean)
+        fastbean.stop()
+        assert fastbean.returncode == 0
+        assert client.read_to_the_end() == b""
+        waiting.read_to_the_end()
+
+
+def test_it_listens_on_several_addresses(launch: Starter, tmp_path: Path) -> None:
+    server = launch(FASTBEAN, ["-l", f"unix:{tmp_path / 'socket'}"])
+    with Client(server) as client, socket.socket(socket.AF_UNIX) as other:
+        client.put(b"x")
+        other.connect(str(tmp_path / "socket"))
+        other.sendall(b"peek 1\r\nquit\r\n")
+        assert other.makefile("rb").read() == b"FOUND 1 1\r\nx\r\n"
+
+
+def test_a_socket_file_that_was_left_behind_is_replaced(launch: Starter, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(path))
+    server = launch(FASTBEAN, unix=path)
+    with Client(server) as client:
+        assert client.put(b"x") == 1
+    server.stop()
+    assert not path.exists()
+
+
+def test_any_other_file_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("precious")
+    with pytest.raises(servers.ServerFailedError, match=r"\S"):
+        servers.start(FASTBEAN, unix=path)
+    assert path.read_text() == "precious"
