@@ -155,6 +155,8 @@ cdef class Hub:
             now_ns: the monotonic time in nanoseconds.
         """
         cdef object data
+        # A command finds the world as it is now, even if the process was kept from running for a while.
+        self.engine.expire(now_ns)
         for key, mask in events:
             data = key[3]
             if type(data) is Connection:
