@@ -8,6 +8,7 @@ build folder of its own, so that builds never mix:
 - ``FASTBEAN_TRACE=1``: line tracing for coverage tools; the generated C is kept beside the sources.
 """
 
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -19,6 +20,16 @@ if os.environ.get("FASTBEAN_TRACE") == "1":
     MODE = "trace"
 BUILD_DIR = "build" if MODE == "release" else f"build/{MODE}"
 JOBS = min(2, os.cpu_count() or 1)
+
+
+def can_share() -> bool:
+    """Whether processes can have a lock in common: a container without a writable /dev/shm cannot."""
+    try:
+        multiprocessing.Lock()
+    except OSError:
+        return False
+    return True
+
 
 DIRECTIVES = {
     "language_level": 3,
@@ -58,7 +69,7 @@ if __name__ == "__main__":  # the workers of a parallel cythonize may read this 
             include_path=["src"],
             build_dir=None if MODE == "trace" else f"{BUILD_DIR}/cython",
             compiler_directives=DIRECTIVES,
-            nthreads=JOBS,
+            nthreads=JOBS if can_share() else 0,
         ),
         options={"build": {"build_base": BUILD_DIR}, "build_ext": {"parallel": JOBS}},
     )
