@@ -32,11 +32,14 @@ cdef class Hub:
     cdef list runnable              # connections with complete commands that nothing will announce again
     cdef list answered              # connections that were answered by another one's command, or by time
     cdef char *scratch              # where everybody's bytes arrive
+    cdef set unwatched              # connections that the selector cannot watch: their input is full
+    cdef int64_t looked_ns          # when they were last looked at
     cdef public int verbosity
     cdef public object on_event
     cdef public object on_close
 
     cdef void deliver(self) noexcept
+    cdef void look_at_unwatched(self, int64_t now_ns) noexcept
     cdef void emit(self, str event, int fd, bytes text) noexcept
     cdef Connection open_connection(self, int fd)
 
@@ -66,6 +69,7 @@ cdef class Connection:
     cdef bint is_runnable
     cdef bint is_answered
     cdef bint eof
+    cdef bint hung_up               # the client will send no more, though not all of it is received
     cdef bint quitting
     cdef readonly bint closed
 
@@ -74,6 +78,8 @@ cdef class Connection:
     cdef int space(self, iovec *where) noexcept
     cdef void arrived(self, size_t size, int64_t now_ns) noexcept
     cdef void end_of_file(self) noexcept
+    cdef void look_for_hang_up(self, int64_t now_ns) noexcept
+    cdef void give_up_waiting(self) noexcept
     cdef bint is_halted(self) noexcept
     cdef void make_runnable(self) noexcept
     cdef void resume(self, int64_t now_ns) noexcept

@@ -50,6 +50,20 @@ cdef extern from "<sys/socket.h>" nogil:
     int MSG_DONTWAIT
     int MSG_NOSIGNAL
 
+cdef extern from "<poll.h>" nogil:
+    """
+    #include <poll.h>
+    #ifndef POLLRDHUP
+    #define POLLRDHUP 0
+    #endif
+    """
+    cdef struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd *fds, unsigned long count, int timeout)
+    int POLLERR, POLLHUP, POLLNVAL, POLLRDHUP
+
 cdef extern from "<unistd.h>" nogil:
     int close_descriptor "close"(int fd)
 
@@ -61,6 +75,7 @@ cdef enum:
     COPY_LIMIT = 16384              # a larger body is sent from its job
     KEPT_BYTES = 512                # an emptied buffer that is larger is given back
     STEPS_IN_A_TICK = 512           # lines and bodies of one client
+    LOOK_EVERY_NS = 1000000000      # at clients that the selector does not watch
     CRLF_BYTES = 2
     SWALLOWED_RECEIVES = 4          # before a close
     PIECES = 16                     # of one sendmsg
@@ -86,6 +101,7 @@ cdef class Hub:
         self.selector = selector
         self.open = set()
         self.runnable = []
+        self.unwatched = set()
         self.answered = []
         # A partial line is put in front of what arrives, so that a line always lies in one piece.
         self.scratch = <char *>malloc(MAX_LINE_BYTES + SCRATCH_BYTES)
@@ -155,6 +171,7 @@ cdef class Hub:
             now_ns: the monotonic time in nanoseconds.
         """
         cdef object data
+        self.engine.begin_tick()
         # A command finds the world as it is now, even if the process was kept from running for a while.
         self.engine.expire(now_ns)
         for key, mask in events:
@@ -174,8 +191,11 @@ cdef class Hub:
         cdef list connections = self.runnable
         cdef Connection connection
         cdef bint more
+        if self.unwatched and now_ns - self.looked_ns >= LOOK_EVERY_NS:
+            self.look_at_unwatched(now_ns)
         cdef int64_t due_ns
         self.runnable = []
+        self.engine.begin_tick()
         for connection in connections:
             connection.is_runnable = False
             connection.resume(now_ns)
@@ -194,12 +214,21 @@ cdef class Hub:
         if more or self.runnable or self.answered or self.engine.first_answered is not NULL:
             return 0
         due_ns = self.engine.next_timer_ns()
+        if self.unwatched and (due_ns == NEVER or due_ns > self.looked_ns + LOOK_EVERY_NS):
+            due_ns = self.looked_ns + LOOK_EVERY_NS
         return -1 if due_ns == NEVER else max(due_ns - now_ns, 0)
 
     def close_all(self, int64_t now_ns):
         """Close every connection at once."""
         for connection in list(self.open):
             (<Connection>connection).drop(now_ns)
+
+    cdef void look_at_unwatched(self, int64_t now_ns) noexcept:
+        """Clients whose input is full are not watched by the selector: see whether they are still there."""
+        cdef Connection connection
+        self.looked_ns = now_ns
+        for connection in list(self.unwatched):
+            connection.look_for_hang_up(now_ns)
 
     cdef void deliver(self) noexcept:
         """Write the answers of clients that did not ask just now; they are sent at the end of the tick."""
@@ -369,8 +398,25 @@ cdef class Connection:
     cdef void end_of_file(self) noexcept:
         """The client will send no more. What it has sent is still answered; a wait is over at once."""
         self.eof = True
-        if self.client.waiting:
+        self.give_up_waiting()
+
+    cdef void give_up_waiting(self) noexcept:
+        if (self.eof or self.hung_up) and self.client.waiting:
             self.engine.give_up_waiting(self.client)
+
+    cdef void look_for_hang_up(self, int64_t now_ns) noexcept:
+        """Ask the socket itself, which nobody watches, whether the client has gone or will send no more."""
+        cdef pollfd asked
+        asked.fd = self.fd
+        asked.events = POLLRDHUP
+        asked.revents = 0
+        if poll(&asked, 1, 0) <= 0:
+            return
+        if asked.revents & (POLLERR | POLLHUP | POLLNVAL):
+            self.drop(now_ns)
+        elif asked.revents & POLLRDHUP:
+            self.hung_up = True
+            self.give_up_waiting()
 
     cdef bint is_halted(self) noexcept:
         """Whether what arrives has to wait behind commands that are not run yet."""
@@ -403,7 +449,7 @@ cdef class Connection:
             if self.unsent() >= OUTPUT_LIMIT:
                 self.held_back = True
                 break
-            if steps == STEPS_IN_A_TICK:
+            if steps == STEPS_IN_A_TICK or (steps and self.engine.effort >= self.engine.effort_limit):
                 self.make_runnable()
                 break
             steps += 1
@@ -486,8 +532,7 @@ cdef class Connection:
             self.answer(reply)
             return
         self.blocked = self.client.waiting or self.client.work.kind != WORK_NONE
-        if self.eof and self.client.waiting:
-            self.engine.give_up_waiting(self.client)
+        self.give_up_waiting()
 
     cdef Reply dispatch(self, Command *command, int64_t now_ns) noexcept:
         """Call the engine's function for the command."""
@@ -763,9 +808,13 @@ cdef class Connection:
         try:
             if events == 0:
                 self.hub.selector.unregister(self.fd)
+                self.hub.unwatched.add(self)
             elif self.interest == 0:
+                self.hub.unwatched.discard(self)
                 self.hub.selector.register(self.fd, events, self)
             else:
+                # A selector that cannot modify has given the socket up.
+                self.interest = 0
                 self.hub.selector.modify(self.fd, events, self)
             self.interest = events
         except OSError:
@@ -783,6 +832,7 @@ cdef class Connection:
         if self.hub.verbosity >= 1:
             self.hub.emit("close", self.fd, b"")
         self.hub.open.discard(self)
+        self.hub.unwatched.discard(self)
         self.client = NULL
         self.engine.leave(client, now_ns)
         if self.fd >= 0:

@@ -135,6 +135,7 @@ cdef class Engine(State):
             self.put_abort(client)
             return REPLY_OUT_OF_MEMORY
         client.arriving = NULL
+        self.kept_bytes += sizeof(Job) + job.body_bytes
         client.answer.number = id
         self.counts.total_jobs += 1
         tube.total_jobs += 1
@@ -193,6 +194,7 @@ cdef class Engine(State):
         cdef HeapSlot *top
         cdef Tube *tube
         cdef uint32_t place
+        self.effort += client.watched_count
         for place in range(client.watched_count):
             tube = client.watched[place].tube
             if tube.ready.len == 0 or tube.pause_ns:
@@ -229,6 +231,8 @@ cdef class Engine(State):
         tube = self.tube_of(job)
         self.take(job)
         job_table_remove(&self.jobs, id)
+        self.kept_bytes -= sizeof(Job) + job.body_bytes
+        self.freed_bytes += sizeof(Job) + job.body_bytes
         job_discard(job)
         tube.deletes += 1
         tube.jobs -= 1
@@ -382,7 +386,8 @@ cdef class Engine(State):
     # Work that may take more than one tick
 
     cdef Reply begin_work(self, Client *client, WorkKind kind, uint32_t left, int64_t now_ns) noexcept:
-        """Do the first step of the work at once; if it was not the last, queue the rest and return REPLY_NONE."""
+        """Do the first step of the work at once, if this tick has not done too much; queue the rest and return
+        REPLY_NONE, unless there is none."""
         cdef Work *work = &client.work
         work.kind = kind
         work.left = left
@@ -390,7 +395,7 @@ cdef class Engine(State):
         work.buried = client.use.buried.len > 0
         if kind == WORK_LIST_TUBES or kind == WORK_LIST_WATCHED:
             buffer_append(&client.answer.text, b"---\n", 4)
-        if self.step_work(work, now_ns):
+        if self.effort < self.effort_limit and self.step_work(work, now_ns):
             return self.end_work(work)
         self.add_work(work)
         return REPLY_NONE
@@ -398,17 +403,15 @@ cdef class Engine(State):
     cdef bint work_on(self, int64_t now_ns) noexcept:
         """One step of the work that waits longest; true when there is more to do."""
         cdef Work *work = self.first_work
-        cdef Client *client
         if work is NULL:
             return False
-        client = work.client
         self.remove_work(work)
         if not self.step_work(work, now_ns):
             self.add_work(work)
         elif work.kind == WORK_LEAVE:
             self.end_work(work)
         else:
-            self.answer_later(client, self.end_work(work))
+            self.answer_later(work.client, self.end_work(work))
         return self.first_work is not NULL
 
     cdef bint step_work(self, Work *work, int64_t now_ns) noexcept:
@@ -454,6 +457,7 @@ cdef class Engine(State):
         cdef bint every = work.kind == WORK_LIST_TUBES
         cdef uint32_t count = self.tubes.count if every else client.watched_count
         cdef uint32_t end = min(count, work.done + STEPS_AT_ONCE)
+        self.effort += end - work.done
         while work.done < end:
             append_entry(client, self.tubes.listed[work.done] if every else client.watched[work.done].tube)
             work.done += 1
@@ -489,6 +493,7 @@ cdef class Engine(State):
                     self.short_of_memory = True
                     return False
             elif client.watched_count:
+                self.effort += 1
                 tube = client.watched[0].tube
                 client_remove_watch(client, client.watched[0])
                 self.release_tube(tube)

@@ -15,6 +15,24 @@ from libc.string cimport memset
 from fastbean._table cimport Entry, hash_number, table_first, table_free, table_insert, table_remove
 
 
+cdef extern from *:
+    """
+    #include <stdlib.h>
+    #ifdef __GLIBC__
+    #include <malloc.h>
+    static void fastbean_trim(void) { malloc_trim(0); }
+    #else
+    static void fastbean_trim(void) {}
+    #endif
+    """
+    void fastbean_trim() nogil
+
+
+cdef void give_memory_back() noexcept nogil:
+    """Hand the pages of freed jobs back to the system; glibc alone keeps what lies below a job that lives."""
+    fastbean_trim()
+
+
 cdef Job *job_new(uint32_t body_bytes) noexcept nogil:
     """A job of zeros (state arriving) with room for its body, or NULL without memory."""
     cdef Job *job = <Job *>malloc(sizeof(Job) + body_bytes)

@@ -9,6 +9,7 @@ from fastbean._protocol cimport Reply
 from fastbean._tube cimport Timer, TimerKind, Tube, TubeSet
 
 cdef enum:
+    EFFORT_IN_A_TICK = 20000        # moves and looks of all clients together, but one command of each
     STEPS_AT_ONCE = 1000            # jobs, watches or list entries that one tick moves before others are served
     SAFETY_MARGIN_NS = 1000000000   # a client is told DEADLINE_SOON in the last second of a reservation
 
@@ -51,6 +52,10 @@ cdef class State:
     cdef Client *last_answered
     cdef Work *first_work           # unfinished work, in turn
     cdef Work *last_work
+    cdef uint64_t effort            # moves and looks so far: jobs moved, watches looked at, entries listed
+    cdef uint64_t effort_limit      # beyond it, what can wait for the next tick does
+    cdef uint64_t freed_bytes       # of jobs, since memory was last given back
+    cdef uint64_t kept_bytes        # of jobs that live
     cdef bint short_of_memory       # an expiry or a piece of work could not go on
     cdef Counters counts
 
@@ -73,6 +78,7 @@ cdef class State:
     cdef bint match(self, Tube *tube, int64_t now_ns) noexcept
     cdef int time_out(self, Client *client, int64_t now_ns) noexcept
 
+    cdef void begin_tick(self) noexcept
     cdef void start_waiting(self, Client *client) noexcept
     cdef void end_wait(self, Client *client, Reply reply) noexcept
     cdef void answer_later(self, Client *client, Reply reply) noexcept

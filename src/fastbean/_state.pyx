@@ -26,7 +26,7 @@ from fastbean._core cimport (
     Heap, HeapSlot, heap_free, heap_push, heap_remove, heap_reserve, heap_slot, heap_top, heap_update,
 )
 from fastbean._job cimport (
-    JOB_BURIED, JOB_DELAYED, JOB_READY, JOB_RESERVED, JOB_RETURNING, Job, job_table_free,
+    JOB_BURIED, JOB_DELAYED, JOB_READY, JOB_RESERVED, JOB_RETURNING, Job, give_memory_back, job_table_free,
 )
 from fastbean._protocol cimport REPLY_DEADLINE_SOON, REPLY_RESERVED, REPLY_TIMED_OUT, Reply
 from fastbean._tube cimport (
@@ -36,6 +36,7 @@ from fastbean._tube cimport (
 cdef enum:
     URGENT_BELOW_PRI = 1024         # beanstalkd's URGENT_THRESHOLD
     SMALLEST_CLIENTS_CAP = 16
+    GIVE_BACK_BYTES = 33554432      # freed jobs from which on it is worth the walk through the heap
 
 NEVER = -1
 cdef uint64_t NOT_DUE = <uint64_t>-1
@@ -67,6 +68,7 @@ cdef class State:
     def __cinit__(self, *args, bytes hash_key=bytes(16), **kwargs):
         if len(hash_key) != sizeof(self.tubes.key):
             raise ValueError(f"hash_key must have {sizeof(self.tubes.key)} bytes, not {len(hash_key)}")
+        self.effort_limit = EFFORT_IN_A_TICK
         self.tubes.key.k0 = int.from_bytes(hash_key[:8], "little")
         self.tubes.key.k1 = int.from_bytes(hash_key[8:], "little")
         self.default_tube = self.find_or_make_tube(b"default", 7)
@@ -185,6 +187,7 @@ cdef class State:
         cdef Tube *tube = self.tube_of(job)
         cdef Heap *heap = self.heap_of(job)
         cdef uint64_t id = heap_slot(heap, &job.node).tie
+        self.effort += 1
         heap_remove(heap, &job.node)
         if job.state == JOB_READY:
             self.counts.ready -= 1
@@ -280,13 +283,22 @@ cdef class State:
 
     # Waiting, and answers that come later
 
+    cdef void begin_tick(self) noexcept:
+        """A new tick, and a new allowance of effort. Memory goes back to the system when much of it has become free."""
+        self.effort_limit = self.effort + EFFORT_IN_A_TICK
+        if self.freed_bytes > GIVE_BACK_BYTES and self.freed_bytes > self.kept_bytes // 2:
+            self.freed_bytes = 0
+            give_memory_back()
+
     cdef void start_waiting(self, Client *client) noexcept:
+        self.effort += client.watched_count
         client_start_waiting(client)
         self.counts.waiting += 1
         self.schedule(&client.timer, self.client_due_ns(client))
 
     cdef void end_wait(self, Client *client, Reply reply) noexcept:
         client_stop_waiting(client)
+        self.effort += client.watched_count
         self.counts.waiting -= 1
         self.answer_later(client, reply)
 

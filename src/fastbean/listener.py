@@ -398,9 +398,14 @@ class Acceptor:
             self._complained_ns = now_ns
             reason = error.strerror if isinstance(error, OSError) else "out of memory"
             advice = "raise the limit on open files (ulimit -n)" if getattr(error, "errno", 0) in EXHAUSTED else "wait"
-            self._log(
-                "WARNING", "not accepting for a while", reason=reason, connections=self._hub.connections, advice=advice
-            )
+            with contextlib.suppress(MemoryError):  # the reason may be the want of it
+                self._log(
+                    "WARNING",
+                    "not accepting for a while",
+                    reason=reason,
+                    connections=self._hub.connections,
+                    advice=advice,
+                )
 
     def _retry(self) -> None:
         self._retry_comes = False

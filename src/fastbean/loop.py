@@ -11,6 +11,7 @@ what ``signal.set_wakeup_fd`` wants. Everything else belongs to the thread that 
 import contextlib
 import selectors
 import socket
+import time
 
 from fastbean import clock, limits
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
         def tick(self, now_ns: int) -> int:
             """Does what is due; returns nanoseconds until the next call: 0 at once, -1 nothing is scheduled."""
+
+
+MEMORY_RETRY_S = 0.1
 
 
 class Loop:
@@ -70,9 +74,12 @@ class Loop:
         self._timers.append((self.now_ns + delay_ns, callback))
 
     def run(self) -> None:
-        """Turns until ``stop``."""
+        """Turns until ``stop``. A turn that finds no memory is given up, and the next one comes a moment later."""
         while not self._stopped:
-            self.turn()
+            try:
+                self.turn()
+            except MemoryError:
+                time.sleep(MEMORY_RETRY_S)
 
     def turn(self, max_wait_ns: int = limits.MAX_WAIT_NS) -> None:
         """One turn: wait, at most ``max_wait_ns`` nanoseconds; serve; run the timers that are due."""

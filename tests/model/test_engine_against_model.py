@@ -265,7 +265,7 @@ def run(steps: int, part: int) -> int:
     run_state_machine_as_test(
         QueueMachine,
         settings=settings(
-            max_examples=steps // STEPS_AN_EXAMPLE * 5 // 4,
+            max_examples=steps // STEPS_AN_EXAMPLE * 3 // 2,
             stateful_step_count=STEPS_AN_EXAMPLE,
             deadline=None,
             print_blob=True,

@@ -6,8 +6,10 @@ listens on loopback on a port of its own choice, or on a unix socket.
 
 from __future__ import annotations
 
+import os
 import re
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -155,7 +157,7 @@ class Daemon:
         pid = getattr(self, "pid", self.process.pid)
         try:
             if self.process.poll() is None:
-                subprocess.run(["kill", str(pid)], check=True)
+                os.kill(pid, signal.SIGTERM)
             return self.process.wait(LIMIT_S)
         finally:
             self.process.kill()

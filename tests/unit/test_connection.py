@@ -169,3 +169,12 @@ def test_the_hub_says_when_it_wants_to_run_again(server: MemoryServer, client: M
     assert server.hub.connections == 1
     server.hub.close_all(0)
     assert server.hub.connections == 0
+
+
+def test_no_client_may_do_too_much_in_one_tick(server: MemoryServer, client: MemoryClient) -> None:
+    for start in range(0, 6000, 500):
+        client(b"".join(b"watch t%d\r\n" % number for number in range(start, start + 500)))
+    client.connection.feed(b"reserve-with-timeout 0\r\n" * 50, 0)
+    first = client.connection.take_output()
+    assert 0 < first.count(b"TIMED_OUT\r\n") < 50
+    assert first + client() == b"TIMED_OUT\r\n" * 50

@@ -14,7 +14,7 @@ from .servers import FASTBEAN, KINDS, Server
 
 MEBIBYTE = 1 << 20
 # What a server may grow by for a single client's mischief: its buffers, and what the allocator keeps.
-GROWTH_KIB = 4096
+GROWTH_KIB = 8192
 
 
 @contextmanager
