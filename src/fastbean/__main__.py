@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 STDIN, STDOUT, STDERR = 0, 1, 2
+START_EXTENSION_US = 30_000_000  # how much longer the service manager may wait after each sign of life
 
 
 def main(argv: "Sequence[str] | None" = None) -> int:
@@ -65,11 +66,12 @@ class Daemon:
         limit = privileges.raise_descriptor_limit()
         self._catch_signals()
         try:
-            self._server.start()
+            self._server.bind()
             signal.set_wakeup_fd(self._server.wake_fd, warn_on_full_buffer=False)
             if self._config.user is not None:
                 privileges.become(self._config.user)
                 self._log("INFO", "changed user", user=self._config.user)
+            self._server.open_log(self._tell_progress)
             self._log("INFO", "serving", version=__version__, pid=os.getpid(), open_files_limit=limit)
             self._tell_ready()
             self._server.run()
@@ -110,6 +112,10 @@ class Daemon:
 
     def _hang_up(self, _number: int, _frame: "FrameType | None") -> None:
         self._log("INFO", "SIGHUP ignored: there is no configuration file to read again")
+
+    def _tell_progress(self, text: str) -> None:
+        self._log("INFO", text)
+        self._notifier.tell(f"STATUS={text}", f"EXTEND_TIMEOUT_USEC={START_EXTENSION_US}")
 
     def _tell_ready(self) -> None:
         self._notifier.tell("READY=1", f"STATUS=serving {' '.join(self._server.addresses)}")

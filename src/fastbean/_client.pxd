@@ -44,6 +44,7 @@ cdef struct Client:
     bint producer
     bint worker
     bint waiting
+    bint held                   # its put waits for room in the log
     int64_t give_up_at_ns       # the end of its reserve-with-timeout, or -1
     Job *arriving               # the job whose body is on the way, or NULL
     uint64_t arriving_id

@@ -25,12 +25,19 @@ cdef struct Pinned:                 # a large body that is sent from its job
     uint32_t sent
 
 
+cdef struct Gate:                   # what begins at this offset of the outbox waits for this LSN
+    size_t at
+    uint64_t lsn
+
+
 cdef class Hub:
     cdef readonly Engine engine
     cdef object selector
     cdef set open
     cdef list runnable              # connections with complete commands that nothing will announce again
     cdef list answered              # connections that were answered by another one's command, or by time
+    cdef list gated                 # connections with replies that wait for the log
+    cdef uint32_t ready             # sockets that the selector found ready in this tick
     cdef char *scratch              # where everybody's bytes arrive
     cdef set unwatched              # connections that the selector cannot watch: their input is full
     cdef int64_t looked_ns          # when they were last looked at
@@ -40,6 +47,9 @@ cdef class Hub:
 
     cdef void deliver(self) noexcept
     cdef void look_at_unwatched(self, int64_t now_ns) noexcept
+    cdef void commit(self, int64_t now_ns) noexcept
+    cdef void send(self, list connections, int64_t now_ns) noexcept
+    cdef int64_t next_ns(self, int64_t now_ns) noexcept
     cdef void emit(self, str event, int fd, bytes text) noexcept
     cdef Connection open_connection(self, int fd)
 
@@ -61,6 +71,10 @@ cdef class Connection:
     cdef uint32_t pinned_first
     cdef uint32_t pinned_count
     cdef uint32_t pinned_cap
+    cdef Gate *gates
+    cdef uint32_t gates_first
+    cdef uint32_t gates_count
+    cdef uint32_t gates_cap
     cdef size_t pinned_bytes        # of all bodies that are still to be sent
     cdef int interest               # what the selector watches
     cdef bint socket_full
@@ -68,6 +82,7 @@ cdef class Connection:
     cdef bint held_back             # too much is unsent to run another command
     cdef bint is_runnable
     cdef bint is_answered
+    cdef bint is_gated
     cdef bint eof
     cdef bint hung_up               # the client will send no more, though not all of it is received
     cdef bint quitting
@@ -91,21 +106,27 @@ cdef class Connection:
     cdef size_t take_skipped(self, size_t size) noexcept
 
     cdef void execute(self, char *line, size_t size, int64_t now_ns) noexcept
+    cdef bint is_blocked(self) noexcept
     cdef Reply dispatch(self, Command *command, int64_t now_ns) noexcept
     cdef Reply dispatch_look(self, Command *command, int64_t now_ns) noexcept
     cdef Reply begin_put(self, Command *command, int64_t now_ns) noexcept
     cdef void end_put(self, int64_t now_ns) noexcept
 
     cdef void answer(self, Reply reply) noexcept
+    cdef uint64_t lsn_of(self, Reply reply) noexcept
+    cdef uint64_t job_lsn(self, Job *job) noexcept
+    cdef void gate(self, size_t at, uint64_t lsn) noexcept
     cdef void append_job(self, Job *job) noexcept
     cdef int pin(self, Job *job) noexcept
     cdef void append_text(self, Buffer *text) noexcept
 
     cdef size_t unsent(self) noexcept
-    cdef int gather(self, iovec *pieces) noexcept
+    cdef size_t open_end(self) noexcept
+    cdef int gather(self, iovec *pieces, size_t end) noexcept
     cdef void sent(self, size_t size) noexcept
     cdef void shift_outbox(self) noexcept
     cdef void flush(self, int64_t now_ns) noexcept
+    cdef void await_log(self) noexcept
     cdef void settle(self, int64_t now_ns) noexcept
     cdef int wanted_events(self) noexcept
     cdef void watch_events(self, int events, int64_t now_ns) noexcept

@@ -29,7 +29,7 @@ from fastbean._protocol cimport (
     MAX_LINE_BYTES, OP_BURY, OP_DELETE, OP_IGNORE, OP_KICK, OP_KICK_JOB, OP_LIST_TUBE_USED, OP_LIST_TUBES,
     OP_LIST_TUBES_WATCHED, OP_PAUSE_TUBE, OP_PEEK, OP_PEEK_BURIED, OP_PEEK_DELAYED, OP_PEEK_READY, OP_PUT,
     OP_QUIT, OP_RELEASE, OP_RESERVE, OP_RESERVE_JOB, OP_RESERVE_WITH_TIMEOUT, OP_STATS, OP_STATS_JOB,
-    OP_TOUCH, OP_USE, OP_WATCH, REPLY_BAD_FORMAT, REPLY_EXPECTED_CRLF, REPLY_FOUND, REPLY_INSERTED,
+    OP_TOUCH, OP_USE, OP_WATCH, REPLY_BAD_FORMAT, REPLY_DRAINING, REPLY_EXPECTED_CRLF, REPLY_FOUND, REPLY_INSERTED,
     REPLY_JOB_TOO_BIG, REPLY_KICKED_COUNT, REPLY_NONE, REPLY_NOT_FOUND, REPLY_OK, REPLY_RESERVED,
     REPLY_USING, REPLY_WATCHING, Command, Op, Reply, line_length, parse_line, reply_text,
 )
@@ -38,6 +38,8 @@ from fastbean._state cimport NEVER
 from fastbean._tube cimport tube_name
 
 from selectors import EVENT_READ as _EVENT_READ, EVENT_WRITE as _EVENT_WRITE
+
+from fastbean.errors import LogFailedError
 
 cdef extern from "<sys/socket.h>" nogil:
     cdef struct msghdr:
@@ -103,6 +105,7 @@ cdef class Hub:
         self.runnable = []
         self.unwatched = set()
         self.answered = []
+        self.gated = []
         # A partial line is put in front of what arrives, so that a line always lies in one piece.
         self.scratch = <char *>malloc(MAX_LINE_BYTES + SCRATCH_BYTES)
         if self.scratch is NULL:
@@ -171,6 +174,7 @@ cdef class Hub:
             now_ns: the monotonic time in nanoseconds.
         """
         cdef object data
+        self.ready = len(events)
         self.engine.begin_tick()
         # A command finds the world as it is now, even if the process was kept from running for a while.
         self.engine.expire(now_ns)
@@ -185,6 +189,9 @@ cdef class Hub:
     def tick(self, int64_t now_ns):
         """What no socket announces: commands left over, what time brings, unfinished work, replies to others.
 
+        Raises:
+            LogFailedError: the log could not be written or synced. Nothing is sent any more.
+
         Returns:
             Nanoseconds until it wants to be called again: 0 at once, -1 when only a socket can bring something new.
         """
@@ -193,7 +200,6 @@ cdef class Hub:
         cdef bint more
         if self.unwatched and now_ns - self.looked_ns >= LOOK_EVERY_NS:
             self.look_at_unwatched(now_ns)
-        cdef int64_t due_ns
         self.runnable = []
         self.engine.begin_tick()
         for connection in connections:
@@ -201,19 +207,47 @@ cdef class Hub:
             connection.resume(now_ns)
         more = self.engine.expire(now_ns)
         more = self.engine.work_on(now_ns) or more
+        if self.engine.first_held is not NULL:
+            self.engine.retry_held(now_ns)
+        more = self.engine.journal.compact() or more
         self.deliver()
+        self.commit(now_ns)
+        if self.engine.journal.failure is not None:
+            raise LogFailedError(f"{self.engine.journal.failure}; the server ends and tells no client anything more")
         connections = self.answered
         self.answered = []
-        for connection in connections:
-            connection.is_answered = False
-            if not connection.closed:
-                connection.flush(now_ns)
-                connection.settle(now_ns)
+        self.send(connections, now_ns)
         if self.engine.short_of_memory:
             return OUT_OF_MEMORY_RETRY_NS
         if more or self.runnable or self.answered or self.engine.first_answered is not NULL:
             return 0
-        due_ns = self.engine.next_timer_ns()
+        return self.next_ns(now_ns)
+
+    cdef void commit(self, int64_t now_ns) noexcept:
+        """Write what the log has gathered in this tick, and send the replies that waited for it."""
+        cdef list connections
+        cdef bint alone = len(self.gated) == 1 and self.ready == 1 and not self.runnable
+        self.engine.journal.commit(now_ns, alone)
+        if self.gated and self.engine.journal.failure is None:
+            connections = self.gated
+            self.gated = []
+            self.send(connections, now_ns)
+
+    cdef void send(self, list connections, int64_t now_ns) noexcept:
+        cdef Connection connection
+        for connection in connections:
+            connection.is_answered = False
+            connection.is_gated = False
+            if not connection.closed:
+                connection.flush(now_ns)
+                connection.settle(now_ns)
+
+    cdef int64_t next_ns(self, int64_t now_ns) noexcept:
+        """Nanoseconds until time brings something new, or -1."""
+        cdef int64_t due_ns = self.engine.next_timer_ns()
+        cdef int64_t log_ns = self.engine.journal.due_ns()
+        if due_ns == NEVER or (log_ns != NEVER and log_ns < due_ns):
+            due_ns = log_ns
         if self.unwatched and (due_ns == NEVER or due_ns > self.looked_ns + LOOK_EVERY_NS):
             due_ns = self.looked_ns + LOOK_EVERY_NS
         return -1 if due_ns == NEVER else max(due_ns - now_ns, 0)
@@ -304,7 +338,8 @@ cdef class Connection:
         cdef iovec[PIECES] pieces
         cdef bytes output = b""
         while self.unsent():
-            self.gather(pieces)
+            if self.gather(pieces, self.open_end()) == 0:
+                break
             output += PyBytes_FromStringAndSize(<char *>pieces[0].iov_base, pieces[0].iov_len)
             self.sent(pieces[0].iov_len)
         return output
@@ -531,8 +566,12 @@ cdef class Connection:
         if reply != REPLY_NONE:
             self.answer(reply)
             return
-        self.blocked = self.client.waiting or self.client.work.kind != WORK_NONE
+        self.blocked = self.is_blocked()
         self.give_up_waiting()
+
+    cdef bint is_blocked(self) noexcept:
+        """Whether the command that ran last is answered later."""
+        return self.client.waiting or self.client.held or self.client.work.kind != WORK_NONE
 
     cdef Reply dispatch(self, Command *command, int64_t now_ns) noexcept:
         """Call the engine's function for the command."""
@@ -617,9 +656,13 @@ cdef class Connection:
 
     cdef void end_put(self, int64_t now_ns) noexcept:
         """The body of a put and its CRLF have come."""
+        cdef Reply reply
         self.phase = PHASE_LINE
         if self.trailer[0] == c'\r' and self.trailer[1] == c'\n':
-            self.answer(self.engine.put_end(self.client, now_ns))
+            reply = self.engine.put_end(self.client, now_ns)
+            self.blocked = self.is_blocked()
+            if reply != REPLY_NONE:
+                self.answer(reply)
         else:
             self.engine.put_abort(self.client)
             self.answer(REPLY_EXPECTED_CRLF)
@@ -641,8 +684,44 @@ cdef class Connection:
             buffer_append(out, b"\r\n", CRLF_BYTES)
         elif reply == REPLY_OK:
             self.append_text(&self.client.answer.text)
+        if self.engine.logging:
+            self.gate(start, self.lsn_of(reply))
         if self.hub.verbosity >= 2 and not out.failed:
             self.hub.emit("reply", self.fd, out.data[start:out.len].split(b"\r\n", 1)[0])
+
+    cdef uint64_t lsn_of(self, Reply reply) noexcept:
+        """How far the log has to be safe before this reply may be sent."""
+        if reply == REPLY_RESERVED or reply == REPLY_FOUND:
+            return self.job_lsn(self.client.answer.job)
+        if reply == REPLY_USING or reply == REPLY_WATCHING or reply >= REPLY_DRAINING:
+            return 0
+        # It tells of a record of this command, or that something is not there: both the log may still have to learn.
+        return self.engine.journal.gate_lsn
+
+    cdef uint64_t job_lsn(self, Job *job) noexcept:
+        """The newest LSN that ends as the job's does: its own, or for an old job one that is no less safe."""
+        cdef uint64_t end_lsn = self.engine.journal.end_lsn
+        cdef uint32_t behind = <uint32_t>end_lsn - job.lsn
+        return end_lsn - behind if behind <= end_lsn else 0
+
+    cdef void gate(self, size_t at, uint64_t lsn) noexcept:
+        """What begins at this offset of the outbox is not sent before the log is safe up to `lsn`."""
+        cdef uint32_t cap = self.gates_cap * 2 if self.gates_cap else 4
+        cdef Gate *gates
+        if lsn <= self.engine.journal.committed_lsn:
+            return
+        if self.gates_count and self.gates[self.gates_count - 1].lsn >= lsn:
+            return
+        if self.gates_count == self.gates_cap:
+            gates = <Gate *>realloc(self.gates, cap * sizeof(Gate))
+            if gates is NULL:
+                self.out.failed = True
+                return
+            self.gates = gates
+            self.gates_cap = cap
+        self.gates[self.gates_count].at = at
+        self.gates[self.gates_count].lsn = lsn
+        self.gates_count += 1
 
     cdef void append_job(self, Job *job) noexcept:
         """The id, the size and the body of a job."""
@@ -689,14 +768,28 @@ cdef class Connection:
         """Bytes that are answered and not yet sent."""
         return self.out.len - self.out_start + self.pinned_bytes
 
-    cdef int gather(self, iovec *pieces) noexcept:
-        """The first PIECES pieces of what is to be sent. Returns how many there are."""
+    cdef size_t open_end(self) noexcept:
+        """The offset of the outbox up to which replies may be sent: all of it, or where the first gate is shut."""
+        if self.gates_count == 0:
+            return self.out.len
+        while self.gates_first < self.gates_count:
+            if self.gates[self.gates_first].lsn > self.engine.journal.committed_lsn:
+                return self.gates[self.gates_first].at
+            self.gates_first += 1
+        self.gates_first = 0
+        self.gates_count = 0
+        return self.out.len
+
+    cdef int gather(self, iovec *pieces, size_t end) noexcept:
+        """The first PIECES pieces of what is to be sent up to `end`. Returns how many there are."""
         cdef size_t at = self.out_start
         cdef uint32_t place
         cdef Pinned *body
         cdef int count = 0
         for place in range(self.pinned_first, self.pinned_count):
             body = &self.pinned[place]
+            if body.at >= end:
+                break
             if at < body.at:
                 pieces[count].iov_base = self.out.data + at
                 pieces[count].iov_len = body.at - at
@@ -707,9 +800,9 @@ cdef class Connection:
             count += 1
             if count > PIECES - 2 or body.job.body_bytes - body.sent > SENT_AT_ONCE:
                 return count
-        if at < self.out.len:
+        if at < end:
             pieces[count].iov_base = self.out.data + at
-            pieces[count].iov_len = self.out.len - at
+            pieces[count].iov_len = end - at
             count += 1
         return count
 
@@ -752,6 +845,11 @@ cdef class Connection:
             self.pinned[place] = self.pinned[place + self.pinned_first]
             self.pinned[place].at -= self.out_start
         self.pinned_first = 0
+        self.gates_count -= self.gates_first
+        for place in range(self.gates_count):
+            self.gates[place] = self.gates[place + self.gates_first]
+            self.gates[place].at -= self.out_start
+        self.gates_first = 0
         buffer_drop_front(&self.out, self.out_start)
         self.out_start = 0
 
@@ -760,17 +858,22 @@ cdef class Connection:
         cdef iovec[PIECES] pieces
         cdef msghdr message
         cdef size_t total = 0
+        cdef size_t end
         cdef ssize_t size
         while self.unsent() and not self.socket_full and self.fd >= 0 and not self.closed:
-            if self.pinned_count == 0:
+            end = self.open_end()
+            if self.pinned_count == 0 and end > self.out_start:
                 size = send(
-                    self.fd, self.out.data + self.out_start, min(self.out.len - self.out_start, <size_t>SENT_AT_ONCE),
+                    self.fd, self.out.data + self.out_start, min(end - self.out_start, <size_t>SENT_AT_ONCE),
                     MSG_DONTWAIT | MSG_NOSIGNAL,
                 )
             else:
                 memset(&message, 0, sizeof(message))
                 message.msg_iov = pieces
-                message.msg_iovlen = self.gather(pieces)
+                message.msg_iovlen = self.gather(pieces, end)
+                if message.msg_iovlen == 0:
+                    self.await_log()
+                    return
                 size = sendmsg(self.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL)
             if size >= 0:
                 self.sent(size)
@@ -783,6 +886,12 @@ cdef class Connection:
                 self.socket_full = True
             elif errno != EINTR:
                 self.drop(now_ns)
+
+    cdef void await_log(self) noexcept:
+        """The rest of the outbox waits for the log: the hub sends it after the next commit."""
+        if not self.is_gated:
+            self.is_gated = True
+            self.hub.gated.append(self)
 
     cdef void settle(self, int64_t now_ns) noexcept:
         """After everything that happens to a connection: close it if it is done with, watch what is to be watched."""
@@ -858,6 +967,11 @@ cdef class Connection:
         self.pinned_first = 0
         self.pinned_bytes = 0
         free(self.pinned)
+        free(self.gates)
+        self.gates = NULL
+        self.gates_first = 0
+        self.gates_count = 0
+        self.gates_cap = 0
         self.pinned = NULL
         self.pinned_cap = 0
         buffer_free(&self.out)

@@ -11,6 +11,8 @@ from fastbean._tube cimport Tube
 
 cdef class Engine(State):
     cdef uint64_t next_id
+    cdef Client *first_held         # clients whose put waits for room in the log, oldest first
+    cdef Client *last_held
     cdef uint64_t[<int>OP_COUNT] commands
     cdef int64_t started_ns
     cdef readonly bytes version
@@ -28,6 +30,10 @@ cdef class Engine(State):
     cdef Reply put_begin(self, Client *client, Command *command, int64_t now_ns) noexcept
     cdef Reply put_end(self, Client *client, int64_t now_ns) noexcept
     cdef void put_abort(self, Client *client) noexcept
+    cdef void log_put(self, Job *job, uint64_t id) noexcept
+    cdef void hold(self, Client *client) noexcept
+    cdef void retry_held(self, int64_t now_ns) noexcept
+    cdef void unhold(self, Client *client) noexcept
     cdef Reply reserve(self, Client *client, int64_t timeout_s, int64_t now_ns) noexcept
     cdef void give_up_waiting(self, Client *client) noexcept
     cdef Reply reserve_job(self, Client *client, uint64_t id, int64_t now_ns) noexcept

@@ -15,15 +15,17 @@ from fastbean._client cimport (
     client_add_watch, client_remove_watch, client_stop_waiting, client_watch_of,
 )
 from fastbean._core cimport Heap, HeapSlot, heap_pop, heap_push, heap_reserve, heap_top, heap_update
+from fastbean._journal cimport SPACE_COMING, SPACE_NONE, Journal, Space, logged_bytes
 from fastbean._job cimport (
     JOB_BURIED, JOB_DELAYED, JOB_RESERVED, JOB_RETURNING, Job, job_discard, job_new, job_table_get,
-    job_table_put, job_table_remove,
+    job_table_put,
 )
 from fastbean._protocol cimport (
     REPLY_BURIED, REPLY_DEADLINE_SOON, REPLY_DELETED, REPLY_DRAINING, REPLY_FOUND, REPLY_INSERTED, REPLY_KICKED,
     REPLY_KICKED_COUNT, REPLY_NONE, REPLY_NOT_FOUND, REPLY_NOT_IGNORED, REPLY_OK, REPLY_OUT_OF_MEMORY, REPLY_PAUSED,
     REPLY_RELEASED, REPLY_RESERVED, REPLY_TIMED_OUT, REPLY_TOUCHED, REPLY_USING, REPLY_WATCHING, Command, Reply,
 )
+from fastbean._record cimport JobImage
 from fastbean._state cimport NEVER, SAFETY_MARGIN_NS, STEPS_AT_ONCE, State, append_entry, seconds_ns
 from fastbean._tube cimport Tube, tube_find
 
@@ -73,6 +75,21 @@ cdef class Engine(State):
             "workers": self.counts.workers, "total_jobs": self.counts.total_jobs, "timeouts": self.counts.timeouts,
         }
 
+    def keep_log(self, Journal journal not None):
+        """Log all that happens from now on.
+
+        Args:
+            journal: the log; what it holds has been restored into this engine.
+        """
+        self.journal = journal
+        self.logging = True
+        self.next_id = max(self.next_id, journal.id_limit)
+
+    @property
+    def next_job_id(self):
+        """The lowest id that was never given out."""
+        return self.next_id
+
     # Coming and going
 
     cdef Client *connect(self, void *connection) noexcept:
@@ -89,6 +106,8 @@ cdef class Engine(State):
         self.counts.producers -= client.producer
         self.counts.workers -= client.worker
         client.connection = NULL
+        if client.held:
+            self.unhold(client)
         self.put_abort(client)
         self.forget_answer(client)
         if client.waiting:
@@ -108,6 +127,11 @@ cdef class Engine(State):
         cdef Job *job = job_new(command.body_bytes)
         if job is NULL:
             return REPLY_OUT_OF_MEMORY
+        if self.next_id >= self.journal.id_limit:
+            self.journal.more_ids()
+            if self.next_id >= self.journal.id_limit:
+                job_discard(job)
+                return REPLY_OUT_OF_MEMORY
         if not client.producer:
             client.producer = True
             self.counts.producers += 1
@@ -128,10 +152,15 @@ cdef class Engine(State):
         cdef uint64_t id = client.arriving_id
         cdef Tube *tube = self.tube_of(job)
         cdef Heap *heap = &tube.delayed if job.delay_s else &tube.ready
+        cdef Space space
         if self.draining:
             self.put_abort(client)
             return REPLY_DRAINING
-        if heap_reserve(heap, 1) < 0 or job_table_put(&self.jobs, id, job) < 0:
+        space = self.journal.reserve(job.body_bytes, tube.name_bytes)
+        if space == SPACE_COMING:
+            self.hold(client)
+            return REPLY_NONE
+        if space == SPACE_NONE or heap_reserve(heap, 1) < 0 or job_table_put(&self.jobs, id, job) < 0:
             self.put_abort(client)
             return REPLY_OUT_OF_MEMORY
         client.arriving = NULL
@@ -143,9 +172,55 @@ cdef class Engine(State):
             self.to_delayed(tube, job, id, now_ns)
         else:
             self.to_ready(tube, job, id)
-            if tube.pause_ns == 0:
-                self.match(tube, now_ns)
+        if self.logging:
+            self.log_put(job, id)
+        if job.delay_s == 0 and tube.pause_ns == 0:
+            self.match(tube, now_ns)
         return REPLY_INSERTED
+
+    cdef void log_put(self, Job *job, uint64_t id) noexcept:
+        cdef JobImage image
+        self.fill_image(job, id, &image)
+        job.segment = self.journal.put(&image)
+        job.lsn = <uint32_t>self.journal.end_lsn
+
+    cdef void hold(self, Client *client) noexcept:
+        """The log has no room yet for the put of this client: `retry_held` will try again."""
+        client.held = True
+        client.next_answered = NULL
+        if self.last_held is NULL:
+            self.first_held = client
+        else:
+            self.last_held.next_answered = client
+        self.last_held = client
+
+    cdef void retry_held(self, int64_t now_ns) noexcept:
+        """Try the puts again that the log had no room for."""
+        cdef Client *client = self.first_held
+        cdef Client *following
+        cdef Reply reply
+        self.first_held = NULL
+        self.last_held = NULL
+        while client is not NULL:
+            following = client.next_answered
+            client.held = False
+            reply = self.put_end(client, now_ns)
+            if reply != REPLY_NONE:
+                self.answer_later(client, reply)
+            client = following
+
+    cdef void unhold(self, Client *client) noexcept:
+        """The client leaves before its put could be taken."""
+        cdef Client *each = self.first_held
+        cdef Client *following
+        client.held = False
+        self.first_held = NULL
+        self.last_held = NULL
+        while each is not NULL:
+            following = each.next_answered
+            if each != client:
+                self.hold(each)
+            each = following
 
     cdef void put_abort(self, Client *client) noexcept:
         """The body of the put, if one is on the way, will not be taken. Its id is used up."""
@@ -229,14 +304,9 @@ cdef class Engine(State):
         if job is NULL or job.state == JOB_RETURNING or (job.state == JOB_RESERVED and job.client != client.number):
             return REPLY_NOT_FOUND
         tube = self.tube_of(job)
-        self.take(job)
-        job_table_remove(&self.jobs, id)
-        self.kept_bytes -= sizeof(Job) + job.body_bytes
-        self.freed_bytes += sizeof(Job) + job.body_bytes
-        job_discard(job)
         tube.deletes += 1
-        tube.jobs -= 1
-        self.release_tube(tube)
+        self.journal.delete(id, job.segment, logged_bytes(job.body_bytes, tube.name_bytes))
+        self.remove_job(job, id)
         return REPLY_DELETED
 
     cdef Reply release(self, Client *client, uint64_t id, uint32_t pri, uint32_t delay_s, int64_t now_ns) noexcept:
@@ -255,8 +325,9 @@ cdef class Engine(State):
             self.to_delayed(tube, job, id, now_ns)
         else:
             self.to_ready(tube, job, id)
-            if tube.pause_ns == 0:
-                self.match(tube, now_ns)
+        self.log_change(job, True)
+        if delay_s == 0 and tube.pause_ns == 0:
+            self.match(tube, now_ns)
         return REPLY_RELEASED
 
     cdef Reply bury(self, Client *client, uint64_t id, uint32_t pri) noexcept:
@@ -270,6 +341,7 @@ cdef class Engine(State):
         self.take(job)
         job.pri = pri
         self.to_buried(tube, job, id)
+        self.log_change(job, True)
         return REPLY_BURIED
 
     cdef Reply touch(self, Client *client, uint64_t id, int64_t now_ns) noexcept:
@@ -286,6 +358,7 @@ cdef class Engine(State):
         if self.make_ready(job, now_ns) < 0:
             return -1
         job.kicks += 1
+        self.log_change(job, True)
         return 0
 
     cdef Reply kick_job(self, uint64_t id, int64_t now_ns) noexcept:

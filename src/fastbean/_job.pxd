@@ -31,6 +31,8 @@ cdef struct Job:                # the body follows, without its CRLF
     uint32_t buries
     uint32_t kicks
     uint32_t turn               # its client's so-manieth reservation, modulo 2**32
+    uint32_t segment            # of the log, where its put record stands
+    uint32_t lsn                # end of its last record that a reply may depend on, modulo 2**32
 
 cdef enum:
     LEAF_JOBS = 16

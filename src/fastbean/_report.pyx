@@ -5,9 +5,11 @@ text costs O(1): what it tells is counted as it happens.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memset
 
 from fastbean._buffer cimport Buffer, buffer_append, buffer_append_number, buffer_append_text
 from fastbean._engine cimport Engine
+from fastbean._journal cimport LogFigures
 from fastbean._job cimport JOB_DELAYED, JOB_READY, JOB_RESERVED, JOB_RETURNING, Job, job_table_get
 from fastbean._protocol cimport (
     OP_BURY, OP_DELETE, OP_IGNORE, OP_KICK, OP_LIST_TUBE_USED, OP_LIST_TUBES, OP_LIST_TUBES_WATCHED, OP_PAUSE_TUBE,
@@ -114,6 +116,9 @@ cdef void put_process(Buffer *text) noexcept:
 
 cdef void stats_text(Engine engine, Buffer *text, int64_t now_ns) noexcept:
     """Write the statistics of the server."""
+    cdef LogFigures log
+    memset(&log, 0, sizeof(log))
+    engine.journal.figures_of(&log)
     buffer_append(text, b"---\n", 4)
     put_number(text, b"current-jobs-urgent", engine.counts.urgent)
     put_number(text, b"current-jobs-ready", engine.counts.ready)
@@ -134,16 +139,29 @@ cdef void stats_text(Engine engine, Buffer *text, int64_t now_ns) noexcept:
     put_quoted(text, b"version", engine.version)
     put_process(text)
     put_signed(text, b"uptime", (now_ns - engine.started_ns) // 1000000000)
-    put_number(text, b"binlog-oldest-index", 0)
-    put_number(text, b"binlog-current-index", 0)
-    put_number(text, b"binlog-records-migrated", 0)
-    put_number(text, b"binlog-records-written", 0)
+    put_number(text, b"binlog-oldest-index", log.oldest)
+    put_number(text, b"binlog-current-index", log.current)
+    put_number(text, b"binlog-records-migrated", log.migrated)
+    put_number(text, b"binlog-records-written", log.written)
     put_number(text, b"binlog-max-size", engine.binlog_max_size)
     put_word(text, b"draining", b"true" if engine.draining else b"false")
     put_word(text, b"id", engine.instance_id)
     put_quoted(text, b"hostname", engine.hostname)
     put_quoted(text, b"os", engine.os)
     put_quoted(text, b"platform", engine.platform)
+    if engine.logging:
+        put_log(text, &log)
+
+
+cdef void put_log(Buffer *text, LogFigures *log) noexcept:
+    """What only fastbean tells of its log."""
+    put_number(text, b"binlog-bytes-live", log.live_bytes)
+    put_number(text, b"binlog-bytes-on-disk", log.used_bytes)
+    put_number(text, b"binlog-syncs", log.syncs)
+    put_number(text, b"binlog-sync-last-us", log.sync_last_us)
+    put_number(text, b"binlog-sync-longest-us", log.sync_longest_us)
+    put_number(text, b"binlog-write-last-us", log.write_last_us)
+    put_number(text, b"binlog-write-longest-us", log.write_longest_us)
 
 
 cdef bint stats_tube_text(
@@ -196,7 +214,7 @@ cdef bint stats_job_text(Engine engine, uint64_t id, Buffer *text, int64_t now_n
     put_number(text, b"delay", job.delay_s)
     put_number(text, b"ttr", job.ttr_s)
     put_signed(text, b"time-left", left_ns // 1000000000)
-    put_number(text, b"file", 0)
+    put_number(text, b"file", job.segment)
     put_number(text, b"reserves", job.reserves)
     put_number(text, b"timeouts", job.timeouts)
     put_number(text, b"releases", job.releases)

@@ -5,7 +5,9 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from fastbean._client cimport Client, Work
 from fastbean._core cimport Heap
 from fastbean._job cimport Job, JobTable
+from fastbean._journal cimport Journal, Store
 from fastbean._protocol cimport Reply
+from fastbean._record cimport JobImage
 from fastbean._tube cimport Timer, TimerKind, Tube, TubeSet
 
 cdef enum:
@@ -37,7 +39,7 @@ cdef inline int64_t seconds_ns(uint32_t seconds) noexcept nogil:
 cdef void append_entry(Client *client, Tube *tube) noexcept nogil
 
 
-cdef class State:
+cdef class State(Store):
     cdef JobTable jobs
     cdef TubeSet tubes
     cdef Tube *default_tube
@@ -58,6 +60,8 @@ cdef class State:
     cdef uint64_t kept_bytes        # of jobs that live
     cdef bint short_of_memory       # an expiry or a piece of work could not go on
     cdef Counters counts
+    cdef Journal journal
+    cdef bint logging               # the journal keeps a log
 
     cdef int grow_clients(self) noexcept
     cdef Client *new_client(self, void *connection) noexcept
@@ -72,10 +76,17 @@ cdef class State:
     cdef uint64_t take(self, Job *job) noexcept
     cdef void to_ready(self, Tube *tube, Job *job, uint64_t id) noexcept
     cdef void to_delayed(self, Tube *tube, Job *job, uint64_t id, int64_t now_ns) noexcept
+    cdef void push_delayed(self, Tube *tube, Job *job, uint64_t id, int64_t deadline_ns) noexcept
+    cdef void push_buried(self, Tube *tube, Job *job, uint64_t id, uint64_t burial) noexcept
+    cdef void remove_job(self, Job *job, uint64_t id) noexcept
     cdef void to_buried(self, Tube *tube, Job *job, uint64_t id) noexcept
     cdef int make_ready(self, Job *job, int64_t now_ns) noexcept
     cdef int reserve_for(self, Client *client, Job *job, int64_t now_ns) noexcept
     cdef bint match(self, Tube *tube, int64_t now_ns) noexcept
+    cdef Job *restore_job(self, JobImage *image) noexcept
+    cdef int restore_place(self, Job *job, JobImage *image) noexcept
+    cdef void fill_image(self, Job *job, uint64_t id, JobImage *image) noexcept
+    cdef void log_change(self, Job *job, bint gates) noexcept
     cdef int time_out(self, Client *client, int64_t now_ns) noexcept
 
     cdef void begin_tick(self) noexcept

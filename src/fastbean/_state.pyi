@@ -1,4 +1,6 @@
 from typing import Self
 
-class State:
+from fastbean._journal import Store
+
+class State(Store):
     def __new__(cls, *args: object, hash_key: bytes = ..., **kwargs: object) -> Self: ...

@@ -16,6 +16,7 @@ does I/O or reads a clock; `now_ns` comes in, monotonic, in nanoseconds.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcpy
 
 from fastbean._client cimport (
     WORK_LIST_TUBES, Client, Work, client_add_watch, client_free, client_remove_watch,
@@ -26,9 +27,13 @@ from fastbean._core cimport (
     Heap, HeapSlot, heap_free, heap_push, heap_remove, heap_reserve, heap_slot, heap_top, heap_update,
 )
 from fastbean._job cimport (
-    JOB_BURIED, JOB_DELAYED, JOB_READY, JOB_RESERVED, JOB_RETURNING, Job, give_memory_back, job_table_free,
+    JOB_BURIED, JOB_DELAYED, JOB_READY, JOB_RESERVED, JOB_RETURNING, Job, give_memory_back, job_body, job_discard,
+    job_new, job_table_free,
+    job_table_get, job_table_put, job_table_remove,
 )
+from fastbean._journal cimport Journal, logged_bytes
 from fastbean._protocol cimport REPLY_DEADLINE_SOON, REPLY_RESERVED, REPLY_TIMED_OUT, Reply
+from fastbean._record cimport STATE_BURIED, STATE_DELAYED, STATE_READY, JobImage
 from fastbean._tube cimport (
     TIMER_CLIENT, TIMER_TUBE, Timer, TimerKind, Tube, tube_find_or_make, tube_name, tube_remove, tube_set_free,
 )
@@ -54,7 +59,7 @@ cdef void append_entry(Client *client, Tube *tube) noexcept nogil:
     buffer_append(&client.answer.text, b"\n", 1)
 
 
-cdef class State:
+cdef class State(Store):
     """Jobs, tubes, clients, timers and unfinished work; see the module's text.
 
     Args:
@@ -71,6 +76,7 @@ cdef class State:
         self.effort_limit = EFFORT_IN_A_TICK
         self.tubes.key.k0 = int.from_bytes(hash_key[:8], "little")
         self.tubes.key.k1 = int.from_bytes(hash_key[8:], "little")
+        self.journal = Journal()
         self.default_tube = self.find_or_make_tube(b"default", 7)
         if self.default_tube is NULL:
             raise MemoryError("no memory for the tube default")
@@ -203,6 +209,17 @@ cdef class State:
             self.counts.buried -= 1
         return id
 
+    cdef void remove_job(self, Job *job, uint64_t id) noexcept:
+        """Take the job out of its heap and out of the table, for good; its tube may end with it."""
+        cdef Tube *tube = self.tube_of(job)
+        self.take(job)
+        job_table_remove(&self.jobs, id)
+        self.kept_bytes -= sizeof(Job) + job.body_bytes
+        self.freed_bytes += sizeof(Job) + job.body_bytes
+        job_discard(job)
+        tube.jobs -= 1
+        self.release_tube(tube)
+
     # The four ways in. The caller has reserved room in the heap, so that the push cannot fail.
 
     cdef void to_ready(self, Tube *tube, Job *job, uint64_t id) noexcept:
@@ -214,26 +231,33 @@ cdef class State:
             tube.urgent += 1
 
     cdef void to_delayed(self, Tube *tube, Job *job, uint64_t id, int64_t now_ns) noexcept:
-        cdef int64_t deadline_ns = now_ns + seconds_ns(job.delay_s)
+        self.push_delayed(tube, job, id, now_ns + seconds_ns(job.delay_s))
+
+    cdef void push_delayed(self, Tube *tube, Job *job, uint64_t id, int64_t deadline_ns) noexcept:
         heap_push(&tube.delayed, &job.node, <uint64_t>deadline_ns, id)
         job.state = JOB_DELAYED
         self.counts.delayed += 1
         self.schedule(&tube.timer, deadline_ns)
 
     cdef void to_buried(self, Tube *tube, Job *job, uint64_t id) noexcept:
-        self.burials += 1
-        heap_push(&tube.buried, &job.node, self.burials, id)
-        job.state = JOB_BURIED
+        self.push_buried(tube, job, id, self.burials + 1)
         job.buries += 1
+
+    cdef void push_buried(self, Tube *tube, Job *job, uint64_t id, uint64_t burial) noexcept:
+        heap_push(&tube.buried, &job.node, burial, id)
+        self.burials = max(self.burials, burial)
+        job.state = JOB_BURIED
         self.counts.buried += 1
 
     cdef int reserve_for(self, Client *client, Job *job, int64_t now_ns) noexcept:
         """Move the job, which is not reserved, to the client. Returns 0, or -1 without memory (nothing changed)."""
         cdef Tube *tube = self.tube_of(job)
         cdef int64_t deadline_ns = now_ns + seconds_ns(job.ttr_s)
+        cdef bint was_ready
         cdef uint64_t id
         if heap_reserve(&client.reserved, 1) < 0:
             return -1
+        was_ready = job.state == JOB_READY
         id = self.take(job)
         heap_push(&client.reserved, &job.node, <uint64_t>deadline_ns, id)
         job.state = JOB_RESERVED
@@ -246,6 +270,8 @@ cdef class State:
         self.schedule(&client.timer, deadline_ns)
         client.answer.job = job
         client.answer.number = id
+        # A job that was buried or delayed comes back ready, even if the server dies now.
+        self.log_change(job, not was_ready)
         return 0
 
     cdef int make_ready(self, Job *job, int64_t now_ns) noexcept:
@@ -279,7 +305,46 @@ cdef class State:
             return -1
         job.timeouts += 1
         self.counts.timeouts += 1
+        self.log_change(job, False)
         return 0
+
+    # The log
+
+    cdef void fill_image(self, Job *job, uint64_t id, JobImage *image) noexcept:
+        """What the log keeps of a job in a heap. A reserved one counts as ready: so it comes back."""
+        cdef Tube *tube = self.tube_of(job)
+        cdef uint64_t key = heap_slot(self.heap_of(job), &job.node).key
+        image.id = id
+        image.pri = job.pri
+        image.delay_s = job.delay_s
+        image.ttr_s = job.ttr_s
+        image.reserves = job.reserves
+        image.timeouts = job.timeouts
+        image.releases = job.releases
+        image.buries = job.buries
+        image.kicks = job.kicks
+        image.created_ns = job.created_ns
+        image.name = tube_name(tube)
+        image.name_bytes = tube.name_bytes
+        image.body = job_body(job)
+        image.body_bytes = job.body_bytes
+        image.state = STATE_READY
+        if job.state == JOB_DELAYED:
+            image.state = STATE_DELAYED
+            image.deadline_ns = <int64_t>key
+        elif job.state == JOB_BURIED:
+            image.state = STATE_BURIED
+            image.burial = key
+
+    cdef void log_change(self, Job *job, bint gates) noexcept:
+        """Log the job as it is now. `gates`: a reply may depend on this change."""
+        cdef JobImage image
+        if not self.logging:
+            return
+        self.fill_image(job, self.id_of(job), &image)
+        self.journal.update(&image, gates)
+        if gates:
+            job.lsn = <uint32_t>self.journal.end_lsn
 
     # Waiting, and answers that come later
 
@@ -459,3 +524,94 @@ cdef class State:
                 elif work.done == self.tubes.count:
                     work.done -= 1
             work = work.next
+
+    # The start: what the log tells (see Store in _journal)
+
+    cdef int restore_put(self, JobImage *image, uint32_t segment, uint64_t lsn, uint32_t *before) noexcept:
+        cdef Job *job = job_table_get(&self.jobs, image.id)
+        before[0] = 0
+        if job is not NULL:
+            before[0] = job.segment
+            self.take(job)
+        else:
+            job = self.restore_job(image)
+            if job is NULL:
+                return -1
+        job.segment = segment
+        job.lsn = <uint32_t>lsn
+        return self.restore_place(job, image)
+
+    cdef Job *restore_job(self, JobImage *image) noexcept:
+        """A job of the log, in no heap yet, or NULL without memory."""
+        cdef Tube *tube = self.find_or_make_tube(image.name, image.name_bytes)
+        cdef Job *job
+        if tube is NULL:
+            return NULL
+        job = job_new(image.body_bytes)
+        if job is NULL:
+            return NULL
+        if job_table_put(&self.jobs, image.id, job) < 0:
+            job_discard(job)
+            return NULL
+        memcpy(job_body(job), image.body, image.body_bytes)
+        job.tube = tube.number
+        job.created_ns = image.created_ns
+        job.ttr_s = image.ttr_s
+        tube.jobs += 1
+        self.kept_bytes += sizeof(Job) + job.body_bytes
+        return job
+
+    cdef int restore_place(self, Job *job, JobImage *image) noexcept:
+        """Everything about the job that can change, its heap included. Returns 0, or -1 without memory."""
+        cdef Tube *tube = self.tube_of(job)
+        cdef Heap *heap = &tube.ready
+        if image.state != STATE_READY:
+            heap = &tube.delayed if image.state == STATE_DELAYED else &tube.buried
+        if heap_reserve(heap, 1) < 0:
+            return -1
+        job.pri = image.pri
+        job.delay_s = image.delay_s
+        if image.state == STATE_DELAYED:
+            self.push_delayed(tube, job, image.id, max(image.deadline_ns, 0))
+        elif image.state == STATE_BURIED:
+            self.push_buried(tube, job, image.id, image.burial)
+        else:
+            self.to_ready(tube, job, image.id)
+        job.reserves = image.reserves
+        job.timeouts = image.timeouts
+        job.releases = image.releases
+        job.buries = image.buries
+        job.kicks = image.kicks
+        return 0
+
+    cdef int restore_update(self, JobImage *image, uint64_t lsn) noexcept:
+        cdef Job *job = job_table_get(&self.jobs, image.id)
+        if job is NULL:
+            return 1
+        self.take(job)
+        job.lsn = <uint32_t>lsn
+        return self.restore_place(job, image)
+
+    cdef uint32_t restore_delete(self, uint64_t id, uint64_t *bytes) noexcept:
+        cdef Job *job = job_table_get(&self.jobs, id)
+        cdef Tube *tube
+        cdef uint32_t segment
+        if job is NULL:
+            return 0
+        tube = self.tube_of(job)
+        segment = job.segment
+        bytes[0] = logged_bytes(job.body_bytes, tube.name_bytes)
+        self.remove_job(job, id)
+        return segment
+
+    # Compaction asks for jobs again
+
+    cdef bint image_of(self, uint64_t id, uint32_t segment, JobImage *image) noexcept:
+        cdef Job *job = job_table_get(&self.jobs, id)
+        if job is NULL or job.segment != segment:
+            return False
+        self.fill_image(job, id, image)
+        return True
+
+    cdef void moved(self, uint64_t id, uint32_t segment) noexcept:
+        job_table_get(&self.jobs, id).segment = segment

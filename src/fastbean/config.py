@@ -28,7 +28,8 @@ class Config:
     - ``max_job_size``: largest body in bytes, 0..1073741824.
     - ``user``: who to become once the sockets are bound; only the daemon does it.
     - ``verbosity``: 0; 1 logs connections too; 2 logs every command and reply.
-    - ``binlog_dir``, ``fsync_ms`` (None: never), ``binlog_size`` in bytes: the log on disk.
+    - ``binlog_dir``, ``fsync_ms`` (None: never), ``binlog_size`` in bytes, 0..2147483648: the log on disk.
+    - ``binlog_max_bytes``: size of the log from which on puts are refused; 0 for no limit.
     - ``unix_mode``: mode of Unix sockets, 0..0o777; None leaves it to the umask.
     - ``keepalive_idle_s``, ``keepalive_interval_s`` (1..32767 seconds), ``keepalive_count`` (1..127): when a silent
       peer is probed, how often, and after how many probes it counts as gone.
@@ -40,6 +41,7 @@ class Config:
 
     __slots__ = (
         "binlog_dir",
+        "binlog_max_bytes",
         "binlog_size",
         "fsync_ms",
         "keepalive_count",
@@ -61,6 +63,7 @@ class Config:
     binlog_dir: str | None
     fsync_ms: int | None
     binlog_size: int
+    binlog_max_bytes: int
     unix_mode: int | None
     keepalive_idle_s: int
     keepalive_interval_s: int
@@ -78,6 +81,7 @@ class Config:
         binlog_dir: str | None = None,
         fsync_ms: int | None = limits.DEFAULT_FSYNC_MS,
         binlog_size: int = limits.DEFAULT_BINLOG_SIZE_BYTES,
+        binlog_max_bytes: int = 0,
         unix_mode: int | None = None,
         keepalive_idle_s: int = limits.DEFAULT_KEEPALIVE_IDLE_S,
         keepalive_interval_s: int = limits.DEFAULT_KEEPALIVE_INTERVAL_S,
@@ -93,7 +97,8 @@ class Config:
         _check("max_job_size", max_job_size, 0, limits.MAX_JOB_SIZE_LIMIT_BYTES)
         _check("verbosity", verbosity, 0, 2)
         _check("fsync_ms", 0 if fsync_ms is None else fsync_ms, 0, None)
-        _check("binlog_size", binlog_size, 0, None)
+        _check("binlog_size", binlog_size, 0, limits.MAX_BINLOG_SIZE_BYTES)
+        _check("binlog_max_bytes", binlog_max_bytes, 0, None)
         _check("unix_mode", unix_mode or 0, 0, 0o777)
         _check("keepalive_idle_s", keepalive_idle_s, 1, limits.MAX_KEEPALIVE_S)
         _check("keepalive_interval_s", keepalive_interval_s, 1, limits.MAX_KEEPALIVE_S)
@@ -185,6 +190,9 @@ class _Parsed:
     def set_no_fsync(self, _spelling: str, _text: str) -> None:
         self.settings["fsync_ms"] = None
 
+    def set_binlog_max_bytes(self, spelling: str, text: str) -> None:
+        self.settings["binlog_max_bytes"] = parse_number(spelling, text)
+
     def set_binlog_size(self, spelling: str, text: str) -> None:
         self.settings["binlog_size"] = parse_number(spelling, text)
 
@@ -250,8 +258,7 @@ OPTIONS = (
            "largest job body (default is 65535, at most",
            "1073741824)"),
     Option("b", "binlog-dir", "DIR", _Parsed.set_binlog_dir,
-           "keep a log of all jobs in DIR: not in this version,",
-           "which refuses to start with it"),
+           "keep a log of all jobs in DIR, and go on from it"),
     Option("f", "fsync-ms", "MS", _Parsed.set_fsync_ms,
            "sync the log at most once every MS milliseconds",
            "(default is 50); 0 syncs before every reply"),
@@ -259,6 +266,8 @@ OPTIONS = (
            "never sync the log"),
     Option("s", "binlog-size", "BYTES", _Parsed.set_binlog_size,
            "size of each file of the log (default is 10485760)"),
+    Option("", "binlog-max-bytes", "BYTES", _Parsed.set_binlog_max_bytes,
+           "refuse puts when the log is so large"),
     Option("", "unix-mode", "MODE", _Parsed.set_unix_mode,
            "mode of unix: sockets, octal (default: the umask)"),
     Option("", "keepalive-idle", "SECONDS", _Parsed.set_keepalive_idle,

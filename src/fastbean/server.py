@@ -14,7 +14,6 @@ import selectors
 
 from fastbean import __version__, clock, limits, listener, logs
 from fastbean.config import Config
-from fastbean.errors import BinlogError
 from fastbean.loop import Loop
 
 TYPE_CHECKING = False
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Sequence
     from typing import Self
+
+    from fastbean.binlog import Log
 
 PROTOCOL_VERSION = "1.13"
 
@@ -46,23 +47,28 @@ class Server:
         self._listeners: list[listener.Listener] = []
         self._state = "new"
         self._thread: threading.Thread | None = None
+        self._binlog: Log | None = None
         self._stop_asked = False
         self._drain_asked = False
         self._stop_timeout_s = self.config.stop_timeout_s
 
     def start(self) -> None:
-        """Binds all addresses; clients can connect from now on and are served once ``run`` runs.
+        """Binds all addresses and opens the log; clients can connect from now on and are served once ``run`` runs.
 
-        Raises ListenError, or BinlogError if a log on disk is asked for; then nothing is left open. A second start is
-        a RuntimeError.
+        Raises ListenError, or BinlogError if the log on disk cannot be used; then nothing is left open. A second start
+        is a RuntimeError.
         """
+        self.bind()
+        try:
+            self.open_log()
+        except BaseException:
+            self.close()
+            raise
+
+    def bind(self) -> None:
+        """The first half of ``start``, for whoever drops privileges between the two."""
         if self._state != "new":
             raise RuntimeError("a Server can be started once; make another one")
-        if self.config.binlog_dir is not None:
-            raise BinlogError(
-                f"-b {self.config.binlog_dir}: this version cannot keep a log on disk; without -b it keeps jobs in "
-                "memory only"
-            )
         self._listeners = self._bind()
         try:
             self._build()
@@ -76,6 +82,26 @@ class Server:
             if each.on_all:
                 advice = "-l 127.0.0.1 keeps other machines out"
                 self._log("WARNING", "listening on all addresses", address=each.name, advice=advice)
+
+    def open_log(self, progress: "Callable[[str], None]" = lambda _text: None) -> None:
+        """The second half of ``start``: reads the log, if there is one. ``progress`` is told how far it is."""
+        if self.config.binlog_dir is None:
+            return
+        # Loaded only when there is a log to keep: the daemon without one starts sooner.
+        from pathlib import Path
+
+        from fastbean.binlog import Log
+
+        self._binlog = Log(
+            Path(self.config.binlog_dir),
+            self._engine,
+            segment_bytes=self.config.binlog_size,
+            fsync_ms=self.config.fsync_ms,
+            max_bytes=self.config.binlog_max_bytes,
+            log=self._log,
+            progress=progress,
+        )
+        self._binlog.attach(self._selector)
 
     def run(self) -> None:
         """Serves until ``stop``; then sends what is to be sent, within the time limit, and closes everything."""
@@ -207,5 +233,7 @@ class Server:
         for each in self._listeners:
             each.close()
         self._hub.close_all(self._loop.now_ns)
+        if self._binlog is not None:
+            self._binlog.close()
         self._loop.close()
         self._selector.close()

@@ -162,8 +162,10 @@ def test_watching_for_room_to_send_is_asked_for_once_and_ended_once(traced: Call
 
     calls = traced(play)
     changes = [call for call in calls if call.name == "epoll_ctl"]
-    # The selector is changed when a socket is full and when it has room again, never for a reply.
-    assert 2 <= len(changes) <= asked // 5
+    # The selector is changed when a socket is full and when it has room again, never for a reply. (A reader that keeps
+    # up may leave it room all the time.)
+    assert len(changes) <= asked // 5
+    assert len(changes) % 2 == 0
     assert trace.names(calls).count("recvfrom") <= 4
 
 

@@ -74,11 +74,19 @@ def test_closing_is_always_allowed():
     server.close()
 
 
-def test_a_log_on_disk_is_refused_before_anything_is_bound(tmp_path):
+def test_a_log_that_cannot_be_opened_leaves_nothing(tmp_path):
     path = tmp_path / "socket"
-    with pytest.raises(BinlogError, match="-b DIR: this version cannot keep a log on disk"):
-        Server(Config(listen=[f"unix:{path}"], binlog_dir="DIR")).start()
+    with pytest.raises(BinlogError, match="must exist and be writable"):
+        Server(Config(listen=[f"unix:{path}"], binlog_dir=str(tmp_path / "missing"))).start()
     assert not path.exists()
+
+
+def test_jobs_are_there_again_after_a_restart(tmp_path):
+    config = LOCAL.replace(binlog_dir=str(tmp_path))
+    for expected in (b"INSERTED 1\r\n", b"INSERTED 2\r\n"):
+        with Server(config) as server, socket.create_connection(("127.0.0.1", server.port), 10) as client:
+            client.sendall(b"put 0 0 60 1\r\na\r\n")
+            assert client.recv(100) == expected
 
 
 def test_a_start_that_fails_can_be_told_what_is_wrong_and_leaves_nothing(tmp_path):

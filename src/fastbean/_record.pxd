@@ -1,0 +1,59 @@
+"""The log's records: a job's state into bytes, bytes into a job's state."""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from fastbean._buffer cimport Buffer
+
+cdef enum RecordType:
+    RECORD_END                      # zeros: nothing has been written here
+    RECORD_PUT                      # everything about a job; also its copy by compaction
+    RECORD_UPDATE                   # everything about a job that can change
+    RECORD_DELETE
+    RECORD_DURABLE                  # the LSN up to which the log was synced when this was written
+    RECORD_NEXT_ID                  # no id at or above this one has been given out
+
+cdef enum RecordState:
+    STATE_READY                     # or reserved: a reservation does not outlive the server
+    STATE_DELAYED
+    STATE_BURIED
+
+cdef enum Fault:
+    FAULT_NONE
+    FAULT_END                       # nothing more was written: zeros, or the end of the file
+    FAULT_BROKEN                    # bytes that are no record
+
+cdef enum:
+    MAX_RECORD_OVERHEAD = 64 + 200  # of a put record: all but the body
+
+cdef struct JobImage:               # what the log keeps of a job; in the file its times are wall time
+    uint64_t id
+    int64_t created_ns
+    int64_t deadline_ns             # of a delayed job
+    uint64_t burial                 # number of the burial of a buried job
+    uint32_t pri
+    uint32_t delay_s
+    uint32_t ttr_s
+    uint32_t reserves
+    uint32_t timeouts
+    uint32_t releases
+    uint32_t buries
+    uint32_t kicks
+    uint32_t body_bytes
+    uint32_t name_bytes
+    const char *name
+    const char *body
+    RecordState state
+
+cdef struct Record:
+    RecordType type
+    uint64_t number                 # of RECORD_DURABLE and RECORD_NEXT_ID
+    size_t size                     # in the file
+    JobImage job                    # of the others; name and body point into the file
+
+cdef uint32_t crc32c(uint32_t crc, const char *data, size_t size) noexcept nogil
+
+cdef void append_put(Buffer *buffer, JobImage *job, uint32_t segment, uint64_t lsn) noexcept nogil
+cdef void append_update(Buffer *buffer, JobImage *job, uint32_t segment, uint64_t lsn) noexcept nogil
+cdef void append_delete(Buffer *buffer, uint64_t id, uint32_t segment, uint64_t lsn) noexcept nogil
+cdef void append_number(Buffer *buffer, RecordType type, uint64_t number, uint32_t segment, uint64_t lsn) noexcept nogil
+cdef Fault read_record(const char *data, size_t size, uint32_t segment, uint64_t lsn, Record *record) noexcept nogil

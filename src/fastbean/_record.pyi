@@ -1,0 +1,3 @@
+from _typeshed import ReadableBuffer
+
+def checksum(data: ReadableBuffer) -> int: ...

@@ -1,0 +1,291 @@
+"""The log's records: a job's state into bytes, bytes into a job's state.
+
+A record is: its CRC32C (4 bytes, little-endian), the length of what follows as a varint, a type, and the members of
+that type. Numbers are varints (seven bits a byte, the lowest first; the highest bit says that more follow). The
+checksum also covers the number of the segment and the record's LSN, so that the bytes of another place or time are
+never taken for a record. docs/binlog.md tells it byte by byte.
+
+Encoding and reading cost O(bytes); nothing is allocated but the buffer's own memory.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from fastbean._buffer cimport Buffer, buffer_reserve
+
+cdef enum:
+    CRC_BYTES = 4
+    MAX_VARINT_BYTES = 10
+    MAX_NAME_BYTES = 200
+    POLYNOMIAL = 0x82F63B78             # CRC32C (Castagnoli), reflected
+    SLICES = 8
+
+cdef uint32_t[8][256] crc_tables
+
+
+cdef void make_crc_tables() noexcept nogil:
+    """Slicing by eight (Kounavis and Berry 2005): table k advances a byte over k more bytes."""
+    cdef uint32_t byte, _bit, crc
+    cdef int table
+    for byte in range(256):
+        crc = byte
+        for _bit in range(8):
+            crc = (crc >> 1) ^ (<uint32_t>POLYNOMIAL if crc & 1 else 0)
+        crc_tables[0][byte] = crc
+    for byte in range(256):
+        for table in range(1, SLICES):
+            crc = crc_tables[table - 1][byte]
+            crc_tables[table][byte] = (crc >> 8) ^ crc_tables[0][crc & 0xFF]
+
+
+make_crc_tables()
+
+
+cdef uint32_t crc32c(uint32_t crc, const char *data, size_t size) noexcept nogil:
+    """CRC32C (RFC 3720, appendix B.4) of `size` bytes, going on from `crc`; 0 begins."""
+    cdef uint64_t word
+    crc = ~crc
+    while size >= 8:
+        memcpy(&word, data, 8)          # little-endian, as all of the log
+        word ^= crc
+        crc = (
+            crc_tables[7][word & 0xFF] ^ crc_tables[6][(word >> 8) & 0xFF] ^ crc_tables[5][(word >> 16) & 0xFF]
+            ^ crc_tables[4][(word >> 24) & 0xFF] ^ crc_tables[3][(word >> 32) & 0xFF]
+            ^ crc_tables[2][(word >> 40) & 0xFF] ^ crc_tables[1][(word >> 48) & 0xFF] ^ crc_tables[0][word >> 56]
+        )
+        data += 8
+        size -= 8
+    while size:
+        crc = (crc >> 8) ^ crc_tables[0][(crc ^ <uint8_t>data[0]) & 0xFF]
+        data += 1
+        size -= 1
+    return ~crc
+
+
+cdef inline uint32_t record_crc(uint32_t segment, uint64_t lsn, const char *data, size_t size) noexcept nogil:
+    cdef char[12] place
+    memcpy(place, &segment, 4)
+    memcpy(place + 4, &lsn, 8)
+    return crc32c(crc32c(0, place, 12), data, size)
+
+
+# Writing
+
+cdef inline char *put_varint(char *at, uint64_t number) noexcept nogil:
+    while number >= 0x80:
+        at[0] = <char>(number & 0x7F | 0x80)
+        number >>= 7
+        at += 1
+    at[0] = <char>number
+    return at + 1
+
+
+cdef inline char *put_fixed(char *at, uint64_t number) noexcept nogil:
+    memcpy(at, &number, 8)
+    return at + 8
+
+
+cdef char *put_changing(char *at, JobImage *job) noexcept nogil:
+    """The members that an update carries, too."""
+    at = put_varint(at, job.id)
+    at[0] = <char>job.state
+    at = put_varint(at + 1, job.pri)
+    at = put_varint(at, job.delay_s)
+    at = put_varint(at, job.reserves)
+    at = put_varint(at, job.timeouts)
+    at = put_varint(at, job.releases)
+    at = put_varint(at, job.buries)
+    at = put_varint(at, job.kicks)
+    if job.state == STATE_DELAYED:
+        return put_fixed(at, <uint64_t>job.deadline_ns)
+    if job.state == STATE_BURIED:
+        return put_varint(at, job.burial)
+    return at
+
+
+cdef void append_record(
+    Buffer *buffer, const char *head, size_t head_bytes, const char *body, size_t body_bytes, uint32_t segment,
+    uint64_t lsn,
+) noexcept nogil:
+    """The record whose members are `head` and, behind it, `body`. Without memory the buffer says that it failed."""
+    cdef size_t start = buffer.len
+    cdef uint32_t crc
+    cdef char *at
+    if buffer.failed or buffer_reserve(buffer, CRC_BYTES + MAX_VARINT_BYTES + head_bytes + body_bytes) < 0:
+        return
+    at = put_varint(buffer.data + start + CRC_BYTES, head_bytes + body_bytes)
+    memcpy(at, head, head_bytes)
+    if body_bytes:
+        memcpy(at + head_bytes, body, body_bytes)
+    buffer.len = at + head_bytes + body_bytes - buffer.data
+    crc = record_crc(segment, lsn, buffer.data + start + CRC_BYTES, buffer.len - start - CRC_BYTES)
+    memcpy(buffer.data + start, &crc, CRC_BYTES)
+
+
+cdef void append_put(Buffer *buffer, JobImage *job, uint32_t segment, uint64_t lsn) noexcept nogil:
+    """Everything about a job. `segment` and `lsn` are where the record begins."""
+    cdef char[MAX_RECORD_OVERHEAD] head
+    cdef char *at = head
+    at[0] = <char>RECORD_PUT
+    at = put_changing(at + 1, job)
+    at = put_varint(at, job.ttr_s)
+    at = put_fixed(at, <uint64_t>job.created_ns)
+    at = put_varint(at, job.name_bytes)
+    memcpy(at, job.name, job.name_bytes)
+    at += job.name_bytes
+    append_record(buffer, head, at - head, job.body, job.body_bytes, segment, lsn)
+
+
+cdef void append_update(Buffer *buffer, JobImage *job, uint32_t segment, uint64_t lsn) noexcept nogil:
+    """What can change of a job."""
+    cdef char[MAX_RECORD_OVERHEAD] head
+    cdef char *at = head
+    at[0] = <char>RECORD_UPDATE
+    at = put_changing(at + 1, job)
+    append_record(buffer, head, at - head, NULL, 0, segment, lsn)
+
+
+cdef void append_delete(Buffer *buffer, uint64_t id, uint32_t segment, uint64_t lsn) noexcept nogil:
+    append_number(buffer, RECORD_DELETE, id, segment, lsn)
+
+
+cdef void append_number(
+    Buffer *buffer, RecordType type, uint64_t number, uint32_t segment, uint64_t lsn,
+) noexcept nogil:
+    """A record of one number."""
+    cdef char[1 + MAX_VARINT_BYTES] head
+    cdef char *at = head
+    at[0] = <char>type
+    at = put_varint(at + 1, number)
+    append_record(buffer, head, at - head, NULL, 0, segment, lsn)
+
+
+# Reading
+
+cdef struct Reader:                     # what is left of a record
+    const char *at
+    const char *end
+    bint broken                         # it ended too early, or a number was out of its range
+
+
+cdef inline uint64_t take_varint(Reader *reader, uint64_t limit) noexcept nogil:
+    cdef uint64_t number = 0
+    cdef uint32_t shift = 0
+    cdef uint8_t byte
+    while reader.at < reader.end and shift < 64:
+        byte = <uint8_t>reader.at[0]
+        reader.at += 1
+        number |= <uint64_t>(byte & 0x7F) << shift
+        if byte < 0x80:
+            if number > limit:
+                reader.broken = True
+            return number
+        shift += 7
+    reader.broken = True
+    return 0
+
+
+cdef inline uint32_t take_u32(Reader *reader) noexcept nogil:
+    return <uint32_t>take_varint(reader, <uint32_t>-1)
+
+
+cdef inline int64_t take_fixed(Reader *reader) noexcept nogil:
+    cdef int64_t number = 0
+    if reader.end - reader.at < 8:
+        reader.broken = True
+        return 0
+    memcpy(&number, reader.at, 8)
+    reader.at += 8
+    return number
+
+
+cdef inline uint8_t take_byte(Reader *reader) noexcept nogil:
+    if reader.at == reader.end:
+        reader.broken = True
+        return 0
+    reader.at += 1
+    return <uint8_t>(reader.at - 1)[0]
+
+
+cdef void take_changing(Reader *reader, JobImage *job) noexcept nogil:
+    cdef uint8_t state
+    job.id = take_varint(reader, <uint64_t>-1)
+    state = take_byte(reader)
+    if state > STATE_BURIED:
+        reader.broken = True
+        return
+    job.state = <RecordState>state
+    job.pri = take_u32(reader)
+    job.delay_s = take_u32(reader)
+    job.reserves = take_u32(reader)
+    job.timeouts = take_u32(reader)
+    job.releases = take_u32(reader)
+    job.buries = take_u32(reader)
+    job.kicks = take_u32(reader)
+    if state == STATE_DELAYED:
+        job.deadline_ns = take_fixed(reader)
+    elif state == STATE_BURIED:
+        job.burial = take_varint(reader, <uint64_t>-1)
+
+
+cdef void take_rest_of_put(Reader *reader, JobImage *job) noexcept nogil:
+    job.ttr_s = take_u32(reader)
+    job.created_ns = take_fixed(reader)
+    job.name_bytes = <uint32_t>take_varint(reader, MAX_NAME_BYTES)
+    if reader.broken or reader.end - reader.at < job.name_bytes:
+        reader.broken = True
+        return
+    job.name = reader.at
+    job.body = reader.at + job.name_bytes
+    job.body_bytes = <uint32_t>(reader.end - job.body)
+    reader.at = reader.end
+
+
+cdef Fault read_record(const char *data, size_t size, uint32_t segment, uint64_t lsn, Record *record) noexcept nogil:
+    """Read the record at `data`, of which `size` bytes are there, and which should stand at `segment` and `lsn`.
+
+    Returns FAULT_NONE with the record filled in; FAULT_END when there are only zeros where its head would be, or
+    nothing; FAULT_BROKEN for anything else, a record that is cut included.
+    """
+    cdef Reader reader
+    cdef uint64_t length
+    cdef uint32_t crc
+    cdef const char *start = data + CRC_BYTES
+    if size <= CRC_BYTES:
+        return FAULT_END if is_zero(data, size) else FAULT_BROKEN
+    reader.at = start
+    reader.end = data + size
+    reader.broken = False
+    length = take_varint(&reader, <uint64_t>-1)
+    memcpy(&crc, data, CRC_BYTES)
+    if length == 0:
+        return FAULT_END if crc == 0 and not reader.broken else FAULT_BROKEN
+    if reader.broken or length > <uint64_t>(reader.end - reader.at):
+        return FAULT_BROKEN
+    reader.end = reader.at + length
+    if record_crc(segment, lsn, start, reader.end - start) != crc:
+        return FAULT_BROKEN
+    record.size = reader.end - data
+    record.type = <RecordType>take_byte(&reader)
+    if record.type == RECORD_PUT or record.type == RECORD_UPDATE:
+        take_changing(&reader, &record.job)
+        if record.type == RECORD_PUT:
+            take_rest_of_put(&reader, &record.job)
+    elif record.type == RECORD_DELETE or record.type == RECORD_DURABLE or record.type == RECORD_NEXT_ID:
+        record.number = take_varint(&reader, <uint64_t>-1)
+    else:
+        return FAULT_BROKEN
+    return FAULT_BROKEN if reader.broken or reader.at != reader.end else FAULT_NONE
+
+
+cdef bint is_zero(const char *data, size_t size) noexcept nogil:
+    cdef size_t at
+    for at in range(size):
+        if data[at]:
+            return False
+    return True
+
+
+def checksum(const uint8_t[::1] data not None) -> int:
+    """CRC32C (RFC 3720) of `data`, as the headers of segments carry it."""
+    return crc32c(0, <const char *>&data[0] if data.shape[0] else NULL, data.shape[0])

@@ -1,0 +1,135 @@
+"""The log on disk: what a server does with ``-b DIR``.
+
+``Log`` puts the parts together: the lock of the directory, the jobs that the files hold (``replay``), the compiled
+writer (``fastbean._binlog.Binlog``), the thread that syncs and the one that makes and removes files (``segments``).
+"""
+
+import os
+import threading
+from pathlib import Path
+
+from fastbean._binlog import Binlog
+from fastbean.binlog import segments, takeover
+from fastbean.binlog.lock import DirectoryLock
+from fastbean.binlog.replay import Replay
+from fastbean.errors import BinlogError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import selectors
+    from collections.abc import Callable
+
+    from fastbean._engine import Engine
+
+SMALLEST_SEGMENT_BYTES = 4096
+
+
+class Log:
+    """The log of one server in ``directory``.
+
+    ``segment_bytes`` is the size of a file, rounded up to 4096. ``fsync_ms`` 0 syncs before each reply, None never.
+    ``max_bytes`` bounds the log, 0 does not. ``log`` is called with a level, an event and fields, ``progress`` with a
+    text while a long log is read.
+
+    Raises BinlogError if the directory cannot be used, or holds a log that is damaged where it was synced.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        engine: "Engine",
+        *,
+        segment_bytes: int,
+        fsync_ms: int | None,
+        max_bytes: int = 0,
+        log: "Callable[..., None]",
+        progress: "Callable[[str], None]",
+    ) -> None:
+        self._directory = directory
+        self._engine = engine
+        self._log = log
+        self._lock = DirectoryLock(directory)
+        self._wake_pipe = os.pipe()
+        self._sync_pipes = (*os.pipe(), *os.pipe())
+        self.journal = Binlog(
+            engine,
+            segment_bytes=-(-max(segment_bytes, 1) // SMALLEST_SEGMENT_BYTES) * SMALLEST_SEGMENT_BYTES,
+            max_bytes=max_bytes,
+            sync_every_ns=-1 if fsync_ms is None else fsync_ms * 1_000_000,
+            ask_for_segment=self._ask_for_segment,
+            ask_to_remove=self._ask_to_remove,
+            sync_pipes=self._sync_pipes,
+        )
+        try:
+            self._open(progress)
+        except OSError as error:
+            self._close_descriptors()
+            raise BinlogError(f"-b {directory}: {error.strerror}: {error.filename or 'the log'}") from error
+        except BaseException:
+            self._close_descriptors()
+            raise
+
+    def _open(self, progress: "Callable[[str], None]") -> None:
+        takeover.prepare(self._directory, segment_bytes=self.journal.segment_size, log=self._log, progress=progress)
+        replay = Replay(self._directory, self.journal, self._log, progress)
+        replay.run()
+        for path in replay.spares:
+            path.unlink()
+        if replay.last is None:
+            size = self.journal.segment_size
+            self.journal.start(1, segments.create(self._directory, 1, size), size)
+        else:
+            number, path = replay.last
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            self.journal.start(number, fd, os.fstat(fd).st_size)
+        segments.sync_directory(self._directory)
+        self._engine.keep_log(self.journal)
+        self._housekeeper = segments.Housekeeper(self._directory, self._wake, self._log)
+        self._sync_thread = threading.Thread(target=self.journal.run_syncs, name="fastbean-sync", daemon=True)
+        self._sync_thread.start()
+        figures = self.journal.figures()
+        self._log(
+            "INFO", "log is open", directory=self._directory, jobs=figures["live_jobs"], segments=figures["segments"]
+        )
+
+    def attach(self, selector: "selectors.BaseSelector") -> None:
+        """Let the loop hear of syncs that are done and segments that are made."""
+        import selectors
+
+        selector.register(self._sync_pipes[2], selectors.EVENT_READ, lambda _mask: self.journal.sync_done())
+        selector.register(self._wake_pipe[0], selectors.EVENT_READ, self._take_results)
+
+    def close(self) -> None:
+        """Write and sync what is left, end the threads, let the directory go."""
+        self.journal.stop_syncs()
+        self._sync_thread.join()
+        for number in self.journal.finish(self._engine.next_job_id):
+            self._housekeeper.remove(number)
+        self._housekeeper.close()
+        for number, fd, _ in self._housekeeper.results():
+            if fd >= 0:
+                os.close(fd)
+                segments.path_of(self._directory, number).unlink(missing_ok=True)
+        self._close_descriptors()
+
+    def _close_descriptors(self) -> None:
+        for fd in (*self._wake_pipe, *self._sync_pipes):
+            os.close(fd)
+        self._lock.release()
+
+    def _ask_for_segment(self, size: int) -> None:
+        self._housekeeper.create(self.journal.next_segment, size)
+
+    def _ask_to_remove(self, number: int) -> None:
+        self._housekeeper.remove(number)
+
+    def _wake(self) -> None:
+        os.write(self._wake_pipe[1], b"\0")
+
+    def _take_results(self, _mask: int) -> None:
+        os.read(self._wake_pipe[0], 4096)
+        for number, fd, size in self._housekeeper.results():
+            if fd < 0:
+                self.journal.refuse_spare()
+            else:
+                self.journal.add_spare(number, fd, size)

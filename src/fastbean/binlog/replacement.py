@@ -1,0 +1,214 @@
+"""A log in place of another: of a beanstalkd's when it is taken over, of a damaged one when it is repaired.
+
+What it promises: whatever interrupts it, a kill or a power cut, the next start finds either the old log, as it was, or
+the new one with every job; nothing is lost, nothing is there twice, and no file of the old log is ever removed.
+
+How: the new segments are written under other names (``fastbean-N.part``) and synced. Then ``replacing``, the marker, is
+renamed into place: it names the new files, the old ones, and the subfolder into which these go. From that moment on the
+new log is the one that counts. Only then the new files get their names, the old ones are moved, and the marker goes.
+Every one of these steps can be done again, and is, by the next start, as long as the marker is there.
+
+The caller holds the lock of the directory all the time.
+"""
+
+import contextlib
+import os
+import struct
+import time
+from pathlib import Path
+
+from fastbean._binlog import encode_mark, encode_put
+from fastbean._record import checksum
+from fastbean.binlog import segments
+from fastbean.errors import BinlogError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from fastbean.binlog.job import SavedJob
+
+MARKER = "replacing"
+PART = ".part"
+CRC = struct.Struct("<I")  # closes a segment's header
+JOBS_PER_PROGRESS = 10000
+GROWTH = 40  # room behind the jobs of a segment that is full before its size, for the mark of the last one
+
+
+class PartWriter:
+    """Writes jobs into segments that do not count yet.
+
+    ``first_number``, ``first_lsn``: where the new log begins. ``id_limit``: no id at or above it was ever given out.
+    """
+
+    def __init__(
+        self, directory: Path, *, segment_bytes: int, first_number: int, first_lsn: int, id_limit: int
+    ) -> None:
+        self._directory = directory
+        self._segment_bytes = segment_bytes
+        self._id_limit = id_limit
+        self._lsn = first_lsn
+        self._highest_id = 0
+        self.numbers: list[int] = []
+        self._begin(first_number)
+
+    def add(self, job: "SavedJob") -> None:
+        """Append one job."""
+        record = encode_put(job, self._number, self._lsn)
+        if len(self._data) > segments.HEADER.size and len(self._data) + len(record) + GROWTH > self._segment_bytes:
+            self._write(0)
+            self._begin(self._number + 1)
+            record = encode_put(job, self._number, self._lsn)
+        self._data += record
+        self._lsn += len(record)
+        self._highest_id = max(self._highest_id, job.id)
+
+    def finish(self) -> None:
+        """Write the last one, with a mark that all is synced, and with room to go on in it."""
+        self._data += encode_mark(self._lsn, self._number, self._lsn)
+        self._write(self._segment_bytes)
+        segments.sync_directory(self._directory)
+
+    def _begin(self, number: int) -> None:
+        self._number = number
+        header = (segments.MAGIC, segments.FORMAT_VERSION, number, self._lsn, self._id_limit, self._highest_id + 1)
+        self._data = bytearray(segments.HEADER.pack(*header, 0))
+        CRC.pack_into(self._data, segments.HEADER.size - CRC.size, checksum(self._data[: -CRC.size]))
+
+    def _write(self, allocated_bytes: int) -> None:
+        write_file(part_of(self._directory, self._number), self._data, allocated_bytes)
+        self.numbers.append(self._number)
+
+
+def write_file(path: Path, data: "bytes | bytearray | memoryview", allocated_bytes: int = 0) -> None:
+    """A new file with this content, of at least so many bytes; synced, but for its name."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+        if allocated_bytes > len(data) and hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(fd, 0, allocated_bytes)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def part_of(directory: Path, number: int) -> Path:
+    """The file of a new segment as long as it does not count."""
+    return segments.path_of(directory, number).with_suffix(PART)
+
+
+def replace(
+    directory: Path,
+    jobs: "Iterable[SavedJob]",
+    old: "Sequence[Path]",
+    *,
+    aside: str,
+    segment_bytes: int,
+    id_limit: int,
+    first_number: int = 1,
+    first_lsn: int = 0,
+    on_jobs: "Callable[[int], None]" = lambda _done: None,
+) -> str:
+    """Put a log of these jobs in the place of the files ``old``.
+
+    - ``aside``: how the name of the subfolder for the old files begins.
+    - ``segment_bytes``: of a new segment. ``first_number``, ``first_lsn``: where the new log begins.
+    - ``id_limit``: no id at or above it was ever given out.
+    - ``on_jobs``: called now and then with how many jobs are written.
+
+    Returns the name of the subfolder. Raises BinlogError if the new log cannot be written; the old one still counts.
+    """
+    import json
+
+    remove_parts(directory)
+    writer = PartWriter(
+        directory, segment_bytes=segment_bytes, first_number=first_number, first_lsn=first_lsn, id_limit=id_limit
+    )
+    folder = new_folder_name(directory, aside)
+    try:
+        for count, job in enumerate(jobs):
+            writer.add(job)
+            if count % JOBS_PER_PROGRESS == 0:
+                on_jobs(count)
+        writer.finish()
+        plan = {"aside": folder, "new": writer.numbers, "old": [path.name for path in old]}
+        write_file(directory / (MARKER + PART), json.dumps(plan).encode() + b"\n")
+    except OSError as error:
+        # A full disk gets its room back, if that works; the next start does it in any case.
+        with contextlib.suppress(OSError):
+            remove_parts(directory)
+        raise BinlogError(
+            f"{directory}: cannot write the new log: {error.strerror}; the old one is as it was. Make room for all its "
+            "live jobs, and try again"
+        ) from error
+    (directory / (MARKER + PART)).rename(directory / MARKER)
+    segments.sync_directory(directory)
+    finish(directory)
+    return folder
+
+
+def finish(directory: Path) -> bool:
+    """Complete what a marker says was decided; false when there is no marker.
+
+    Raises BinlogError when the directory is not as it was left, and then changes nothing.
+    """
+    import json
+
+    try:
+        plan = json.loads((directory / MARKER).read_bytes())
+        aside, old = directory / plan["aside"], [directory / name for name in plan["old"]]
+        new = [(part_of(directory, number), segments.path_of(directory, number)) for number in plan["new"]]
+    except FileNotFoundError:
+        return False
+    except (ValueError, KeyError, TypeError) as error:
+        raise BinlogError(f"{directory / MARKER}: not readable; restore the directory from a copy") from error
+    _check_as_left(directory, aside, old, new)
+    for part, path in new:
+        if part.exists():
+            part.rename(path)
+    segments.sync_directory(directory)
+    aside.mkdir(mode=0o700, exist_ok=True)
+    segments.sync_directory(directory)
+    # Oldest first: a beanstalkd that is started in between gives its new file a number that tells.
+    for path in old:
+        if path.exists():
+            path.rename(aside / path.name)
+    segments.sync_directory(aside)
+    segments.sync_directory(directory)
+    (directory / MARKER).unlink()
+    segments.sync_directory(directory)
+    return True
+
+
+def _check_as_left(directory: Path, aside: Path, old: list[Path], new: list[tuple[Path, Path]]) -> None:
+    for part, path in new:
+        if not part.exists() and not path.exists():
+            raise BinlogError(
+                f"{path}: missing, though its log was about to be used; put it back, or restore all from a copy"
+            )
+    from fastbean.binlog.beanstalkd import has_log
+
+    known = {path.name for path in old}
+    for path in has_log(directory):
+        if path.name not in known or (aside / path.name).exists():
+            raise BinlogError(
+                f"{path}: a beanstalkd has run here since its log was about to be taken over; move this file into a "
+                "folder of its own, start again, and bring its jobs over with a client"
+            )
+
+
+def remove_parts(directory: Path) -> None:
+    """Remove what a replacement wrote that was never decided; there must be no marker."""
+    for path in [*directory.glob("fastbean-*" + PART), directory / (MARKER + PART)]:
+        path.unlink(missing_ok=True)
+
+
+def new_folder_name(directory: Path, start: str) -> str:
+    """A name for a new subfolder: how it starts, and the time."""
+    name = time.strftime(f"{start}-%Y%m%dT%H%M%S")
+    count = 0
+    while (directory / (name + (f"-{count}" if count else ""))).exists():
+        count += 1
+    return name + (f"-{count}" if count else "")

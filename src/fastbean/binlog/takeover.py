@@ -1,0 +1,123 @@
+"""A beanstalkd's log becomes fastbean's, at the first start on its directory.
+
+All live jobs come over with everything that beanstalkd's log says of them: ids, bodies, states, deadlines, counters,
+the order of the buried ones. Ids go on above the highest that the old log tells of. The old files are moved into a
+subfolder, ``beanstalkd-<time>``, and never removed. Whatever interrupts it, it loses and doubles nothing; see
+``replacement``. How large a job ``-z`` allows does not matter here.
+
+A record that a beanstalkd was writing when it was stopped is reported and left out: no client was told of it. Any other
+damage refuses the start before anything is changed.
+
+It costs about ten microseconds a job, and memory for all of them once more; nothing when there is no such log.
+"""
+
+import os
+import time
+from pathlib import Path
+
+from fastbean.binlog import replacement, segments
+from fastbean.errors import BinlogError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastbean.binlog.beanstalkd import Damage, Log
+
+PROGRESS_S = 2.0
+
+
+def prepare(
+    directory: Path,
+    *,
+    segment_bytes: int,
+    log: "Callable[..., None]",
+    progress: "Callable[[str], None]",
+    despite_damage: bool = False,
+) -> int:
+    """Make the directory hold fastbean's log alone; the caller holds its lock.
+
+    Ends what was interrupted before, and takes a beanstalkd's log over if there is one.
+
+    - ``segment_bytes``: of the segments that are written.
+    - ``log``: called with a level, an event and fields; ``progress`` now and then with a text, if it takes long.
+    - ``despite_damage``: take over what can be read, instead of refusing a damaged log.
+
+    Returns the number of jobs that were taken over. Raises BinlogError, and has changed nothing then, if the old log is
+    damaged, or there are logs of both.
+    """
+    if replacement.finish(directory):
+        log("INFO", "what was interrupted is finished: the log was replaced", directory=directory)
+    replacement.remove_parts(directory)
+    if not any(name.startswith("binlog.") for name in os.listdir(directory)):
+        return 0
+    # Loaded only when there is something to read.
+    from fastbean.binlog import beanstalkd
+
+    old = beanstalkd.has_log(directory)
+    if not old:
+        return 0
+    _refuse_two_logs(directory, old)
+    tell = _Progress(progress)
+    found = beanstalkd.read(directory, on_progress=tell.reading)
+    _judge_damage(found.damage, directory, log, despite_damage)
+    log("INFO", "taking over a beanstalkd's log", jobs=len(found), files=len(old))
+    return _take_over(directory, found, segment_bytes, log, tell)
+
+
+def _take_over(directory: Path, found: "Log", segment_bytes: int, log: "Callable[..., None]", tell: "_Progress") -> int:
+    folder = replacement.replace(
+        directory,
+        found.jobs,
+        found.files,
+        aside="beanstalkd",
+        segment_bytes=segment_bytes,
+        id_limit=found.highest_id + 1,
+        on_jobs=lambda done: tell.writing(done, len(found)),
+    )
+    log("INFO", "a beanstalkd's log was taken over", jobs=len(found), old_files=folder)
+    return len(found)
+
+
+def _refuse_two_logs(directory: Path, old: list[Path]) -> None:
+    ours = segments.list_segments(directory)
+    if ours:
+        raise BinlogError(
+            f"-b {directory}: holds two logs, a beanstalkd's ({old[0].name} and on) and fastbean's ({ours[0][1].name} "
+            "and on); move the files of the one that is out of date into another directory"
+        )
+
+
+def _judge_damage(damage: "list[Damage]", directory: Path, log: "Callable[..., None]", despite_damage: bool) -> None:
+    """Report what can be left out, and refuse what cannot."""
+    serious = [each for each in damage if not each.torn]
+    if serious and not despite_damage:
+        more = f" (and {len(serious) - 1} more)" if len(serious) > 1 else ""
+        raise BinlogError(
+            f"{serious[0]}{more}. Nothing was changed. Restore the file from a copy, or take over what can be read: "
+            f"python -m fastbean.binlog repair {directory}"
+        )
+    for each in damage:
+        what = "was being written when beanstalkd was stopped" if each.torn else each.what
+        log("WARNING", "left out of a beanstalkd's log", file=each.path.name, offset=each.offset, what=what)
+
+
+class _Progress:
+    """Passes on what was done every two seconds."""
+
+    def __init__(self, tell: "Callable[[str], None]") -> None:
+        self._tell = tell
+        self._told_s = time.monotonic()
+
+    def reading(self, done_bytes: int, all_bytes: int) -> None:
+        """So much is read."""
+        self._say(f"reading a beanstalkd's log: {done_bytes} of {all_bytes} bytes")
+
+    def writing(self, done: int, count: int) -> None:
+        """So many jobs are written."""
+        self._say(f"taking over a beanstalkd's log: {done} of {count} jobs")
+
+    def _say(self, text: str) -> None:
+        if time.monotonic() - self._told_s >= PROGRESS_S:
+            self._told_s = time.monotonic()
+            self._tell(text)

@@ -1,0 +1,281 @@
+"""The program that looks after logs: ``python -m fastbean.binlog COMMAND DIR``.
+
+``check`` and ``dump`` only read; ``backup`` copies the log of a running server; ``repair`` and ``export`` want the
+server stopped, and take the lock. Nothing is ever deleted.
+
+Exit statuses: 0 all is well, 1 a torn tail, 2 damage; 5 a wrong argument, 10 a directory that cannot be used.
+
+The progress bar is a few lines of our own: a bar is all that is wanted, and the program has to run on a machine in
+trouble, where nobody can install an extra first.
+"""
+
+import argparse
+import base64
+import contextlib
+import json
+import sys
+from pathlib import Path
+
+from fastbean.binlog import replacement, segments, survey, takeover
+from fastbean.binlog.lock import DirectoryLock
+from fastbean.errors import BinlogError, FastbeanError, UsageError
+from fastbean.limits import DEFAULT_BINLOG_SIZE_BYTES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any, NoReturn
+
+    from fastbean.binlog.beanstalkd import Oversized
+
+FINE, TORN, DAMAGED = 0, 1, 2
+INTERRUPTED = 130
+BAR_CELLS = 40
+UNREADABLE_IDS = 1 << 20  # ids that unreadable records may have given out
+IDS_SHOWN = 20
+
+
+def main(argv: "Sequence[str] | None" = None) -> int:
+    """Runs one command; returns the exit status."""
+    try:
+        arguments = _parser().parse_args(argv)
+        status: int = arguments.run(arguments)
+    except FastbeanError as error:
+        _complain(str(error))
+        return error.exit_status
+    except OSError as error:
+        _complain(f"{error.filename or 'the log'}: {error.strerror}")
+        return BinlogError.exit_status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return status
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Tell what is in a log, and whether it is sound."""
+    found = _survey(arguments.directory)
+    _say(
+        f"{arguments.directory}: {len(found.segments)} segments, {found.spares} spare, {len(found.jobs)} jobs, "
+        f"{found.records} records, {found.bytes_on_disk} bytes, LSN {found.first_lsn} to {found.end_lsn}, "
+        f"synced to {found.durable_lsn} or more, ids below {found.id_limit}"
+    )
+    fault = found.fault
+    if fault is None:
+        _say("the log is sound")
+        return FINE
+    if fault.torn:
+        _say(f"torn tail: {fault}; nothing that was synced is missing; the next start cuts it and saves what it cuts")
+        return TORN
+    _say(f"damaged: {fault}; restore the file from a copy, or run: python -m fastbean.binlog repair DIR")
+    return DAMAGED
+
+
+def dump(arguments: argparse.Namespace) -> int:
+    """Write each record as one line of JSON; a place that cannot be read is a line of the type "unreadable"."""
+    status = FINE
+    end_lsn = 0
+    for segment in survey.open_segments(arguments.directory):
+        if segment.spare:
+            continue
+        first_lsn = end_lsn if segment.header is None else segment.header.first_lsn
+        if segment.header is None:
+            status = DAMAGED
+            _write_line({"segment": segment.number, "offset": 0, "type": "unreadable"})
+        for at, members in segment.scan(first_lsn):
+            end_lsn = first_lsn + at - segments.HEADER.size
+            if members is None:
+                status = DAMAGED
+                _write_line({"segment": segment.number, "offset": at, "type": "unreadable"})
+            elif members:
+                _write_line({"segment": segment.number, "offset": at, "at_lsn": end_lsn, **_printable(members)})
+    return status
+
+
+def _printable(members: "dict[str, Any]") -> "dict[str, Any]":
+    if "body" not in members:
+        return members
+    body = members.pop("body")
+    members["tube"] = members["tube"].decode("latin-1")
+    try:
+        members["body"] = body.decode("utf-8")
+    except UnicodeDecodeError:
+        members["body_base64"] = base64.b64encode(body).decode()
+    return members
+
+
+def repair(arguments: argparse.Namespace) -> int:
+    """Make a server start again on a damaged log, with everything that can be read; the old files are kept."""
+    directory: Path = arguments.directory
+    with _locked(directory):
+        if takeover.prepare(
+            directory,
+            segment_bytes=DEFAULT_BINLOG_SIZE_BYTES,
+            log=_log,
+            progress=_say,
+            despite_damage=True,
+        ):
+            return FINE
+        found = _survey(directory)
+        if found.fault is None:
+            _say(f"{directory}: nothing is damaged")
+            return FINE
+        if found.fault.torn:
+            _say(f"{found.fault}: a torn tail; the next start cuts it and saves what it cuts; nothing was changed")
+            return FINE
+        _replace_damaged(directory)
+    return FINE
+
+
+def _replace_damaged(directory: Path) -> None:
+    found = _survey(directory, salvage=True)
+    old = segments.list_segments(directory)
+    folder = replacement.replace(
+        directory,
+        found.jobs.values(),
+        [path for _, path in old],
+        aside="damaged",
+        segment_bytes=DEFAULT_BINLOG_SIZE_BYTES,
+        id_limit=found.id_limit + UNREADABLE_IDS,
+        first_number=old[-1][0] + 1,
+        first_lsn=found.end_lsn,
+    )
+    for gap in found.gaps:
+        _say(f"lost: {gap}: jobs that were put there may be gone, and jobs that were deleted there may be back")
+    if found.unknown:
+        some = sorted(found.unknown)[:IDS_SHOWN]
+        more = ", ..." if len(found.unknown) > IDS_SHOWN else ""
+        _say(f"lost: {len(found.unknown)} jobs of which only later changes could be read: {str(some)[1:-1]}{more}")
+    _say(f"{len(found.jobs)} jobs are in the repaired log; all files of the damaged one are in {directory / folder}")
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Write the live jobs as a beanstalkd's log, in another directory."""
+    from fastbean.binlog import beanstalkd
+
+    with _locked(arguments.directory):
+        found = _survey(arguments.directory)
+        _refuse_damage(found.fault, arguments.directory)
+        try:
+            written = beanstalkd.write(arguments.beanstalkd, found.jobs.values(), highest_id=found.id_limit - 1)
+        except ValueError as error:
+            raise BinlogError(f"{error}; delete it and export again") from error
+    _say(f"{written.jobs} jobs written into {arguments.beanstalkd}, in {len(written.files)} files")
+    if found.fault is not None:
+        _say(f"left out, a torn tail: {found.fault}")
+    return _tell_sizes(written.oversized)
+
+
+def _tell_sizes(oversized: "list[Oversized]") -> int:
+    """Say which jobs are too large for a beanstalkd as it is."""
+    for job in oversized:
+        if job.max_job_size is None:
+            _say(f"job {job.id} is too large for every beanstalkd, and will be missing there")
+        else:
+            _say(f"job {job.id} is only read by a beanstalkd with -z {job.max_job_size} or more")
+    needed = max((job.max_job_size or 0 for job in oversized), default=0)
+    if needed:
+        _say(f"start beanstalkd with -z {needed}")
+    return DAMAGED if any(job.max_job_size is None for job in oversized) else FINE
+
+
+def backup(arguments: argparse.Namespace) -> int:
+    """Copy a log, also that of a running server, into a new or empty directory."""
+    target: Path = arguments.to
+    found = _survey(arguments.directory, keep_jobs=False)
+    _refuse_damage(found.fault, arguments.directory)
+    target.mkdir(mode=0o700, exist_ok=True)
+    if any(target.iterdir()):
+        raise BinlogError(f"{target}: not empty; a backup needs a directory of its own")
+    size = 0
+    # There are fewer ends than segments if the tail is torn.
+    for segment, end in zip(found.segments, found.ends, strict=False):
+        replacement.write_file(target / segment.path.name, segment.data[:end])
+        size += end
+    segments.sync_directory(target)
+    segments.sync_directory(target.absolute().parent)
+    _say(f"{len(found.ends)} segments with {size} bytes copied, up to LSN {found.end_lsn}")
+    if found.fault is not None:
+        _say(f"left out, a torn tail: {found.fault}")
+    return FINE
+
+
+def _refuse_damage(fault: survey.Fault | None, directory: Path) -> None:
+    if fault is not None and not fault.torn:
+        raise DamagedError(f"{fault}; first restore it, or run: python -m fastbean.binlog repair {directory}")
+
+
+class DamagedError(BinlogError):
+    """The log is damaged, and what was asked for needs a sound one."""
+
+    exit_status = DAMAGED
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> "Iterator[None]":
+    """No server works on the directory meanwhile."""
+    lock = DirectoryLock(directory)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _survey(directory: Path, *, keep_jobs: bool = True, salvage: bool = False) -> survey.Survey:
+    return survey.Survey(directory, keep_jobs=keep_jobs, salvage=salvage, on_bytes=_Bar())
+
+
+class _Bar:
+    """A progress bar on stderr, if that is a terminal; called with how much is done, and of how much."""
+
+    def __init__(self) -> None:
+        self._shown = sys.stderr.isatty()
+
+    def __call__(self, done: int, whole: int) -> None:
+        if self._shown:
+            cells = BAR_CELLS * done // whole
+            end = "\n" if done == whole else ""
+            sys.stderr.write(f"\r[{'#' * cells}{'.' * (BAR_CELLS - cells)}] {100 * done // whole}%{end}")
+            sys.stderr.flush()
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _log(_level: str, event: str, **fields: object) -> None:
+    _say(event + "".join(f" {name}={value}" for name, value in fields.items()))
+
+
+def _write_line(members: "dict[str, Any]") -> None:
+    sys.stdout.write(json.dumps(members, separators=(",", ":")) + "\n")
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(f"fastbean.binlog: {text}\n")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Ends with the status of a wrong argument: argparse's own is that of damage."""
+
+    def error(self, message: str) -> "NoReturn":
+        raise UsageError(f"{message}; {self.prog} --help tells more")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m fastbean.binlog", description="Look after the log that fastbean -b DIR keeps.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for run, words in (
+        (check, "tell what is in DIR; exit status 0: sound, 1: a torn tail, 2: damaged"),
+        (dump, "write one JSON line for each record of DIR"),
+        (repair, "make a damaged DIR usable; the old files are moved into a subfolder, none is deleted"),
+        (export, "write the live jobs of DIR as a beanstalkd's log"),
+        (backup, "copy DIR, whose server may be running, into a new or empty directory"),
+    ):
+        command = commands.add_parser(run.__name__, help=words, description=words)
+        command.add_argument("directory", type=Path, metavar="DIR", help="the directory given to -b")
+        command.set_defaults(run=run)
+        if run is export:
+            command.add_argument("--beanstalkd", type=Path, required=True, metavar="DIR2", help="new or empty")
+        elif run is backup:
+            command.add_argument("to", type=Path, metavar="DIR2", help="new or empty")
+    return parser

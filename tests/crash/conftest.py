@@ -1,0 +1,51 @@
+"""Fixtures for the tests of crashes: the shim, compiled once, and folders that are fast."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .faults import compile_shim
+from .process import find_beanstalkd
+
+# `make test` is for every few minutes: it runs these. `make test-all` runs everything.
+QUICK_FILES = ("test_kill.py", "test_kept.py", "test_order.py", "test_ledger.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what is not quick."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and item.path.name not in QUICK_FILES:
+            item.add_marker("slow")
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled faults.c."""
+    return compile_shim(tmp_path_factory.mktemp("shim"))
+
+
+@pytest.fixture
+def memory_path() -> Iterator[Path]:
+    """A folder in memory where the system has one: for logs that are written thousands of times."""
+    shared_memory = Path("/dev/shm")
+    parent = shared_memory if os.access(shared_memory, os.W_OK) else None
+    folder = Path(tempfile.mkdtemp(prefix="fastbean-", dir=parent))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def beanstalkd() -> str:
+    """The path of the real beanstalkd, by which the harness itself is tried; missing in CI it is a failure."""
+    path = find_beanstalkd()
+    if path is None and os.environ.get("CI"):
+        pytest.fail("CI tries the harness on the real beanstalkd, which is missing: apt-get install beanstalkd")
+    if path is None:
+        pytest.skip("tries the harness on the real beanstalkd, which is not installed: apt-get install beanstalkd")
+    return path

@@ -1,0 +1,144 @@
+"""The test's side of faults.c: compiles the shim, rules what fails, and reads the trace of what was done.
+
+A trace is a run of records: a head of 40 bytes (see `struct head` in faults.c), one or two paths, data.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import struct
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+MAX_KINDS = 16
+FOR_EVER = 1 << 62
+
+
+class Kind(IntEnum):
+    """Kinds of calls, numbered as in faults.c."""
+
+    CREATE = 0
+    WRITE = 1
+    SYNC = 2
+    SYNC_FOLDER = 3
+    ALLOCATE = 4
+    TRUNCATE = 5
+    RENAME = 6
+    UNLINK = 7
+    MKDIR = 8
+    LINK = 9
+    OPEN = 10
+    CLOSE = 11
+    SEND = 12
+    SYNC_BEGIN = 13
+    SYNC_FOLDER_BEGIN = 14
+
+
+@dataclass(frozen=True)
+class Event:
+    """One record of a trace.
+
+    offset: of a write or an allocation; the new size of a truncation; the peer's port of a send; the flags of an open.
+    """
+
+    kind: Kind
+    fd: int
+    offset: int
+    length: int
+    result: int
+    path: str
+    path2: str
+    data: bytes
+
+
+_HEAD = struct.Struct("=IiqqiIII")
+
+
+def read_trace(path: Path) -> list[Event]:
+    """All whole records of a trace; a kill may have cut the last one."""
+    return list(_events(path.read_bytes()))
+
+
+def _events(data: bytes) -> Iterator[Event]:
+    at = 0
+    while at + _HEAD.size <= len(data):
+        kind, fd, offset, length, result, path_bytes, path2_bytes, data_bytes = _HEAD.unpack_from(data, at)
+        at += _HEAD.size
+        middle, last = at + path_bytes, at + path_bytes + path2_bytes
+        if last + data_bytes > len(data):
+            return
+        names = os.fsdecode(data[at:middle]), os.fsdecode(data[middle:last])
+        yield Event(Kind(kind), fd, offset, length, result, *names, data[last : last + data_bytes])
+        at = last + data_bytes
+
+
+def compile_shim(folder: Path) -> Path:
+    """Compiles faults.c into a folder; returns the library's path."""
+    library = folder / "faults.so"
+    compiler = os.environ.get("CC", "cc")
+    command = [compiler, "-O1", "-shared", "-fPIC", "-o", str(library), str(Path(__file__).with_name("faults.c"))]
+    subprocess.run([*command, "-ldl", "-lpthread"], check=True)
+    return library
+
+
+class Faults:
+    """The shim of one server at a time.
+
+    folder: where control file and trace lie. directory: the files that are watched. traced: whether to write a trace.
+    """
+
+    def __init__(self, library: Path, folder: Path, directory: Path, *, traced: bool = True) -> None:
+        self.trace_path = folder / "trace"
+        control = folder / "control"
+        control.write_bytes(bytes(4096))
+        with control.open("r+b") as file:
+            self._memory = mmap.mmap(file.fileno(), 4096)
+        self.env = {
+            "LD_PRELOAD": str(library),
+            "FAULTS_DIR": str(directory.resolve()),
+            "FAULTS_CONTROL": str(control),
+            **({"FAULTS_TRACE": str(self.trace_path)} if traced else {}),
+        }
+
+    @property
+    def records(self) -> int:
+        """Records of the trace so far: the place of the next one."""
+        return self._number(0)
+
+    @property
+    def failed(self) -> int:
+        """Calls that failed since the last `set`."""
+        return self._number(1 + MAX_KINDS + 5)
+
+    def calls(self, kind: Kind) -> int:
+        """Calls of this kind so far."""
+        return self._number(1 + kind)
+
+    def set(self, *kinds: Kind, error: int = errno.EIO, first: int = 1, count: int = FOR_EVER) -> None:
+        """Lets calls of these kinds fail: `count` of them from the `first` one on, counted from now.
+
+        error: their errno; 0 cuts writes in half, which is no failure but must be dealt with.
+        """
+        self._store(mask=sum(1 << kind for kind in kinds), first=first, last=first + count - 1, error=error)
+
+    def clear(self) -> None:
+        """Nothing fails any more."""
+        self._store(mask=0)
+
+    def events(self) -> list[Event]:
+        """The trace so far."""
+        return read_trace(self.trace_path)
+
+    def _number(self, place: int) -> int:
+        number: int = struct.unpack_from("=Q", self._memory, 8 * place)[0]
+        return number
+
+    def _store(self, mask: int, first: int = 0, last: int = 0, error: int = 0) -> None:
+        rule = 8 * (1 + MAX_KINDS)
+        struct.pack_into("=6Q", self._memory, rule, 0, 0, first, last, error, 0)
+        struct.pack_into("=Q", self._memory, rule, mask)

@@ -1,0 +1,274 @@
+"""Servers with a log, as processes: started, awaited, killed, stopped; and a blocking client that cuts replies.
+
+What a server writes to stderr is kept and can be read at any time. Every wait has a limit that only a hanging server
+reaches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+HOST = "127.0.0.1"
+PATIENCE_S = 60.0
+FASTBEAN = "fastbean"
+BEANSTALKD = "beanstalkd"
+SEGMENT_BYTES = 204800
+WITH_BODY = (b"RESERVED", b"FOUND", b"OK")
+
+
+class StartError(AssertionError):
+    """A server ended instead of serving; `status` is its exit status and `said` what it wrote to stderr."""
+
+    def __init__(self, status: int, said: str) -> None:
+        super().__init__(f"the server ended with {status} at its start:\n{said}")
+        self.status = status
+        self.said = said
+
+
+def find_beanstalkd() -> str | None:
+    """The path of the real beanstalkd, or None."""
+    return shutil.which("beanstalkd", path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/bin")
+
+
+def segment_numbers(directory: Path) -> list[int]:
+    """The numbers of the segments of fastbean's log, in order."""
+    found = (re.fullmatch(r"fastbean-(\d+)\.log", path.name) for path in directory.iterdir())
+    return sorted(int(match[1]) for match in found if match)
+
+
+def files_bytes(directory: Path) -> int:
+    """Bytes of all files in a directory whose files may go at any moment."""
+    total = 0
+    for path in directory.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One reply: its line without CRLF, and the body that came with it (without its CRLF) or None."""
+
+    line: bytes
+    body: bytes | None = None
+
+    @property
+    def word(self) -> str:
+        """The first word of the line."""
+        return self.line.split(b" ")[0].decode("latin-1")
+
+    @property
+    def number(self) -> int:
+        """The first number of the line: an id, or how many were kicked."""
+        return int(self.line.split(b" ")[1])
+
+
+class Replies:
+    """Cuts what a server sends into replies; `consumed` counts the bytes of those that were taken."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self.consumed = 0
+
+    def feed(self, data: bytes) -> None:
+        """More bytes have come."""
+        self._data += data
+
+    def take(self) -> Reply | None:
+        """The next whole reply, or None while it is not there."""
+        end = self._data.find(b"\r\n")
+        if end < 0:
+            return None
+        line = bytes(self._data[:end])
+        words = line.split(b" ")
+        if words[0] not in WITH_BODY:
+            self._drop(end + 2)
+            return Reply(line)
+        size = int(words[-1])
+        if len(self._data) < end + 2 + size + 2:
+            return None
+        body = bytes(self._data[end + 2 : end + 2 + size])
+        closing = self._data[end + 2 + size : end + 4 + size]
+        assert closing == b"\r\n", f"the body of {line!r} does not end with CRLF after {size} bytes"
+        self._drop(end + 4 + size)
+        return Reply(line, body)
+
+    def _drop(self, count: int) -> None:
+        del self._data[:count]
+        self.consumed += count
+
+
+class Client:
+    """A blocking connection; every wait for a reply is limited."""
+
+    def __init__(self, port: int) -> None:
+        self.sock = socket.create_connection((HOST, port), timeout=PATIENCE_S)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.replies = Replies()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def port(self) -> int:
+        """The port on this side, by which a trace knows the connection."""
+        port: int = self.sock.getsockname()[1]
+        return port
+
+    def send(self, data: bytes) -> None:
+        """Sends all of the bytes."""
+        self.sock.sendall(data)
+
+    def reply(self) -> Reply:
+        """Waits for the next reply. Raises EOFError when the server has gone."""
+        while (reply := self.replies.take()) is None:
+            try:
+                data = self.sock.recv(1 << 18)
+            except ConnectionError:
+                data = b""
+            if not data:
+                raise EOFError("the server has closed the connection")
+            self.replies.feed(data)
+        return reply
+
+    def ask(self, line: bytes, body: bytes | None = None) -> Reply:
+        """Sends one command, CRLF added, and waits for its reply."""
+        self.send(line + b"\r\n" if body is None else line + b"\r\n" + body + b"\r\n")
+        return self.reply()
+
+    def stats(self, line: bytes = b"stats") -> dict[str, str]:
+        """The text of a `stats` command by key."""
+        reply = self.ask(line)
+        assert reply.body is not None, f"{line!r} was answered with {reply.line!r}"
+        return parse_stats(reply.body)
+
+    def close(self) -> None:
+        """Hangs up."""
+        self.sock.close()
+
+
+def parse_stats(text: bytes) -> dict[str, str]:
+    """Statistics by key, without quotes."""
+    pairs = (line.partition(": ") for line in text.decode("latin-1").splitlines()[1:])
+    return {key: value.strip('"') for key, _, value in pairs}
+
+
+class Server:
+    """A running server with its log in `directory`.
+
+    policy: `-f MS` or `-F`, in words. kind: FASTBEAN or BEANSTALKD. extra: more flags. env: more environment.
+    before: words of a program that executes it (strace). Raises StartError if it ends instead of serving.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        policy: Sequence[str] = ("-f", "0"),
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        kind: str = FASTBEAN,
+        extra: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        before: Sequence[str] = (),
+    ) -> None:
+        self.directory = directory
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the server
+        self.port = _free_port()
+        program = [find_beanstalkd() or BEANSTALKD] if kind == BEANSTALKD else [sys.executable, "-m", "fastbean"]
+        words = [*before, *program, "-l", HOST, "-p", str(self.port), "-b", str(directory), *policy]
+        self.process = subprocess.Popen(
+            [*words, "-s", str(segment_bytes), *extra],
+            stdin=subprocess.DEVNULL,
+            stdout=self.errors,
+            stderr=self.errors,
+            env={**os.environ, **(env or {})},
+        )
+        try:
+            self._wait_until_it_serves()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def connect(self) -> Client:
+        """A new client."""
+        return Client(self.port)
+
+    def said(self) -> str:
+        """What it wrote to stderr so far."""
+        if self.errors.closed:
+            return self._said
+        self.errors.seek(0)
+        self._said = self.errors.read().decode("utf-8", "replace")
+        return self._said
+
+    def kill(self) -> None:
+        """kill -9; its connections are closed by the system."""
+        self.process.kill()
+        self.process.wait(PATIENCE_S)
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE_S)
+
+    def wait(self) -> int:
+        """The exit status, once it has ended by itself."""
+        return self.process.wait(PATIENCE_S)
+
+    def close(self) -> None:
+        """Makes sure that it is gone."""
+        if self.process.poll() is None:
+            self.kill()
+        self.said()
+        self.errors.close()
+
+    def _wait_until_it_serves(self) -> None:
+        give_up = time.monotonic() + PATIENCE_S
+        while True:
+            if (status := self.process.poll()) is not None:
+                raise StartError(status, self.said())
+            try:
+                with socket.create_connection((HOST, self.port), timeout=PATIENCE_S) as sock:
+                    sock.sendall(b"quit\r\n")
+                    if sock.recv(1) == b"":
+                        return
+            except OSError:
+                assert time.monotonic() < give_up, f"the server does not answer:\n{self.said()}"
+            time.sleep(0.002)
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Waits until `condition` holds; fails after a long time."""
+    give_up = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < give_up, f"waited in vain for {what}"
+        time.sleep(0.01)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,76 @@
+"""What strace saw: the system calls of a server, with the lines at which each began and ended."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+CALLS = (
+    "write,pwrite64,writev,pwritev,pwritev2,fsync,fdatasync,sendto,sendmsg,unlink,unlinkat,rename,renameat,renameat2"
+)
+
+_WHOLE = re.compile(r"(\d+) +(\w+)\((.*)\) += (-?\d+)")
+_BEGUN = re.compile(r"(\d+) +(\w+)\((.*) <unfinished \.\.\.>$")
+_ENDED = re.compile(r"(\d+) +<\.\.\. (\w+) resumed>.*\) += (-?\d+)")
+_FILE = re.compile(r"(?:\d+|AT_FDCWD)<([^>]*)>")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A system call that succeeded; its lines in the trace, the file or socket it was for, its arguments as text."""
+
+    name: str
+    begin: int
+    end: int
+    file: str
+    text: str
+
+    @property
+    def is_write(self) -> bool:
+        """To a segment of the log."""
+        return "write" in self.name and self.file.endswith(".log")
+
+    @property
+    def is_sync(self) -> bool:
+        """Of a segment of the log."""
+        return self.name in ("fsync", "fdatasync") and self.file.endswith(".log")
+
+    @property
+    def is_send(self) -> bool:
+        """To a client."""
+        return self.name in ("sendto", "sendmsg")
+
+    @property
+    def removed(self) -> str:
+        """The name of the segment that it removed or renamed, or nothing."""
+        found = re.search(r"fastbean-\d+\.log", self.text)
+        return found[0] if found and self.name.startswith(("unlink", "rename")) else ""
+
+
+def command(trace: Path, extra: Sequence[str] = ()) -> list[str]:
+    """The words that start a program under strace."""
+    return ["strace", "-f", "-y", "-s", "1000000", "-e", f"trace={CALLS}", *extra, "-o", str(trace)]
+
+
+def read_calls(trace: Path) -> list[Call]:
+    """The calls of a trace, in the order in which they began."""
+    return sorted(_calls(trace), key=lambda call: call.begin)
+
+
+def _calls(trace: Path) -> Iterator[Call]:
+    begun: dict[str, tuple[int, str]] = {}
+    for line_number, line in enumerate(trace.read_text(encoding="latin-1").splitlines()):
+        if whole := _WHOLE.match(line):
+            begin, text, name, result = line_number, whole[3], whole[2], int(whole[4])
+        elif start := _BEGUN.match(line):
+            begun[start[1]] = line_number, start[3]
+            continue
+        elif (rest := _ENDED.match(line)) and rest[1] in begun:
+            (begin, text), name, result = begun.pop(rest[1]), rest[2], int(rest[3])
+        else:
+            continue
+        if result >= 0:
+            file = _FILE.match(text)
+            yield Call(name, begin, line_number, file[1] if file else "", text)

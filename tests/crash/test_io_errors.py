@@ -1,0 +1,316 @@
+"""ENOSPC and EIO at every call of a short run: nothing acknowledged is lost, and the server does what it promises.
+
+A write or a sync of the log that fails ends the process with one clear line and a status of its own, before anybody is
+told what is not safe. Where no new segment can be had, puts answer OUT_OF_MEMORY and everything else goes on.
+The quick tests take some of the calls, the slow ones all.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from .faults import FOR_EVER, Event, Faults, Kind
+from .ledger import Ledger, LedgerError
+from .powercut import Disk, Story, complaints, write_image
+from .process import Server, StartError, segment_numbers, wait_until
+from .replay import replay, started
+from .script import Script
+from .writers import Load, Note
+
+WRITERS = 2
+COMMANDS = 500
+SEGMENT_BYTES = 8192
+STATUSES_IN_USE = (0, 1, 5, 10, 33, 34, 111)
+HALF = 0  # in place of an errno: the write is cut in half, which is no failure
+NEW_SEGMENT = (Kind.CREATE, Kind.ALLOCATE)
+DISK_FULL, IO_ERROR = errno.ENOSPC, errno.EIO
+
+
+@dataclass
+class Run:
+    """A run with a fault: how the server ended (None: it did not), what it said, and what was done."""
+
+    ledger: Ledger
+    load: Load
+    status: int | None = None
+    served: bool = True
+    said: str = ""
+    failed: int = 0
+    later: list[Note] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+    def hit_the_log(self) -> bool:
+        """Whether the call that failed was for a file that already held records."""
+        names: dict[int, str] = {}
+        written = set()
+        for event in self.events:
+            if event.kind in (Kind.CREATE, Kind.OPEN):
+                names[event.fd] = event.path
+            elif event.kind in (Kind.WRITE, Kind.SYNC) and event.result < 0:
+                return event.kind == Kind.WRITE or names[event.fd] in written
+            elif event.kind == Kind.WRITE:
+                written.add(names[event.fd])
+        return False
+
+
+def run_with_fault(shim: Path, folder: Path, kind: Kind, error: int, first: int, count: int = 1) -> Run:
+    """Works on a new log until the run is done or the server has ended; a server that still runs is killed."""
+    folder.mkdir()
+    directory = folder / "log"
+    directory.mkdir()
+    faults = Faults(shim, folder, directory)
+    faults.set(kind, error=error, first=first, count=count)
+    ledger = Ledger(WRITERS)
+    run = Run(
+        ledger, Load(ledger, random.Random(first), largest=900, jobs=12, shared=False, place=lambda: faults.records)
+    )
+    try:
+        with Server(directory, segment_bytes=SEGMENT_BYTES, env=faults.env) as server:
+            work(run, server)
+            run.events = faults.events()
+            if run.status is None and run.hit_the_log():
+                run.status = server.wait()
+            if run.status is None and count == FOR_EVER:
+                run.failed = faults.failed
+                faults.clear()
+                with server.connect() as client:
+                    script = Script(ledger, client, lambda: faults.records)
+                    put_until_it_is_taken(script)
+                    run.later = script.notes
+            run.said = server.said()
+    except StartError as refused:
+        run.served, run.status, run.said = False, refused.status, refused.said
+    run.failed = run.failed or faults.failed
+    run.events = faults.events()
+    return run
+
+
+def work(run: Run, server: Server) -> None:
+    """All commands, or as many as the server takes before it ends."""
+    try:
+        run.load.run(server, lambda: is_enough(run.ledger, server))
+    except ConnectionRefusedError:
+        run.status = server.wait()
+    if any(each.pending for each in run.ledger.writers):
+        run.status = server.wait()
+
+
+def is_enough(ledger: Ledger, server: Server) -> bool:
+    """Some hundreds of commands, and more until a segment was not needed any more."""
+    done = ledger.acknowledged
+    return done >= COMMANDS and (done >= 4 * COMMANDS or segment_numbers(server.directory)[0] > 1)
+
+
+def put_until_it_is_taken(script: Script) -> None:
+    """There is room again: puts work again, soon."""
+    numbers = itertools.count()
+    wait_until(lambda: script.put(f"again{next(numbers)}").word == "INSERTED", "a put to work again")
+
+
+def judge(run: Run, folder: Path) -> None:
+    """Starts again without faults: all that was acknowledged is there, and was already safe when it was told."""
+    notes = run.load.notes() + run.later
+    with started(folder / "log", SEGMENT_BYTES) as (client, _):
+        run.ledger.check(client)
+    disk = Disk(folder / "log")
+    for event in run.events:
+        disk.step(event)
+    story = Story(notes, run.events, WRITERS)
+    safe = folder / "safe"
+    safe.mkdir()
+    write_image(disk.synced(), safe)
+    replayed = replay(safe, story.ids, SEGMENT_BYTES)
+    wrong = complaints(story.ledger_at(len(run.events)), replayed.seen, replayed.there)
+    if wrong:
+        raise LedgerError("told before it was safe:\n  " + "\n  ".join(wrong[:10]))
+
+
+def judge_end(run: Run, error: int) -> None:
+    """The process ended by itself, and said why in one line."""
+    assert run.status is not None
+    assert run.status > 0, f"it ended with {run.status}:\n{run.said}"
+    assert "Traceback" not in run.said, run.said
+    if run.served:
+        assert run.status not in STATUSES_IN_USE, f"it ended with {run.status}:\n{run.said}"
+    last_words = (line for line in run.said.splitlines() if line.startswith("fastbean: "))
+    reasons = [line for line in last_words if os.strerror(error) in line]
+    assert len(reasons) == 1, f"not one line that says why:\n{run.said}"
+
+
+def at_calls(shim: Path, folder: Path, kind: Kind, error: int, step: int, count: int = 1) -> Iterator[Run]:
+    """Runs with a fault at every `step`-th call of a kind, until a run has no more of them; each is judged."""
+    for first in itertools.count(1, step):
+        here = folder / f"{kind.name}-{error}-{first}"
+        run = run_with_fault(shim, here, kind, error, first, count)
+        try:
+            judge(run, here)
+            yield run
+        except AssertionError as wrong:
+            what = "HALF" if error == HALF else errno.errorcode[error]
+            raise AssertionError(f"{what} at {kind.name} number {first}: {wrong}\n{run.said}") from wrong
+        if not run.failed:
+            assert first > 1, f"the run has no call of the kind {kind.name}"
+            return
+
+
+def check_write_or_sync(shim: Path, folder: Path, kind: Kind, error: int, step: int) -> None:
+    ended = 0
+    for run in at_calls(shim, folder, kind, error, step):
+        if run.status is not None:
+            judge_end(run, error)
+            ended += 1
+        else:
+            assert not run.hit_the_log(), "the log could not be written, and the server went on"
+    assert ended > 2
+
+
+@pytest.mark.parametrize("error", [IO_ERROR, DISK_FULL], ids=["EIO", "ENOSPC"])
+def test_a_write_that_fails_ends_the_process(shim: Path, memory_path: Path, error: int) -> None:
+    check_write_or_sync(shim, memory_path, Kind.WRITE, error, step=23)
+
+
+@pytest.mark.parametrize("error", [IO_ERROR, DISK_FULL], ids=["EIO", "ENOSPC"])
+def test_a_sync_that_fails_ends_the_process(shim: Path, memory_path: Path, error: int) -> None:
+    check_write_or_sync(shim, memory_path, Kind.SYNC, error, step=29)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", [IO_ERROR, DISK_FULL], ids=["EIO", "ENOSPC"])
+@pytest.mark.parametrize("kind", [Kind.WRITE, Kind.SYNC], ids=["write", "sync"])
+def test_every_write_and_sync_that_fails_ends_the_process(
+    shim: Path, memory_path: Path, kind: Kind, error: int
+) -> None:
+    check_write_or_sync(shim, memory_path, kind, error, step=1)
+
+
+def test_a_sync_that_fails_when_nobody_waits_for_it_ends_the_process(shim: Path, memory_path: Path) -> None:
+    directory = memory_path / "log"
+    directory.mkdir()
+    faults = Faults(shim, memory_path, directory, traced=False)
+    ledger = Ledger(1)
+    run = Run(ledger, Load(ledger, random.Random(1)))
+    with Server(directory, ("-f", "50"), env=faults.env) as server, server.connect() as client:
+        script = Script(ledger, client)
+        script.put("before")
+        wait_until(lambda: faults.calls(Kind.SYNC) > 1, "a sync")
+        faults.set(Kind.SYNC)
+        script.put("after")
+        run.status = server.wait()
+        run.said = server.said()
+    judge_end(run, IO_ERROR)
+    with started(directory, SEGMENT_BYTES) as (client, _):
+        ledger.check(client)
+
+
+def check_going_on(shim: Path, folder: Path, kind: Kind, error: int, step: int, count: int = 1) -> None:
+    for run in at_calls(shim, folder, kind, error, step, count):
+        if run.served:
+            assert run.status is None, f"it ended with {run.status}"
+        else:
+            judge_end(run, error)
+
+
+def test_a_write_that_is_cut_short_is_finished(shim: Path, memory_path: Path) -> None:
+    check_going_on(shim, memory_path, Kind.WRITE, HALF, step=23)
+
+
+@pytest.mark.slow
+def test_every_write_that_is_cut_short_is_finished(shim: Path, memory_path: Path) -> None:
+    check_going_on(shim, memory_path, Kind.WRITE, HALF, step=1)
+
+
+@pytest.mark.parametrize("count", [1, FOR_EVER], ids=["once", "from-then-on"])
+@pytest.mark.parametrize("error", [IO_ERROR, DISK_FULL], ids=["EIO", "ENOSPC"])
+@pytest.mark.parametrize("kind", [Kind.CREATE, Kind.ALLOCATE], ids=["create", "allocate"])
+def test_without_a_new_segment_only_puts_are_refused(
+    shim: Path, memory_path: Path, kind: Kind, error: int, count: int
+) -> None:
+    check_going_on(shim, memory_path, kind, error, step=3, count=count)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, FOR_EVER], ids=["once", "from-then-on"])
+@pytest.mark.parametrize("error", [IO_ERROR, DISK_FULL], ids=["EIO", "ENOSPC"])
+@pytest.mark.parametrize("kind", [Kind.CREATE, Kind.ALLOCATE], ids=["create", "allocate"])
+def test_without_any_new_segment_only_puts_are_refused(
+    shim: Path, memory_path: Path, kind: Kind, error: int, count: int
+) -> None:
+    check_going_on(shim, memory_path, kind, error, step=1, count=count)
+
+
+@pytest.mark.parametrize("count", [1, FOR_EVER], ids=["once", "from-then-on"])
+@pytest.mark.parametrize("error", [IO_ERROR, DISK_FULL], ids=["EIO", "ENOSPC"])
+def test_a_segment_that_cannot_be_removed_harms_nothing(shim: Path, memory_path: Path, error: int, count: int) -> None:
+    check_going_on(shim, memory_path, Kind.UNLINK, error, step=2, count=count)
+
+
+@pytest.mark.parametrize("error", [IO_ERROR, DISK_FULL], ids=["EIO", "ENOSPC"])
+def test_a_folder_that_cannot_be_synced_loses_nothing(shim: Path, memory_path: Path, error: int) -> None:
+    for run in at_calls(shim, memory_path, Kind.SYNC_FOLDER, error, step=2):
+        if run.status is not None:
+            judge_end(run, error)
+
+
+def fill(script: Script) -> None:
+    """Some puts, and more until one is refused."""
+    for number in range(10_000):
+        if script.put(f"fill{number}", 800).word == "OUT_OF_MEMORY":
+            return
+    raise AssertionError("the disk is full, and puts are taken for ever")
+
+
+def test_a_refused_put_changes_nothing_and_leaks_nothing(shim: Path, memory_path: Path) -> None:
+    directory = memory_path / "log"
+    directory.mkdir()
+    faults = Faults(shim, memory_path, directory, traced=False)
+    ledger = Ledger(1)
+    with Server(directory, segment_bytes=SEGMENT_BYTES, env=faults.env) as server, server.connect() as client:
+        script = Script(ledger, client)
+        for number in range(20):
+            assert script.put(f"before{number}", 800).word == "INSERTED"
+        faults.set(*NEW_SEGMENT, error=DISK_FULL)
+        fill(script)
+        before, tube_before = client.stats(), client.stats(b"stats-tube tube")
+        for number in range(50):
+            assert script.put(f"refused{number}", 800).word == "OUT_OF_MEMORY"
+        after, tube_after = client.stats(), client.stats(b"stats-tube tube")
+        for id in range(ledger.highest_id + 1, ledger.highest_id + 100):
+            assert client.ask(b"peek %d" % id).word == "NOT_FOUND"
+    assert tube_after == tube_before
+    counted = [key for key in before if key.startswith(("current-", "total-jobs", "binlog-current", "binlog-oldest"))]
+    assert {key: after[key] for key in counted} == {key: before[key] for key in counted}
+    with started(directory, SEGMENT_BYTES) as (client, _):
+        ledger.check(client)
+
+
+def test_a_full_disk_does_not_stop_a_start(shim: Path, memory_path: Path) -> None:
+    directory = memory_path / "log"
+    directory.mkdir()
+    faults = Faults(shim, memory_path, directory, traced=False)
+    ledger = Ledger(1)
+    with Server(directory, segment_bytes=SEGMENT_BYTES, env=faults.env) as server, server.connect() as client:
+        script = Script(ledger, client)
+        for number in range(20):
+            assert script.put(f"before{number}", 800).word == "INSERTED"
+        faults.set(*NEW_SEGMENT, error=DISK_FULL)
+        fill(script)
+        server.kill()
+    faults.set(*NEW_SEGMENT, Kind.MKDIR, error=DISK_FULL)
+    with Server(directory, segment_bytes=SEGMENT_BYTES, env=faults.env) as server, server.connect() as client:
+        ledger.check(client)
+        script = Script(ledger, client)
+        for job in list(ledger.jobs.values()):
+            script.delete(job.token.decode())
+        faults.clear()
+        put_until_it_is_taken(script)
+        server.kill()
+    with started(directory, SEGMENT_BYTES) as (client, _):
+        ledger.check(client)

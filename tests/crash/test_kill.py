@@ -1,0 +1,102 @@
+"""kill -9 in a loop under load: nothing that was acknowledged is lost, nothing comes back, all states are right."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from .ledger import NOBODY, Job, Ledger, Op, put
+from .process import Client, Server, segment_numbers
+from .writers import Load
+
+WRITERS = 5
+MAX_JOB_SIZE = 300_000  # larger than a segment
+POLICIES = {"synced": ("-f", "0"), "within-50-ms": ("-f", "50"), "never-synced": ("-F",)}
+
+
+@dataclass
+class Log:
+    """What happened to the log's files while it was used."""
+
+    newest: int = 0
+    oldest: int = 0
+    rotations: int = 0
+    removals: int = 0
+
+    def look(self, directory: Path) -> None:
+        """Counts what happened since the last look. The first segment goes only once the oldest jobs are copied."""
+        numbers = segment_numbers(directory)
+        if self.newest:
+            self.rotations += max(0, numbers[-1] - self.newest)
+            self.removals += max(0, numbers[0] - self.oldest)
+        self.newest, self.oldest = numbers[-1], numbers[0]
+
+
+def put_the_oldest(ledger: Ledger, client: Client) -> None:
+    """Jobs that are never touched again: no segment can go unless compaction copies them."""
+    ledger.do(client, 0, Op("use", b"use oldest\r\n"))
+    for place in range(6):
+        token = b"oldest%d" % place
+        job = Job(token, NOBODY, "oldest", token + b"|" + bytes(range(256)) * place, place, 5000 * (place % 2), 500)
+        ledger.do(client, 0, put(job))
+
+
+def kick_half(ledger: Ledger, client: Client) -> None:
+    """Takes the first of the buried jobs, by which their order is seen."""
+    for number in range(len(ledger.writers)):
+        tube = f"work{number}"
+        buried = sum(job.state == "buried" and job.tube == tube for job in ledger.jobs.values())
+        ledger.do(client, number, Op("use", b"use %s\r\n" % tube.encode()))
+        for _ in range(buried // 2):
+            ledger.do(client, number, Op("kick", b"kick 1\r\n", tube=tube, count=1))
+
+
+def run_and_kill(server: Server, load: Load, rng: random.Random) -> None:
+    """Works on the server until it is killed, at a moment that nothing else knows of."""
+    killer = threading.Timer(rng.uniform(0.02, 0.5), server.process.kill)
+    killer.start()
+    try:
+        load.run(server, lambda: False)
+    finally:
+        killer.join()
+    assert server.wait() == -9, server.said()
+
+
+def kill_in_a_loop(directory: Path, policy: Sequence[str], kills: int) -> None:
+    seed = random.SystemRandom().getrandbits(32)
+    print(f"seed {seed}")  # noqa: T201 - shown when the test fails
+    rng = random.Random(seed)
+    ledger = Ledger(WRITERS)
+    load = Load(ledger, rng, largest=MAX_JOB_SIZE)
+    log = Log()
+    for round_number in range(kills + 1):
+        with Server(directory, policy, extra=("-z", str(MAX_JOB_SIZE))) as server:
+            with server.connect() as client:
+                ledger.check(client)
+                ledger.restarted(client)
+                if round_number == 0:
+                    put_the_oldest(ledger, client)
+                kick_half(ledger, client)
+                log.look(directory)
+            if round_number < kills:
+                run_and_kill(server, load, rng)
+    print(f"{ledger.acknowledged} acknowledged, {log}")  # noqa: T201
+    assert ledger.acknowledged > 20 * kills
+    assert log.rotations > 0
+    assert log.removals > 0
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_kills_under_load_lose_nothing(tmp_path: Path, policy: Sequence[str]) -> None:
+    kill_in_a_loop(tmp_path, policy, kills=7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_two_hundred_kills_under_load_lose_nothing(tmp_path: Path, policy: Sequence[str]) -> None:
+    kill_in_a_loop(tmp_path, policy, kills=67)
