@@ -23,8 +23,8 @@ cdef enum Fault:
     FAULT_BROKEN                    # bytes that are no record
 
 cdef enum:
-    # Of a put record, all but the body: checksum 4, length 10, type 1, id 10, state 1, pri, delay, ttr and five counters 5
-    # each, burial 10, created 8, length of the name 2, name 200.
+    # Of a put record, all but the body: checksum 4, length 10, type 1, id 10, state 1, pri, delay, ttr and five
+    # counters 5 each, burial 10, created 8, length of the name 2, name 200.
     MAX_RECORD_OVERHEAD = 286
 
 cdef struct JobImage:               # what the log keeps of a job; in the file its times are wall time
