@@ -106,7 +106,10 @@ def test_a_hang_up_without_a_terminal_is_only_logged(start):
 @pytest.fixture
 def terminal():
     """The two ends of a terminal."""
-    ours, theirs = pty.openpty()
+    try:
+        ours, theirs = pty.openpty()
+    except OSError as error:
+        pytest.skip(f"hangs a terminal up, and the system has none to give: {error}")
     yield theirs
     os.close(theirs)
     os.close(ours)
