@@ -2,20 +2,29 @@
 
 import pytest
 
+from .binlog_tools import LogTable
 from .contestants import KINDS, LOAD_PROCESSOR, MissingError, on_processor, start
 from .rounds import Table
 
 TABLE = pytest.StashKey[Table]()
+LOG_TABLE = pytest.StashKey[LogTable]()
 
 
 def pytest_configure(config):
     config.stash[TABLE] = Table()
+    config.stash[LOG_TABLE] = LogTable()
 
 
 @pytest.fixture(scope="session")
 def table(request):
     """What the end of the run prints; test_alternating_rounds fills it."""
     return request.config.stash[TABLE]
+
+
+@pytest.fixture(scope="session")
+def log_table(request):
+    """What the end of the run prints of the log on disk."""
+    return request.config.stash[LOG_TABLE]
 
 
 @pytest.fixture(scope="session")
@@ -43,11 +52,15 @@ def own_processor():
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    table = config.stash[TABLE]
-    if not table.rounds:
-        return
-    terminalreporter.section("rates: ratios of alternating rounds")
-    for line in table.lines():
-        terminalreporter.write_line(line)
-    if LOAD_PROCESSOR is None:
-        terminalreporter.write_line("server and load share the processors: these ratios say little")
+    tables = {
+        "rates: ratios of alternating rounds": config.stash[TABLE],
+        "the log on disk: ratios of alternating rounds": config.stash[LOG_TABLE],
+    }
+    for title, table in tables.items():
+        if not table.rounds:
+            continue
+        terminalreporter.section(title)
+        for line in table.lines():
+            terminalreporter.write_line(line)
+        if LOAD_PROCESSOR is None:
+            terminalreporter.write_line("server and load share the processors: these ratios say little")

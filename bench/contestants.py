@@ -1,20 +1,25 @@
 """The servers that are measured side by side: fastbean, beanstalkd, and the floor, compiled from floor.c on the fly.
 
 All run at the same time, on loopback and on one processor, each idle while another one is measured; the load runs on
-a second processor where there are two.
+a second processor where there are two. A server with a log on disk is started with the flags for it, and where a slower
+disk is to be tried, with slow_sync.c, compiled likewise, loaded before everything else.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 FASTBEAN = "fastbean"
 BEANSTALKD = "beanstalkd"
@@ -22,6 +27,7 @@ FLOOR = "floor"
 KINDS = (FASTBEAN, BEANSTALKD, FLOOR)
 
 HOST = "127.0.0.1"
+OTHER_HOST = "127.0.0.2"  # a client from the same address might be given the server's port, and reach itself
 BODY_BYTES = 64
 START_LIMIT_S = 20
 STOP_LIMIT_S = 20
@@ -38,6 +44,11 @@ class Contestant:
     kind: str
     address: tuple[str, int]
     process: subprocess.Popen
+
+    def kill(self):
+        """Ends the server as a crash would."""
+        self.process.kill()
+        self.process.wait()
 
     def stop(self):
         self.process.terminate()
@@ -57,7 +68,7 @@ def _two_processors():
 SERVER_PROCESSOR, LOAD_PROCESSOR = _two_processors()
 
 
-@contextmanager
+@contextlib.contextmanager
 def on_processor(number):
     """Runs this thread, and the processes that it starts, on one processor; on any when the number is None."""
     if number is None:
@@ -71,14 +82,26 @@ def on_processor(number):
         os.sched_setaffinity(0, before)
 
 
-def build_floor(folder: Path) -> Path:
-    """Compiles the floor into the folder."""
+def compile_c(name: str, folder: Path, *options: str, use: str) -> Path:
+    """Compiles one of the C files here into the folder. `use`: what cannot be done without a compiler."""
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
     if compiler is None:
-        raise MissingError("no C compiler is here, so nothing is compared with the floor (Debian: apt-get install gcc)")
-    program = folder / FLOOR
-    subprocess.run([compiler, "-O2", "-o", program, Path(__file__).with_name("floor.c")], check=True)
-    return program
+        raise MissingError(f"no C compiler is here, so {use} (Debian: apt-get install gcc)")
+    source = Path(__file__).with_name(name)
+    compiled = folder / source.stem
+    subprocess.run([compiler, "-O2", *options, "-o", compiled, source], check=True)
+    return compiled
+
+
+def build_floor(folder: Path) -> Path:
+    """Compiles the floor into the folder."""
+    return compile_c("floor.c", folder, use="nothing is compared with the floor")
+
+
+def slow_sync(folder: Path, microseconds: int) -> dict[str, str]:
+    """The environment of a server each of whose syncs takes so long at least; raises MissingError."""
+    library = compile_c("slow_sync.c", folder, "-shared", "-fPIC", use="no slower disk is tried")
+    return {"LD_PRELOAD": str(library), "SLOW_SYNC_US": str(microseconds)}
 
 
 def command(kind: str, port: int, folder: Path) -> list[str]:
@@ -95,24 +118,47 @@ def command(kind: str, port: int, folder: Path) -> list[str]:
     return [path, "-l", HOST, "-p", str(port)]
 
 
-def start(kind: str, folder: Path) -> Contestant:
-    """Starts a server and waits until it takes connections; its log goes to a file in the folder."""
+def spawn(
+    kind: str, folder: Path, flags: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Contestant:
+    """Starts a server and does not wait for it; what it says goes to a file in the folder.
+
+    flags: more words for it, such as those of its log. environment: variables beside those of this process.
+    """
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = probe.getsockname()[1]
-    words = command(kind, port, folder)
-    log = folder / f"{kind}.log"
-    with log.open("wb") as errors, on_processor(SERVER_PROCESSOR):
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors)
-    contestant = Contestant(kind, (HOST, port), process)
+    words = [*command(kind, port, folder), *flags]
+    with (folder / f"{kind}.log").open("wb") as errors, on_processor(SERVER_PROCESSOR):
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            env={**os.environ, **(environment or {})},
+        )
+    return Contestant(kind, (HOST, port), process)
+
+
+def connect_to(contestant: Contestant, folder: Path, pause_s: float = 0.01) -> socket.socket:
+    """A connection to a server that may be starting yet; it is stopped if it does not take one."""
     give_up = time.monotonic() + START_LIMIT_S
     while True:
         try:
-            socket.create_connection(contestant.address, 1).close()
+            return socket.create_connection(contestant.address, START_LIMIT_S, (OTHER_HOST, 0))
         except OSError:
-            if process.poll() is None and time.monotonic() < give_up:
-                time.sleep(0.01)
+            if contestant.process.poll() is None and time.monotonic() < give_up:
+                time.sleep(pause_s)
                 continue
             contestant.stop()
-            raise RuntimeError(f"{kind} did not start:\n{log.read_text(errors='replace')}") from None
-        return contestant
+            said = (folder / f"{contestant.kind}.log").read_text(errors="replace")
+            raise RuntimeError(f"{contestant.kind} did not start:\n{said}") from None
+
+
+def start(
+    kind: str, folder: Path, flags: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Contestant:
+    """Starts a server, as `spawn` does, and waits until it takes connections."""
+    contestant = spawn(kind, folder, flags, environment)
+    connect_to(contestant, folder).close()
+    return contestant

@@ -17,6 +17,7 @@ from .contestants import BEANSTALKD, BODY_BYTES, FASTBEAN, FLOOR, KINDS
 ROUNDS = 5
 ROUND_S = 0.3
 WARM_UP_OPERATIONS = 2_000
+WARM_UP_GROWTH = 4
 MAX_OPERATIONS = 500_000
 UNTIMED_DEPTH = 100
 
@@ -70,9 +71,14 @@ class Table:
 
 def ratio(servers, one, other):
     """Median, lowest and highest ratio of two servers' rates, round by round."""
-    if not servers.get(one) or not servers.get(other):
+    return ratio_of(*([each.rate for each in servers.get(kind, ())] for kind in (one, other)))
+
+
+def ratio_of(mine, its):
+    """Median, lowest and highest ratio of two lists of numbers."""
+    if not mine or not its:
         return "-"
-    ratios = [mine.rate / its.rate for mine, its in zip(servers[one], servers[other], strict=True)]
+    ratios = [one / other for one, other in zip(mine, its, strict=True)]
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} - {max(ratios):.2f})"
 
 
@@ -110,12 +116,19 @@ def measure(contestant, scenario, operations):
     return Measured(result.rate, used_ns / 1000 / operations)
 
 
-def alternate(contestants, scenario, rounds=ROUNDS):
+def operations_of_a_round(contestant, scenario, least):
+    """How many operations take ROUND_S seconds, and `least` at least; runs them for a while to find out."""
+    operations = max(least, scenario.clients * scenario.depth)
+    while True:
+        rate = measure(contestant, scenario, operations).rate
+        if operations >= rate * ROUND_S / WARM_UP_GROWTH:
+            return int(min(max(rate * ROUND_S, operations), MAX_OPERATIONS))
+        operations *= WARM_UP_GROWTH
+
+
+def alternate(contestants, scenario, rounds=ROUNDS, least=WARM_UP_OPERATIONS):
     """Rounds in turn: for each server a list of Measured. Each round lasts about ROUND_S seconds on every server."""
-    operations = {}
-    for each in contestants:
-        rate = measure(each, scenario, WARM_UP_OPERATIONS).rate
-        operations[each.kind] = int(min(max(rate * ROUND_S, WARM_UP_OPERATIONS), MAX_OPERATIONS))
+    operations = {each.kind: operations_of_a_round(each, scenario, least) for each in contestants}
     measured = {each.kind: [] for each in contestants}
     for _ in range(rounds):
         for each in contestants:

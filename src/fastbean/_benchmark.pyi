@@ -1,34 +1,19 @@
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Final, Self
+from collections.abc import Iterator
+from typing import Final
 
-from fastbean.errors import FastbeanError
+from fastbean._benchmark_clients import Clients, LoadError, Result, cpu_ns
+from fastbean._benchmark_histogram import Histogram
 
-__all__ = ["SCENARIOS", "Histogram", "Load", "LoadError", "Result", "cpu_ns", "run"]
+__all__ = ["SCENARIOS", "Histogram", "Jobs", "Load", "LoadError", "Result", "cpu_ns", "run"]
 
 SCENARIOS: Final[dict[str, tuple[str, ...]]]
 
-class LoadError(FastbeanError): ...
+class Jobs:
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[int]: ...
+    def clear(self) -> None: ...
 
-class Histogram:
-    @property
-    def count(self) -> int: ...
-    @property
-    def max_ns(self) -> int: ...
-    @property
-    def mean_ns(self) -> float: ...
-    def record(self, value_ns: int, times: int = 1) -> None: ...
-    def quantile_ns(self, fraction: float) -> int: ...
-
-@dataclass(frozen=True)
-class Result:
-    operations: int
-    seconds: float
-    latencies: Histogram
-    @property
-    def rate(self) -> float: ...
-
-class Load:
+class Load(Clients):
     def __init__(
         self,
         address: tuple[str, int] | str,
@@ -38,13 +23,12 @@ class Load:
         depth: int = 1,
         body_bytes: int = 64,
         limit_s: float = 10.0,
+        tube: str | None = None,
+        tubes: int = 1,
+        pri: int | None = 0,
+        delayed: bool = False,
+        jobs: Jobs | None = None,
     ) -> None: ...
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None: ...
-    def close(self) -> None: ...
-    def run(self, operations: int) -> Result: ...
 
 def run(
     address: tuple[str, int] | str,
@@ -56,4 +40,3 @@ def run(
     body_bytes: int = 64,
     limit_s: float = 10.0,
 ) -> Result: ...
-def cpu_ns(pid: int) -> int: ...

@@ -1,4 +1,4 @@
-"""The client, as the engine sees it: what it uses, watches, holds and waits for."""
+"""The client, as the engine sees it: what it uses, watches, holds and waits for; and the set of all clients."""
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -53,9 +53,19 @@ cdef struct Client:
     Client *next_answered
     void *connection            # whose client it is; the engine never looks at it
 
+cdef struct ClientSet:          # all zero bytes = an empty set
+    Client **by_number          # NULL where a number is free
+    uint32_t *free_numbers
+    uint32_t free_count
+    uint32_t cap                # of both arrays
+    uint32_t numbers            # given out so far
+
+cdef Client *client_new(ClientSet *clients) noexcept nogil
+cdef void client_remove(ClientSet *clients, Client *client) noexcept nogil
+cdef void client_set_free(ClientSet *clients) noexcept nogil
+
 cdef Watch *client_watch_of(Client *client, Tube *tube) noexcept nogil
 cdef Watch *client_add_watch(Client *client, Tube *tube) noexcept nogil
 cdef void client_remove_watch(Client *client, Watch *watch) noexcept nogil
 cdef void client_start_waiting(Client *client) noexcept nogil
 cdef void client_stop_waiting(Client *client) noexcept nogil
-cdef void client_free(Client *client) noexcept nogil

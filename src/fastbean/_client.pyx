@@ -1,4 +1,4 @@
-"""The client, as the engine sees it: what it uses, watches, holds and waits for.
+"""The client, as the engine sees it: what it uses, watches, holds and waits for; and the set of all clients.
 
 Watching a tube and asking whether it is watched cost O(1): a client that watches a few tubes looks through them, one
 that watches many has a table. To begin and to end a wait costs O(tubes it watches).
@@ -14,6 +14,7 @@ from fastbean._tube cimport waiting_line_join, waiting_line_leave
 
 cdef enum:
     FEW = 8                     # so many watched tubes are found faster without a table
+    SMALLEST_CAP = 16
 
 
 cdef Watch *client_watch_of(Client *client, Tube *tube) noexcept nogil:
@@ -101,14 +102,71 @@ cdef void client_stop_waiting(Client *client) noexcept nogil:
         waiting_line_leave(client.watched[place].tube, client.watched[place])
 
 
-cdef void client_free(Client *client) noexcept nogil:
-    """Free the client and its watches; jobs and tubes are the engine's."""
+cdef int make_room(ClientSet *clients) noexcept nogil:
+    """Room for one more client. Returns 0, or -1 without memory."""
+    cdef uint32_t cap = clients.cap * 2 if clients.cap else SMALLEST_CAP
+    cdef void *array
+    if clients.free_count or clients.numbers < clients.cap:
+        return 0
+    array = realloc(clients.by_number, cap * sizeof(Client *))
+    if array is NULL:
+        return -1
+    clients.by_number = <Client **>array
+    array = realloc(clients.free_numbers, cap * sizeof(uint32_t))
+    if array is NULL:
+        return -1
+    clients.free_numbers = <uint32_t *>array
+    clients.cap = cap
+    return 0
+
+
+cdef Client *client_new(ClientSet *clients) noexcept nogil:
+    """A client with a number of its own that uses and watches nothing yet, or NULL without memory."""
+    cdef Client *client
+    if make_room(clients) < 0:
+        return NULL
+    client = <Client *>calloc(1, sizeof(Client))
+    if client is NULL:
+        return NULL
+    if clients.free_count:
+        clients.free_count -= 1
+        client.number = clients.free_numbers[clients.free_count]
+    else:
+        client.number = clients.numbers
+        clients.numbers += 1
+    client.work.client = client
+    clients.by_number[client.number] = client
+    return client
+
+
+cdef void client_remove(ClientSet *clients, Client *client) noexcept nogil:
+    """Free a client that holds and watches nothing any more; its number can be given out again."""
+    clients.by_number[client.number] = NULL
+    clients.free_numbers[clients.free_count] = client.number
+    clients.free_count += 1
+    free_client(client)
+
+
+cdef void free_client(Client *client) noexcept nogil:
+    """Free the client, its watches and what it was putting; other jobs and tubes are the engine's."""
     cdef uint32_t place
     for place in range(client.watched_count):
         free(client.watched[place])
+    free(client.arriving)
     free(client.watched)
     table_free(&client.watch_table)
     heap_free(&client.reserved)
     heap_free(&client.returning)
     buffer_free(&client.answer.text)
     free(client)
+
+
+cdef void client_set_free(ClientSet *clients) noexcept nogil:
+    """Free every client and the set."""
+    cdef uint32_t number
+    for number in range(clients.numbers):
+        if clients.by_number[number] is not NULL:
+            free_client(clients.by_number[number])
+    free(clients.by_number)
+    free(clients.free_numbers)
+    clients.numbers = 0

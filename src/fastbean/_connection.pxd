@@ -6,12 +6,8 @@ from fastbean._buffer cimport Buffer
 from fastbean._client cimport Client
 from fastbean._engine cimport Engine
 from fastbean._job cimport Job
+from fastbean._outbox cimport Outbox, iovec
 from fastbean._protocol cimport Command, Reply
-
-cdef extern from "<sys/uio.h>" nogil:
-    cdef struct iovec:
-        void *iov_base
-        size_t iov_len
 
 cdef enum Phase:
     PHASE_LINE                      # a command line comes next
@@ -19,43 +15,26 @@ cdef enum Phase:
     PHASE_BODY                      # the body of a put, and its CRLF
     PHASE_SKIP                      # the body of a put that is refused
 
-cdef struct Pinned:                 # a large body that is sent from its job
-    Job *job
-    size_t at                       # offset in the outbox before which it goes
-    uint32_t sent
 
-
-cdef struct Gate:                   # what begins at this offset of the outbox waits for this LSN
-    size_t at
-    uint64_t lsn
-
-
-cdef class Hub:
+cdef class Shared:
     cdef readonly Engine engine
     cdef object selector
     cdef set open
     cdef list runnable              # connections with complete commands that nothing will announce again
     cdef list answered              # connections that were answered by another one's command, or by time
     cdef list gated                 # connections with replies that wait for the log
-    cdef uint32_t ready             # sockets that the selector found ready in this tick
     cdef char *scratch              # where everybody's bytes arrive
     cdef set unwatched              # connections that the selector cannot watch: their input is full
-    cdef int64_t looked_ns          # when they were last looked at
     cdef public int verbosity
     cdef public object on_event
     cdef public object on_close
 
     cdef void deliver(self) noexcept
-    cdef void look_at_unwatched(self, int64_t now_ns) noexcept
-    cdef void commit(self, int64_t now_ns) noexcept
-    cdef void send(self, list connections, int64_t now_ns) noexcept
-    cdef int64_t next_ns(self, int64_t now_ns) noexcept
     cdef void emit(self, str event, int fd, bytes text) noexcept
-    cdef Connection open_connection(self, int fd)
 
 
 cdef class Connection:
-    cdef Hub hub
+    cdef Shared hub
     cdef Engine engine
     cdef Client *client
     cdef readonly int fd            # -1: in memory
@@ -65,17 +44,7 @@ cdef class Connection:
     cdef uint32_t body_got          # of the body and its CRLF
     cdef char[2] trailer            # what stands where the body's CRLF must be
     cdef Buffer input               # received and not yet run
-    cdef Buffer out                 # answered and not yet sent, from out_start on
-    cdef size_t out_start
-    cdef Pinned *pinned
-    cdef uint32_t pinned_first
-    cdef uint32_t pinned_count
-    cdef uint32_t pinned_cap
-    cdef Gate *gates
-    cdef uint32_t gates_first
-    cdef uint32_t gates_count
-    cdef uint32_t gates_cap
-    cdef size_t pinned_bytes        # of all bodies that are still to be sent
+    cdef Outbox out                 # answered and not yet sent
     cdef int interest               # what the selector watches
     cdef bint socket_full
     cdef bint blocked               # its command is not answered yet
@@ -107,29 +76,18 @@ cdef class Connection:
 
     cdef void execute(self, char *line, size_t size, int64_t now_ns) noexcept
     cdef bint is_blocked(self) noexcept
-    cdef Reply dispatch(self, Command *command, int64_t now_ns) noexcept
-    cdef Reply dispatch_look(self, Command *command, int64_t now_ns) noexcept
     cdef Reply begin_put(self, Command *command, int64_t now_ns) noexcept
     cdef void end_put(self, int64_t now_ns) noexcept
 
     cdef void answer(self, Reply reply) noexcept
+    cdef void gate(self, size_t start, Reply reply) noexcept
     cdef uint64_t lsn_of(self, Reply reply) noexcept
     cdef uint64_t job_lsn(self, Job *job) noexcept
-    cdef void gate(self, size_t at, uint64_t lsn) noexcept
-    cdef void append_job(self, Job *job) noexcept
-    cdef int pin(self, Job *job) noexcept
-    cdef void append_text(self, Buffer *text) noexcept
-
-    cdef size_t unsent(self) noexcept
-    cdef size_t open_end(self) noexcept
-    cdef int gather(self, iovec *pieces, size_t end) noexcept
-    cdef void sent(self, size_t size) noexcept
-    cdef void shift_outbox(self) noexcept
     cdef void flush(self, int64_t now_ns) noexcept
+    cdef void go_on(self) noexcept
     cdef void await_log(self) noexcept
     cdef void settle(self, int64_t now_ns) noexcept
     cdef int wanted_events(self) noexcept
     cdef void watch_events(self, int events, int64_t now_ns) noexcept
     cdef void drop(self, int64_t now_ns) noexcept
     cdef void swallow(self) noexcept
-    cdef void free_buffers(self) noexcept

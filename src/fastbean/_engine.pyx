@@ -68,7 +68,8 @@ cdef class Engine(State):
     def counters(self):
         """How many of everything there is, by name; for tests."""
         return {
-            "jobs": self.jobs.count, "tubes": self.tubes.count, "clients": self.client_numbers - self.free_count,
+            "jobs": self.jobs.count, "tubes": self.tubes.count,
+            "clients": self.clients.numbers - self.clients.free_count,
             "ready": self.counts.ready, "reserved": self.counts.reserved, "delayed": self.counts.delayed,
             "buried": self.counts.buried, "urgent": self.counts.urgent, "waiting": self.counts.waiting,
             "connections": self.counts.connections, "producers": self.counts.producers,
@@ -244,7 +245,7 @@ cdef class Engine(State):
         # A reservation that has ended goes back before anything is decided; whoever waits may get that job. If very
         # many have ended, `expire` does the rest.
         for _step in range(STEPS_AT_ONCE):
-            if client.reserved.len == 0 or <int64_t>heap_top(&client.reserved).key > now_ns:
+            if client.reserved.len == 0 or <int64_t>heap_top(&client.reserved).key > now_ns or self.journal.tight:
                 break
             if self.time_out(client, now_ns) < 0:
                 break
@@ -519,6 +520,9 @@ cdef class Engine(State):
         cdef uint32_t steps = min(work.left, <uint32_t>STEPS_AT_ONCE)
         work.left -= steps
         while steps and heap.len:
+            if self.journal.tight:
+                work.left += steps
+                return False
             steps -= 1
             if self.kick_one(<Job *>heap_top(heap).node, now_ns) < 0:
                 return True
@@ -561,6 +565,8 @@ cdef class Engine(State):
         cdef Tube *tube
         cdef int _step
         for _step in range(STEPS_AT_ONCE):
+            if self.journal.tight:
+                return False
             if client.reserved.len or client.returning.len:
                 if self.give_back(client, now_ns) < 0:
                     self.short_of_memory = True

@@ -43,6 +43,7 @@ cdef struct Leaf:               # the jobs of LEAF_JOBS ids that follow one anot
 
 cdef struct JobTable:           # all zero bytes = an empty table
     Table leaves
+    Leaf *last                  # that was looked for last, or NULL
     uint64_t count
 
 cdef inline char *job_body(Job *job) noexcept nogil:

@@ -59,7 +59,11 @@ cdef void job_unpin(Job *job) noexcept nogil:
 
 cdef inline Leaf *leaf_of(JobTable *table, uint64_t id) noexcept nogil:
     # hash_number maps numbers to hashes one to one, so the first leaf with this hash is the one.
-    return <Leaf *>table_first(&table.leaves, hash_number(id // LEAF_JOBS))
+    cdef uint64_t hash = hash_number(id // LEAF_JOBS)
+    # Ids come one after the other, in puts as well as in a log.
+    if table.last is NULL or table.last.entry.hash != hash:
+        table.last = <Leaf *>table_first(&table.leaves, hash)
+    return table.last
 
 
 cdef int job_table_put(JobTable *table, uint64_t id, Job *job) noexcept nogil:
@@ -72,6 +76,7 @@ cdef int job_table_put(JobTable *table, uint64_t id, Job *job) noexcept nogil:
         if table_insert(&table.leaves, &leaf.entry, hash_number(id // LEAF_JOBS)) < 0:
             free(leaf)
             return -1
+        table.last = leaf
     leaf.jobs[id % LEAF_JOBS] = job
     table.count += 1
     return 0
@@ -98,6 +103,7 @@ cdef void job_table_remove(JobTable *table, uint64_t id) noexcept nogil:
     table.count -= 1
     if is_empty(leaf):
         table_remove(&table.leaves, &leaf.entry)
+        table.last = NULL
         free(leaf)
 
 
@@ -121,4 +127,5 @@ cdef void job_table_free(JobTable *table) noexcept nogil:
         free_leaves(table.leaves.old_buckets, table.leaves.moved, table.leaves.old_size)
     free_leaves(table.leaves.buckets, 0, table.leaves.size)
     table_free(&table.leaves)
+    table.last = NULL
     table.count = 0

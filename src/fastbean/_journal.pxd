@@ -39,6 +39,7 @@ cdef class Journal:
     cdef uint64_t gate_lsn      # end of the last record that a reply may depend on
     cdef uint64_t committed_lsn  # replies that depend on no more than this may be sent
     cdef uint64_t id_limit      # no id at or above it may be given out yet
+    cdef bint tight             # no further command may run until the log has room, or a sync is done
     cdef readonly str failure   # why the log cannot go on, or None
 
     cdef Space reserve(self, uint64_t body_bytes, uint32_t name_bytes) noexcept

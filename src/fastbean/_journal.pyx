@@ -5,6 +5,8 @@ open, and there is always space. ``fastbean._binlog.Binlog`` is the one that kee
 
 ``Store`` is what a log needs of the engine: to restore jobs at the start, and to read them again for compaction.
 
+While ``tight`` is set, nothing may be logged: commands wait.
+
 Order of calls for a put: `reserve` before anything has changed, `put` when the job has its place. Only a put can be
 refused; the log sees to it that there is always room for updates and deletes. The times of a JobImage that passes
 here are monotonic; the log turns them into wall time and back.

@@ -11,6 +11,7 @@ cdef enum RecordType:
     RECORD_DELETE
     RECORD_DURABLE                  # the LSN up to which the log was synced when this was written
     RECORD_NEXT_ID                  # no id at or above this one has been given out
+    RECORD_SHED                     # segments below this number are not needed any more
 
 cdef enum RecordState:
     STATE_READY                     # or reserved: a reservation does not outlive the server
@@ -23,6 +24,8 @@ cdef enum Fault:
     FAULT_BROKEN                    # bytes that are no record
 
 cdef enum:
+    SEGMENT_HEADER_BYTES = 64       # before the first record of a file
+
     # Of a put record, all but the body: checksum 4, length 10, type 1, id 10, state 1, pri, delay, ttr and five
     # counters 5 each, burial 10, created 8, length of the name 2, name 200.
     MAX_RECORD_OVERHEAD = 286

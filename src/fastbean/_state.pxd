@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from fastbean._client cimport Client, Work
+from fastbean._client cimport Client, ClientSet, Work
 from fastbean._core cimport Heap
 from fastbean._job cimport Job, JobTable
 from fastbean._journal cimport Journal, Store
@@ -44,11 +44,7 @@ cdef class State(Store):
     cdef TubeSet tubes
     cdef Tube *default_tube
     cdef Heap timers
-    cdef Client **clients           # by number, NULL where a number is free
-    cdef uint32_t *free_numbers
-    cdef uint32_t free_count
-    cdef uint32_t clients_cap
-    cdef uint32_t client_numbers    # given out so far
+    cdef ClientSet clients
     cdef uint64_t burials
     cdef Client *first_answered     # clients whose answer came while they waited, oldest first
     cdef Client *last_answered
@@ -63,7 +59,6 @@ cdef class State(Store):
     cdef Journal journal
     cdef bint logging               # the journal keeps a log
 
-    cdef int grow_clients(self) noexcept
     cdef Client *new_client(self, void *connection) noexcept
     cdef void end_client(self, Client *client) noexcept
     cdef Tube *find_or_make_tube(self, const char *name, uint32_t name_bytes) noexcept

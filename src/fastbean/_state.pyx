@@ -15,11 +15,10 @@ does I/O or reads a clock; `now_ns` comes in, monotonic, in nanoseconds.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy
 
 from fastbean._client cimport (
-    WORK_LIST_TUBES, Client, Work, client_add_watch, client_free, client_remove_watch,
+    WORK_LIST_TUBES, Client, Work, client_add_watch, client_new, client_remove, client_remove_watch, client_set_free,
     client_start_waiting, client_stop_waiting,
 )
 from fastbean._buffer cimport buffer_append
@@ -40,8 +39,7 @@ from fastbean._tube cimport (
 
 cdef enum:
     URGENT_BELOW_PRI = 1024         # beanstalkd's URGENT_THRESHOLD
-    SMALLEST_CLIENTS_CAP = 16
-    GIVE_BACK_BYTES = 33554432      # freed jobs from which on it is worth the walk through the heap
+    GIVE_BACK_BYTES = 8388608       # freed jobs from which on it is worth the walk through the heap
 
 NEVER = -1
 cdef uint64_t NOT_DUE = <uint64_t>-1
@@ -82,59 +80,27 @@ cdef class State(Store):
             raise MemoryError("no memory for the tube default")
 
     def __dealloc__(self):
-        for number in range(self.client_numbers):
-            if self.clients[number] is not NULL:
-                free(self.clients[number].arriving)
-                client_free(self.clients[number])
-        free(self.clients)
-        free(self.free_numbers)
+        client_set_free(&self.clients)
         job_table_free(&self.jobs)
         tube_set_free(&self.tubes)
         heap_free(&self.timers)
 
     # Clients and tubes
 
-    cdef int grow_clients(self) noexcept:
-        """Room for one more client. Returns 0, or -1 without memory."""
-        cdef uint32_t cap = self.clients_cap * 2 if self.clients_cap else SMALLEST_CLIENTS_CAP
-        cdef void *array
-        if self.free_count or self.client_numbers < self.clients_cap:
-            return 0
-        array = realloc(self.clients, cap * sizeof(Client *))
-        if array is NULL:
-            return -1
-        self.clients = <Client **>array
-        array = realloc(self.free_numbers, cap * sizeof(uint32_t))
-        if array is NULL:
-            return -1
-        self.free_numbers = <uint32_t *>array
-        self.clients_cap = cap
-        return 0
-
     cdef Client *new_client(self, void *connection) noexcept:
         """A client that uses and watches default, or NULL without memory."""
-        cdef Client *client
-        if self.grow_clients() < 0:
-            return NULL
-        client = <Client *>calloc(1, sizeof(Client))
+        cdef Client *client = client_new(&self.clients)
         if client is NULL:
             return NULL
-        client.number = self.free_numbers[self.free_count - 1] if self.free_count else self.client_numbers
-        client.work.client = client
-        client.connection = connection
-        client.give_up_at_ns = NEVER
         if client_add_watch(client, self.default_tube) is NULL:
-            client_free(client)
+            client_remove(&self.clients, client)
             return NULL
         if self.add_timer(&client.timer, TIMER_CLIENT, client.number) < 0:
             client_remove_watch(client, client.watched[0])
-            client_free(client)
+            client_remove(&self.clients, client)
             return NULL
-        if self.free_count:
-            self.free_count -= 1
-        else:
-            self.client_numbers += 1
-        self.clients[client.number] = client
+        client.connection = connection
+        client.give_up_at_ns = NEVER
         client.use = self.default_tube
         client.use.using += 1
         return client
@@ -142,10 +108,7 @@ cdef class State(Store):
     cdef void end_client(self, Client *client) noexcept:
         """Free a client that holds and watches nothing any more."""
         heap_remove(&self.timers, &client.timer.node)
-        self.clients[client.number] = NULL
-        self.free_numbers[self.free_count] = client.number
-        self.free_count += 1
-        client_free(client)
+        client_remove(&self.clients, client)
 
     cdef Tube *find_or_make_tube(self, const char *name, uint32_t name_bytes) noexcept:
         """The tube of this name, or NULL without memory. Whoever does not keep it calls `release_tube`."""
@@ -174,9 +137,9 @@ cdef class State(Store):
         if job.state == JOB_READY:
             return &self.tube_of(job).ready
         if job.state == JOB_RESERVED:
-            return &self.clients[job.client].reserved
+            return &self.clients.by_number[job.client].reserved
         if job.state == JOB_RETURNING:
-            return &self.clients[job.client].returning
+            return &self.clients.by_number[job.client].returning
         if job.state == JOB_DELAYED:
             return &self.tube_of(job).delayed
         return &self.tube_of(job).buried
@@ -292,7 +255,7 @@ cdef class State(Store):
         cdef Client *client
         if tube.longest_waiting is NULL or tube.ready.len == 0:
             return False
-        client = self.clients[tube.longest_waiting.client]
+        client = self.clients.by_number[tube.longest_waiting.client]
         if self.reserve_for(client, <Job *>heap_top(&tube.ready).node, now_ns) < 0:
             return False
         self.end_wait(client, REPLY_RESERVED)
@@ -444,6 +407,8 @@ cdef class State(Store):
         for _step in range(STEPS_AT_ONCE):
             if heap_top(&self.timers).key > <uint64_t>now_ns:
                 return False
+            if self.journal.tight:
+                return True
             if self.expire_timer(<Timer *>heap_top(&self.timers).node, now_ns) < 0:
                 self.short_of_memory = True
                 return False
@@ -458,7 +423,7 @@ cdef class State(Store):
             tube = self.tubes.by_number[timer.number]
             due_ns = self.tube_due_ns(tube)
         else:
-            client = self.clients[timer.number]
+            client = self.clients.by_number[timer.number]
             due_ns = self.client_due_ns(client)
         # NEVER, as an unsigned number, is NOT_DUE: such a timer goes to the far end.
         if <uint64_t>due_ns > heap_slot(&self.timers, &timer.node).key:

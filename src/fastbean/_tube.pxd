@@ -55,6 +55,7 @@ cdef struct TubeSet:
     uint32_t cap                # of all three arrays
     uint32_t numbers            # given out so far
     uint32_t count
+    uint32_t last               # number of the one that was found last by its name
 
 cdef inline char *tube_name(Tube *tube) noexcept nogil:
     return <char *>tube + sizeof(Tube)

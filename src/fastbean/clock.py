@@ -1,4 +1,7 @@
-"""The one place that reads clocks. Engine, hub and loop get their time from here, as arguments."""
+"""The one place that reads clocks, but for the compiled wait, which notes when it has ended (``Poller.now_ns``).
+
+Both are the same clock. Everybody else gets the time as an argument.
+"""
 
 from time import monotonic_ns, time_ns
 

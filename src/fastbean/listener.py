@@ -23,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from fastbean._connection import Hub
+    from fastbean._hub import Hub
     from fastbean.loop import Loop
 
 ADVICE = {

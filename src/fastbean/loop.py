@@ -1,8 +1,8 @@
-"""The loop of one server: waits for sockets, hands what is ready to the hub, keeps a few timers.
+"""The loop of one server: has the hub take its turns, keeps a few timers, and stops it.
 
-It knows handlers and not jobs: the hub (compiled) serves connections; every other descriptor that is registered with
-the selector has a function of one argument, the mask, as its data. One turn reads the clock once, after the wait, and
-no wait is longer than a minute, so that no deadline can overflow it. With nothing to do it sleeps in the kernel.
+It knows handlers and not jobs. The hub (compiled) waits for sockets and serves connections, turn after turn; every
+other descriptor that is registered with the selector has a function of one argument, the mask, as its data. The hub
+comes back when it has called one, when a timer is due, and once a minute. With nothing to do it sleeps in the kernel.
 
 ``stop`` and ``wake`` may be called from any thread; a write to ``wake_fd`` also ends the wait, which is
 what ``signal.set_wakeup_fd`` wants. Everything else belongs to the thread that runs the loop.
@@ -23,36 +23,33 @@ if TYPE_CHECKING:
     class Served(Protocol):
         """What the loop needs of a hub."""
 
-        def handle(self, events: list[tuple[selectors.SelectorKey, int]], now_ns: int) -> None:
-            """Serves what ``select`` gave; a key whose data is a function is called with its mask."""
+        now_ns: int
 
-        def tick(self, now_ns: int) -> int:
-            """Does what is due; returns nanoseconds until the next call: 0 at once, -1 nothing is scheduled."""
+        def serve(self, until_ns: int, once: bool = False) -> None:
+            """Waits and serves until it has called a function, or until ``until_ns``; or for one turn."""
 
 
 MEMORY_RETRY_S = 0.1
 
 
 class Loop:
-    """One selector, one hub and their timers.
+    """One hub, the selector by which it waits, and a few timers."""
 
-    ``now_ns`` is the time of the turn that runs. ``clock_ns`` gives monotonic nanoseconds; tests pass their own.
-    """
-
-    def __init__(
-        self, selector: selectors.BaseSelector, hub: "Served", clock_ns: "Callable[[], int]" = clock.monotonic_ns
-    ) -> None:
+    def __init__(self, selector: selectors.BaseSelector, hub: "Served") -> None:
         self._selector = selector
         self._hub = hub
-        self._clock_ns = clock_ns
         self._timers: list[tuple[int, Callable[[], None]]] = []
-        self._wait_ns = 0
         self._stopped = False
-        self.now_ns = clock_ns()
+        hub.now_ns = clock.monotonic_ns()
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_out.setblocking(False)
         self._wake_in.setblocking(False)
         selector.register(self._wake_out, selectors.EVENT_READ, self._woken)
+
+    @property
+    def now_ns(self) -> int:
+        """The time of the turn that runs, in monotonic nanoseconds."""
+        return self._hub.now_ns
 
     @property
     def wake_fd(self) -> int:
@@ -77,16 +74,19 @@ class Loop:
         """Turns until ``stop``. A turn that finds no memory is given up, and the next one comes a moment later."""
         while not self._stopped:
             try:
-                self.turn()
+                self._serve(limits.MAX_WAIT_NS)
             except MemoryError:
                 time.sleep(MEMORY_RETRY_S)
 
-    def turn(self, max_wait_ns: int = limits.MAX_WAIT_NS) -> None:
+    def turn(self, max_wait_ns: int) -> None:
         """One turn: wait, at most ``max_wait_ns`` nanoseconds; serve; run the timers that are due."""
-        events = self._selector.select(self._timeout_ns(max_wait_ns) / 1e9)
-        self.now_ns = self._clock_ns()
-        self._hub.handle(events, self.now_ns)
-        self._wait_ns = self._hub.tick(self.now_ns)
+        self._serve(max_wait_ns, once=True)
+
+    def _serve(self, max_wait_ns: int, *, once: bool = False) -> None:
+        until_ns = self.now_ns + min(max_wait_ns, limits.MAX_WAIT_NS)
+        for due_ns, _ in self._timers:
+            until_ns = min(until_ns, due_ns)
+        self._hub.serve(until_ns, once)
         if self._timers:
             self._run_timers()
 
@@ -96,20 +96,13 @@ class Loop:
         self._wake_out.close()
         self._wake_in.close()
 
-    def _timeout_ns(self, max_wait_ns: int) -> int:
-        if self._wait_ns == 0:
-            return 0
-        wait_ns = max_wait_ns if self._wait_ns < 0 else min(self._wait_ns, max_wait_ns)
-        if self._timers:
-            wait_ns = min(wait_ns, min(due_ns for due_ns, _ in self._timers) - self.now_ns)
-        return max(0, min(wait_ns, limits.MAX_WAIT_NS))
-
     def _woken(self, _mask: int) -> None:
         with contextlib.suppress(BlockingIOError):
             self._wake_out.recv(4096)
 
     def _run_timers(self) -> None:
-        due = [callback for due_ns, callback in self._timers if due_ns <= self.now_ns]
-        self._timers = [timer for timer in self._timers if timer[0] > self.now_ns]
+        now_ns = self.now_ns
+        due = [callback for due_ns, callback in self._timers if due_ns <= now_ns]
+        self._timers = [timer for timer in self._timers if timer[0] > now_ns]
         for callback in due:
             callback()

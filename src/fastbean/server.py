@@ -10,7 +10,6 @@ folder. So any number of them work side by side, in threads too::
 """
 
 import os
-import selectors
 
 from fastbean import __version__, clock, limits, listener, logs
 from fastbean.config import Config
@@ -191,11 +190,12 @@ class Server:
 
     def _build(self) -> None:
         # Compiled modules are loaded when a server starts, so that --help and wrong flags need none of them.
-        from fastbean._connection import Hub
         from fastbean._engine import Engine
+        from fastbean._hub import Hub
+        from fastbean._poller import new_selector
 
         uname = os.uname() if hasattr(os, "uname") else None
-        self._selector = selectors.DefaultSelector()
+        self._selector = new_selector()
         self._engine = Engine(
             max_job_size=self.config.max_job_size,
             now_ns=clock.monotonic_ns(),

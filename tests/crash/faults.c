@@ -31,6 +31,7 @@
 #define EXPORT __attribute__((visibility("default")))
 #define MAX_FD 65536
 #define MAX_KINDS 16
+#define OF_A_FAILURE 64             /* bytes that are recorded of what could not be written */
 
 /* The numbers are part of the trace's format and of the control file. */
 enum kind {
@@ -86,7 +87,7 @@ static void record(enum kind kind, int fd, int64_t offset, int64_t length, int64
     struct head head = {kind, fd, offset, length, (int32_t)result, path ? strlen(path) : 0, path2 ? strlen(path2) : 0, 0};
     struct iovec all[64] = {{&head, sizeof head}, {(void *)path, head.path_bytes}, {(void *)path2, head.path2_bytes}};
     int used = 3;
-    size_t left = result > 0 ? (size_t)result : 0;
+    size_t left = result > 0 ? (size_t)result : result < 0 ? OF_A_FAILURE : 0;
     for (int i = 0; i < pieces && left && used < 64; i++) {
         size_t bytes = data[i].iov_len < left ? data[i].iov_len : left;
         all[used++] = (struct iovec){data[i].iov_base, bytes};

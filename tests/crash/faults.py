@@ -55,6 +55,11 @@ class Event:
     path2: str
     data: bytes
 
+    @property
+    def is_of_zeros(self) -> bool:
+        """Whether it writes nothing but zeros: room is prepared, or cleared. Of a failure, the beginning is known."""
+        return self.kind == Kind.WRITE and not any(self.data)
+
 
 _HEAD = struct.Struct("=IiqqiIII")
 

@@ -90,7 +90,7 @@ def _writes(events: list[Event]) -> Iterator[tuple[int, str, int, int]]:
     for place, event in enumerate(events):
         if event.kind in (Kind.CREATE, Kind.OPEN) and event.result >= 0:
             names[event.fd] = Path(event.path).name
-        elif event.kind == Kind.WRITE and names[event.fd].endswith(".log"):
+        elif event.kind == Kind.WRITE and names[event.fd].endswith(".log") and not event.is_of_zeros:
             yield place, names[event.fd], event.offset, event.offset + event.result
 
 

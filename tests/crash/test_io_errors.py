@@ -55,8 +55,8 @@ class Run:
             if event.kind in (Kind.CREATE, Kind.OPEN):
                 names[event.fd] = event.path
             elif event.kind in (Kind.WRITE, Kind.SYNC) and event.result < 0:
-                return event.kind == Kind.WRITE or names[event.fd] in written
-            elif event.kind == Kind.WRITE:
+                return not event.is_of_zeros if event.kind == Kind.WRITE else names[event.fd] in written
+            elif event.kind == Kind.WRITE and not event.is_of_zeros:
                 written.add(names[event.fd])
         return False
 

@@ -76,7 +76,7 @@ def test_a_torn_log_is_cut_and_what_was_cut_is_kept(torn: Image, memory_path: Pa
 
 @pytest.mark.parametrize(
     "kind",
-    [Kind.WRITE, Kind.SYNC, Kind.SYNC_FOLDER, Kind.RENAME, Kind.MKDIR, Kind.CREATE, Kind.TRUNCATE],
+    [Kind.WRITE, Kind.SYNC, Kind.SYNC_FOLDER, Kind.RENAME, Kind.MKDIR, Kind.CREATE],
     ids=lambda kind: kind.name.lower(),
 )
 def test_a_recovery_in_which_a_call_fails_loses_nothing(shim: Path, torn: Image, memory_path: Path, kind: Kind) -> None:

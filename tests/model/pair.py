@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 
-from fastbean._connection import Connection, Hub
+from fastbean._connection import Connection
 from fastbean._engine import Engine
+from fastbean._hub import Hub
 
 from .commands import MAX_JOB_SIZE
 from .reference import URGENT_PRI, Model

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
-from fastbean._connection import Connection, Hub
+from fastbean._connection import Connection
 from fastbean._engine import Engine
+from fastbean._hub import Hub
 
 SECOND_NS = 10**9
 # What one step may move: jobs, watches or tubes. Both an expiry and a slice of a long command fit into one tick.

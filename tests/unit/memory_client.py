@@ -1,7 +1,8 @@
 """Clients in memory, for unit tests: the engine and its connections without sockets, under made-up time."""
 
-from fastbean._connection import Connection, Hub
+from fastbean._connection import Connection
 from fastbean._engine import Engine
+from fastbean._hub import Hub
 
 SECOND_NS = 1_000_000_000
 

@@ -1,133 +1,31 @@
 """The load tool's core, against a small server of the tests' own that notes what it was sent."""
 
+import functools
 import os
-import random
-import selectors
 import socket
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
 
-from fastbean._benchmark import SCENARIOS, Histogram, Load, LoadError, cpu_ns, run
+from benchmark_peer import Peer, peer_on
+from fastbean._benchmark import SCENARIOS, Jobs, Load, LoadError, cpu_ns, run
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the load tool needs Linux's epoll")
 
 
-class Peer(threading.Thread):
-    """A beanstalk server of one tube: puts, reserves and deletes, told how to misbehave.
-
-    replies: what a command is answered with instead of the right thing; None closes the connection, b"" says nothing.
-    hold: replies that are kept back until there are so many. slowly: a reply goes out in single bytes.
-    """
-
-    def __init__(self, listener, *, replies=None, hold=1, slowly=False):
-        super().__init__(daemon=True)
-        self.listener = listener
-        self.replies = replies or {}
-        self.hold = hold
-        self.slowly = slowly
-        self.commands = []
-        self.ready = []
-        self.reserved = {}
-        self.clients = 0
-        self.all_gone = threading.Event()
-        self.selector = selectors.DefaultSelector()
-        self.wake, self.woken = socket.socketpair()
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *exception):
-        self.wake.close()
-        self.join()
-        self.selector.close()
-        self.woken.close()
-        self.listener.close()
-
-    @property
-    def address(self):
-        return self.listener.getsockname()
-
-    def run(self):
-        buffers = {}
-        self.selector.register(self.listener, selectors.EVENT_READ)
-        self.selector.register(self.woken, selectors.EVENT_READ)
-        while True:
-            for key, _ in self.selector.select():
-                if key.fileobj is self.woken:
-                    for sock in buffers:
-                        sock.close()
-                    return
-                if key.fileobj is self.listener:
-                    sock, _ = self.listener.accept()
-                    buffers[sock] = (bytearray(), [])
-                    self.clients += 1
-                    self.selector.register(sock, selectors.EVENT_READ)
-                elif not self.serve(key.fileobj, *buffers[key.fileobj]):
-                    self.selector.unregister(key.fileobj)
-                    buffers.pop(key.fileobj)
-                    key.fileobj.close()
-                    if not buffers:
-                        self.all_gone.set()
-
-    def serve(self, sock, buffer, held):
-        data = sock.recv(65536)
-        buffer += data
-        while (end := buffer.find(b"\r\n")) >= 0:
-            words = bytes(buffer[:end]).split()
-            body_bytes = int(words[4]) + 2 if words[0] == b"put" else 0
-            if len(buffer) < end + 2 + body_bytes:
-                break
-            body = bytes(buffer[end + 2 : end + body_bytes])
-            del buffer[: end + 2 + body_bytes]
-            self.commands.append(words[0].decode())
-            reply = self.replies.get(words[0], self.answer(words, body))
-            if reply is None:
-                return False
-            held.append(reply)
-        if len(held) >= self.hold:
-            out = b"".join(held)
-            held.clear()
-            for piece in [out[i : i + 1] for i in range(len(out))] if self.slowly else [out]:
-                sock.sendall(piece)
-        return bool(data)
-
-    def answer(self, words, body):
-        if words[0] == b"put":
-            self.ready.append((len(self.commands), body))
-            return b"INSERTED %d\r\n" % len(self.commands)
-        if words[0] == b"reserve":
-            if not self.ready:
-                return b""
-            job_id, body = self.ready.pop(0)
-            self.reserved[job_id] = body
-            return b"RESERVED %d %d\r\n%s\r\n" % (job_id, len(body), body)
-        assert words[0] == b"delete"
-        return b"NOT_FOUND\r\n" if self.reserved.pop(int(words[1]), None) is None else b"DELETED\r\n"
-
-
 @pytest.fixture
 def serve(tmp_path):
-    """A function that makes a Peer on a unix socket; it is used as a context manager."""
-
-    def make(**behaviour):
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(tmp_path / "peer"))
-        listener.listen()
-        return Peer(listener, **behaviour)
-
-    return make
+    """A function that makes a Peer; it is used as a context manager."""
+    return functools.partial(peer_on, tmp_path)
 
 
 def counted(commands):
     return {word: commands.count(word) for word in set(commands)}
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("scenario", ["put", "take", "cycle"])
 def test_every_operation_is_played_once(serve, scenario):
     with serve() as peer:
         if scenario == "take":
@@ -231,18 +129,136 @@ def test_nobody_listens(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"scenario": "brew"}, "there is no scenario 'brew'; there are: put, take, cycle"),
+        ({"scenario": "brew"}, "there is no scenario 'brew'; there are: put, take, cycle, tubes"),
         ({"clients": 0}, "clients is 0"),
         ({"depth": 0}, "depth is 0"),
         ({"body_bytes": -1}, "body_bytes is -1"),
         ({"body_bytes": 1 << 29, "depth": 4}, "depth . body_bytes"),
         ({"limit_s": -1}, "limit_s is -1"),
+        ({"tubes": 0}, "tubes is 0"),
+        ({"pri": 1 << 32}, "pri is 4294967296"),
+        ({"scenario": "peek"}, "'peek' needs jobs"),
         ({"operations": 0}, "operations is 0"),
     ],
 )
 def test_wrong_arguments(serve, wrong, message):
+    operations = wrong.pop("operations", 1)
     with serve() as peer, pytest.raises(ValueError, match=message):
-        run(peer.address, **({"scenario": "put"} | wrong))
+        with Load(peer.address, **({"scenario": "put"} | wrong)) as load:
+            load.run(operations)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [({}, "a run needs an end"), ({"seconds": -1}, "seconds is -1"), ({"operations": 1, "rate": -1}, "rate is -1")],
+)
+def test_wrong_ends(serve, how, message):
+    with serve() as peer, Load(peer.address, "put") as load, pytest.raises(ValueError, match=message):
+        load.run(**how)
+
+
+def test_a_run_by_time_ends(serve):
+    with serve() as peer, Load(peer.address, "cycle", clients=3) as load:
+        result = load.run(seconds=0.05)
+        assert result.seconds >= 0.05
+        assert counted(peer.commands) == dict.fromkeys(SCENARIOS["cycle"], result.operations)
+
+
+def test_progress_is_told(serve):
+    told = []
+    with serve() as peer, Load(peer.address, "put") as load:
+        load.run(seconds=0.3, progress=told.append)
+    assert told
+    assert told == sorted(told)
+
+
+def test_an_interrupted_run_gets_what_it_is_owed(serve):
+    def interrupt(_done):
+        raise KeyboardInterrupt
+
+    jobs = Jobs()
+    with serve() as peer, Load(peer.address, "put", clients=4, depth=5, jobs=jobs) as load:
+        with pytest.raises(KeyboardInterrupt):
+            load.run(seconds=60, progress=interrupt)
+        assert sorted(jobs) == sorted(job_id for job_id, _ in peer.ready)
+        with pytest.raises(ValueError, match="this Load is closed"):
+            load.run(1)
+
+
+def test_a_tube_of_its_own(serve):
+    with serve() as peer:
+        with Load(peer.address, "put", clients=2, tube="mine") as load:
+            load.run(2)
+    assert peer.used == ["mine", "mine"]
+    assert counted(peer.commands) == {"use": 2, "watch": 2, "ignore": 2, "put": 2}
+
+
+def test_a_server_that_refuses_the_tube(serve):
+    with serve(replies={b"watch": b"OUT_OF_MEMORY\r\n"}) as peer:
+        with pytest.raises(LoadError, match=r"OUT_OF_MEMORY.*to b'use mine"):
+            Load(peer.address, "put", tube="mine")
+        assert peer.all_gone.wait(10)
+
+
+def test_tubes_in_turn_and_at_random(serve):
+    with serve() as peer:
+        with Load(peer.address, "fill", depth=3, tube="t", tubes=10) as load:
+            load.run(10)
+        assert peer.used[1:] == [f"t-{number}" for number in range(10)]
+        peer.used.clear()
+        with Load(peer.address, "tubes", clients=2, depth=3, tube="t", tubes=10) as load:
+            result = load.run(300)
+    assert set(peer.used[2:]) == {f"t-{number}" for number in range(10)}
+    assert result.latencies.count == 600
+    assert len(peer.ready) == 310
+
+
+@pytest.mark.parametrize(
+    ("how", "priorities", "delays"),
+    [
+        ({"pri": 7}, {7}, {0}),
+        ({"pri": None}, range(2**32), {0}),
+        ({"delayed": True, "pri": 9}, {9}, range(10_000, 1_010_000)),
+        ({"delayed": True, "pri": None}, range(2**32), range(10_000, 1_010_000)),
+    ],
+)
+def test_priorities_and_delays(serve, how, priorities, delays):
+    with serve() as peer, Load(peer.address, "put", depth=4, body_bytes=5, **how) as load:
+        load.run(100)
+    for column, wanted in enumerate((priorities, delays)):
+        found = {head[column] for head in peer.heads}
+        assert found <= set(wanted) if isinstance(wanted, set) else all(each in wanted for each in found)
+        assert len(found) == 1 if len(wanted) == 1 else len(found) > 90
+    assert {body for _, body in peer.ready} == {b"xxxxx"}
+
+
+def test_jobs_are_peeked_at_and_discarded(serve):
+    jobs = Jobs()
+    with serve() as peer:
+        with Load(peer.address, "put", clients=3, depth=7, jobs=jobs) as load:
+            load.run(2500)
+        assert sorted(jobs) == [job_id for job_id, _ in peer.ready]
+        with Load(peer.address, "peek", clients=2, jobs=jobs) as load:
+            assert load.run(50).operations == 50
+        run(peer.address, "take", operations=3)
+        with Load(peer.address, "discard", depth=100, jobs=jobs) as load:
+            load.run(len(jobs))
+        assert peer.ready == []
+        jobs.clear()
+        assert len(jobs) == 0
+    assert counted(peer.commands) == {"put": 2500, "peek": 50, "reserve": 3, "delete": 2503}
+
+
+def test_statistics(serve):
+    with serve(slowly=True) as peer:
+        assert run(peer.address, "stats", clients=2, depth=3, operations=20).latencies.count == 20
+    assert counted(peer.commands) == {"stats": 20}
+
+
+def test_what_a_full_socket_did_not_take_is_sent_later(serve):
+    with serve() as peer, Load(peer.address, "put", depth=3, pri=None, body_bytes=1_000_000) as load:
+        load.run(4)
+    assert [len(body) for _, body in peer.ready] == [1_000_000] * 4
 
 
 def test_closing_closes_every_connection(serve):
@@ -253,48 +269,6 @@ def test_closing_closes_every_connection(serve):
         load.close()
         assert peer.all_gone.wait(10)
     assert peer.clients == 3
-
-
-def test_quantiles_are_close_and_never_too_low():
-    rng = random.Random(7)
-    values = sorted(int(2 ** rng.uniform(0, 40)) for _ in range(20_000))
-    histogram = Histogram()
-    for value in values:
-        histogram.record(value)
-    for fraction in (0.0, 0.001, 0.25, 0.5, 0.9, 0.99, 0.999, 1.0):
-        exact = values[max(0, -int(-fraction * len(values)) - 1)]
-        assert exact <= histogram.quantile_ns(fraction) <= exact * (1 + 1 / 128), fraction
-    assert histogram.count == len(values)
-    assert histogram.max_ns == values[-1]
-    assert histogram.mean_ns == pytest.approx(sum(values) / len(values))
-
-
-@pytest.mark.parametrize("power", range(64))
-def test_every_power_of_two_has_a_bucket(power):
-    histogram = Histogram()
-    for value in ((1 << power) - 1, 1 << power):
-        histogram.record(value)
-    assert histogram.quantile_ns(1.0) == histogram.max_ns == 1 << power
-    if power <= 40:
-        low = histogram.quantile_ns(0.5)
-        assert (1 << power) - 1 <= low <= 1 << power
-
-
-def test_a_duration_is_counted_several_times():
-    histogram = Histogram()
-    histogram.record(10, 99)
-    histogram.record(1000)
-    assert [histogram.quantile_ns(fraction) for fraction in (0.5, 0.99, 1.0)] == [10, 10, 1000]
-
-
-def test_an_empty_histogram_and_wrong_values():
-    histogram = Histogram()
-    assert (histogram.count, histogram.max_ns, histogram.mean_ns, histogram.quantile_ns(0.5)) == (0, 0, 0.0, 0)
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        histogram.quantile_ns(1.5)
-    with pytest.raises(OverflowError):
-        histogram.record(-1)
-    assert histogram.count == 0
 
 
 def test_cpu_time_is_that_of_the_process():

@@ -1,4 +1,4 @@
-"""The loop with a hub and a clock of the test's own: how long it waits, what it runs, how it is woken."""
+"""The loop with a hub of the test's own: how long it lets it serve, what it runs, how it is woken."""
 
 import os
 import selectors
@@ -6,116 +6,107 @@ import threading
 
 import pytest
 
+from fastbean import limits
 from fastbean.loop import Loop
 
 SECOND_NS = 1_000_000_000
 
 
-class MadeUpSelector:
-    """Never waits; keeps the timeouts it was asked for, and gives the events that the test put in."""
-
-    def __init__(self):
-        self.timeouts = []
-        self.events = []
-        self.registered = {}
-
-    def register(self, fileobj, events, data):
-        self.registered[fileobj] = data
-
-    def unregister(self, fileobj):
-        del self.registered[fileobj]
-
-    def select(self, timeout):
-        self.timeouts.append(timeout)
-        events, self.events = self.events, []
-        return events
-
-
 class MadeUpHub:
-    """Answers ``tick`` with what the test says, and keeps what it was given."""
+    """Never waits; keeps how long it was to serve, and makes the time what the test says."""
 
-    def __init__(self, *waits):
-        self.waits = list(waits)
+    def __init__(self, selector=None):
+        self.selector = selector
+        self.now_ns = 0
+        self.next_ns = None
         self.calls = []
 
-    def handle(self, events, now_ns):
-        self.calls.append(("handle", events, now_ns))
-
-    def tick(self, now_ns):
-        self.calls.append(("tick", now_ns))
-        return self.waits.pop(0) if self.waits else -1
+    def serve(self, until_ns, once=False):
+        self.calls.append((until_ns - self.now_ns, once))
+        if self.next_ns is not None:
+            self.now_ns = self.next_ns
 
 
-class MadeUpClock:
-    def __init__(self):
-        self.now_ns = 0
+class WaitingHub(MadeUpHub):
+    """Waits for the selector and calls the functions that are registered."""
 
-    def __call__(self):
-        return self.now_ns
+    def serve(self, until_ns, once=False):
+        super().serve(until_ns, once)
+        for key, mask in self.selector.select((until_ns - self.now_ns) / 1e9):
+            key.data(mask)
 
 
 @pytest.fixture
 def make():
-    """Makes a loop of made-up parts; closes it at the end."""
-    loops = []
+    """Makes a loop and its hub; closes it at the end."""
+    made = []
 
-    def make_loop(*waits):
-        loop = Loop(MadeUpSelector(), MadeUpHub(*waits), MadeUpClock())
-        loops.append(loop)
-        return loop, loop._selector, loop._hub, loop._clock_ns
+    def make_loop(kind=MadeUpHub):
+        selector = selectors.DefaultSelector()
+        hub = kind(selector)
+        loop = Loop(selector, hub)
+        made.append((loop, selector))
+        hub.now_ns = 0
+        return loop, hub
 
     yield make_loop
-    for loop in loops:
+    for loop, selector in made:
         loop.close()
+        selector.close()
 
 
-def test_a_turn_serves_and_ticks_with_one_time(make):
-    loop, selector, hub, clock = make()
-    clock.now_ns, selector.events = 42, ["an event"]
-    loop.turn()
-    assert hub.calls == [("handle", ["an event"], 42), ("tick", 42)]
+def test_the_time_is_that_of_the_turn(make):
+    loop, hub = make()
+    hub.next_ns = 42
+    loop.turn(0)
     assert loop.now_ns == 42
 
 
+def test_before_the_first_turn_there_is_a_time():
+    with selectors.DefaultSelector() as selector:
+        hub = MadeUpHub()
+        loop = Loop(selector, hub)
+        assert loop.now_ns == hub.now_ns > 0
+        loop.close()
+
+
 @pytest.mark.parametrize(
-    ("wait_ns", "timeout_s"),
-    [(0, 0), (-1, 60), (SECOND_NS, 1), (1, 1e-9), (61 * SECOND_NS, 60), (2**63 - 1, 60)],
+    ("max_wait_ns", "wait_ns"),
+    [(0, 0), (1, 1), (SECOND_NS, SECOND_NS), (61 * SECOND_NS, limits.MAX_WAIT_NS), (2**63 - 1, limits.MAX_WAIT_NS)],
 )
-def test_the_wait_is_what_the_hub_says_and_a_minute_at_most(make, wait_ns, timeout_s):
-    loop, selector, _, _ = make(wait_ns)
-    loop.turn()
-    loop.turn()
-    assert selector.timeouts == [0, timeout_s]
+def test_a_turn_waits_as_long_as_it_may_and_a_minute_at_most(make, max_wait_ns, wait_ns):
+    loop, hub = make()
+    loop.turn(max_wait_ns)
+    assert hub.calls == [(wait_ns, True)]
 
 
-def test_the_caller_of_a_turn_can_shorten_the_wait(make):
-    loop, selector, _, _ = make(-1, 5 * SECOND_NS)
-    loop.turn()
-    loop.turn(2 * SECOND_NS)
-    loop.turn(-3)
-    assert selector.timeouts == [0, 2, 0]
+def test_the_hub_may_take_many_turns_before_it_comes_back(make):
+    loop, hub = make()
+    loop.call_later(0, loop.stop)
+    loop.call_later(SECOND_NS, lambda: None)
+    loop.run()
+    assert hub.calls == [(0, False)]
 
 
 def test_timers_shorten_the_wait_and_run_once(make):
-    loop, selector, _, clock = make()
+    loop, hub = make()
     ran = []
-    loop.turn()
     loop.call_later(3 * SECOND_NS, lambda: ran.append("late"))
     loop.call_later(SECOND_NS, lambda: ran.append("soon"))
-    loop.turn()
-    assert (selector.timeouts[-1], ran) == (1, [])
-    clock.now_ns = SECOND_NS
-    loop.turn()
+    loop.turn(60 * SECOND_NS)
+    assert (hub.calls[-1], ran) == ((SECOND_NS, True), [])
+    hub.next_ns = SECOND_NS
+    loop.turn(60 * SECOND_NS)
     assert ran == ["soon"]
-    clock.now_ns = 10 * SECOND_NS
-    loop.turn()
-    assert (selector.timeouts[-1], ran) == (2, ["soon", "late"])
-    loop.turn()
-    assert (selector.timeouts[-1], ran) == (60, ["soon", "late"])
+    hub.next_ns = 10 * SECOND_NS
+    loop.turn(60 * SECOND_NS)
+    assert (hub.calls[-1], ran) == ((2 * SECOND_NS, True), ["soon", "late"])
+    loop.turn(60 * SECOND_NS)
+    assert (hub.calls[-1], ran) == ((60 * SECOND_NS, True), ["soon", "late"])
 
 
 def test_a_timer_may_set_itself_again(make):
-    loop, _, _, clock = make()
+    loop, hub = make()
     beats = []
 
     def beat():
@@ -123,66 +114,65 @@ def test_a_timer_may_set_itself_again(make):
         loop.call_later(SECOND_NS, beat)
 
     beat()
-    for clock.now_ns in range(0, 5 * SECOND_NS, SECOND_NS // 2):
-        loop.turn()
+    for hub.next_ns in range(0, 5 * SECOND_NS, SECOND_NS // 2):
+        loop.turn(60 * SECOND_NS)
     assert beats == [n * SECOND_NS for n in range(5)]
 
 
 def test_stop_before_run_runs_nothing(make):
-    loop, _, hub, _ = make()
+    loop, hub = make()
     loop.stop()
     loop.run()
     assert hub.calls == []
 
 
-class PassingHub(MadeUpHub):
-    def handle(self, events, now_ns):
-        super().handle(events, now_ns)
-        for key, mask in events:
-            key.data(mask)
+def test_a_turn_without_memory_is_given_up_and_the_next_one_comes(make, monkeypatch):
+    loop, hub = make()
+    turns = []
+
+    def serve(until_ns, once):
+        turns.append(once)
+        if len(turns) == 2:
+            loop.stop()
+            return
+        raise MemoryError
+
+    monkeypatch.setattr(hub, "serve", serve)
+    loop.run()
+    assert turns == [False, False]
 
 
-@pytest.fixture
-def real():
-    """A loop over a real selector."""
-    selector = selectors.DefaultSelector()
-    loop = Loop(selector, PassingHub())
-    yield loop
-    loop.close()
-    selector.close()
-
-
-def test_another_thread_ends_the_wait(real):
-    thread = threading.Thread(target=real.run)
+def test_another_thread_ends_the_wait(make):
+    loop, _ = make(WaitingHub)
+    thread = threading.Thread(target=loop.run)
     thread.start()
-    real.stop()
+    loop.stop()
     thread.join(timeout=20)
     assert not thread.is_alive()
 
 
-def test_waking_often_costs_one_turn_and_never_blocks(real):
+def test_waking_often_costs_few_turns_and_never_blocks(make):
+    loop, hub = make(WaitingHub)
     for _ in range(100_000):
-        real.wake()
-    real.turn()
-    while real._selector.select(0):
-        real.turn()
-    assert len(real._hub.calls) < 1000
+        loop.wake()
+    while hub.selector.select(0):
+        loop.turn(0)
+    assert 0 < len(hub.calls) < 1000
 
 
-def test_a_signal_can_wake_through_the_descriptor(real):
-    real.turn()
-    assert not os.get_blocking(real.wake_fd)
-    os.write(real.wake_fd, b"\x0f")
-    assert [key.data for key, _ in real._selector.select(0)] == [real._woken]
-    real.turn()
-    assert real._selector.select(0) == []
+def test_a_signal_can_wake_through_the_descriptor(make):
+    loop, hub = make(WaitingHub)
+    assert not os.get_blocking(loop.wake_fd)
+    os.write(loop.wake_fd, b"\x0f")
+    assert [key.data for key, _ in hub.selector.select(0)] == [loop._woken]
+    loop.turn(60 * SECOND_NS)
+    assert hub.selector.select(0) == []
 
 
 def test_waking_a_closed_loop_is_no_error():
     selector = selectors.DefaultSelector()
     loop = Loop(selector, MadeUpHub())
     loop.close()
-    assert selector.get_map() is not None
     assert len(selector.get_map()) == 0
     loop.wake()
     selector.close()

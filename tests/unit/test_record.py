@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastbean._binlog import encode_mark, encode_put, find_record, highest_mark, records
 from fastbean._record import checksum
+from fastbean._scan import encode_mark, encode_put, encode_shed, find_record, highest_mark, records
 from fastbean.binlog.job import SavedJob
 
 HEADER = bytes(64)  # the reader of records does not look at it
 SEGMENT, LSN = 7, 1 << 40
 MAX_U32, MAX_U64 = (1 << 32) - 1, (1 << 64) - 1
 STATES = ("ready", "delayed", "buried")
-PUT, UPDATE, DELETE, DURABLE, NEXT_ID = range(1, 6)
+PUT, UPDATE, DELETE, DURABLE, NEXT_ID, SHED = range(1, 7)
 
 PLAIN = SavedJob(1, 2, 3, 4, 5, 0, "ready", 0, 6, 7, 8, 9, 10, b"default", b"body")
 FULL = SavedJob(
@@ -171,9 +171,12 @@ def test_records_of_one_number(number):
         (DELETE, {"type": "delete", "id": number}),
         (DURABLE, {"type": "durable", "lsn": number}),
         (NEXT_ID, {"type": "next-id", "id": number}),
+        (SHED, {"type": "shed", "below": number}),
     ):
         assert read(framed(bytes([kind]) + varint(number))) == ([wanted], "end")
     assert encode_mark(number, SEGMENT, LSN) == framed(bytes([DURABLE]) + varint(number))
+    number &= MAX_U32
+    assert encode_shed(number, SEGMENT, LSN) == framed(bytes([SHED]) + varint(number))
 
 
 def test_each_record_knows_where_it_stands():
@@ -242,7 +245,9 @@ def test_zeros_are_the_end(count):
     [
         b"",
         b"\0",
-        b"\x06\x01",
+        b"\x07\x01",
+        b"\x06",
+        b"\x06\x01\0",
         bytes([DELETE]),
         bytes([DELETE]) + varint(1) + b"\0",
         bytes([DELETE]) + b"\x80" * 10,
@@ -288,3 +293,11 @@ def test_noise_is_no_record(noise):
     data = HEADER + noise
     assert find_record(data, SEGMENT, LSN, 64) == len(data)
     assert highest_mark(data, SEGMENT, LSN) == 0
+
+
+def test_each_kind_of_mark_is_found_for_itself():
+    kinds = {"durable": DURABLE, "next-id": NEXT_ID, "shed": SHED}
+    data = HEADER
+    for number, kind in enumerate(("shed", "durable", "next-id", "shed", "durable", "next-id"), 1):
+        data += framed(bytes([kinds[kind]]) + varint(number), lsn=LSN + len(data) - len(HEADER))
+    assert [highest_mark(data, SEGMENT, LSN, kind) for kind in ("shed", "durable", "next-id")] == [4, 5, 6]

@@ -48,6 +48,8 @@ class Log:
         self._directory = directory
         self._engine = engine
         self._log = log
+        # Only replies that wait for a sync are worth a disk that is written to twice.
+        self._written = fsync_ms == 0
         self._lock = DirectoryLock(directory)
         self._wake_pipe = os.pipe()
         self._sync_pipes = (*os.pipe(), *os.pipe())
@@ -57,6 +59,7 @@ class Log:
             max_bytes=max_bytes,
             sync_every_ns=-1 if fsync_ms is None else fsync_ms * 1_000_000,
             ask_for_segment=self._ask_for_segment,
+            ask_to_recycle=self._ask_to_recycle,
             ask_to_remove=self._ask_to_remove,
             sync_pipes=self._sync_pipes,
         )
@@ -73,24 +76,36 @@ class Log:
         takeover.prepare(self._directory, segment_bytes=self.journal.segment_size, log=self._log, progress=progress)
         replay = Replay(self._directory, self.journal, self._log, progress)
         replay.run()
-        for path in replay.spares:
-            path.unlink()
         if replay.last is None:
+            segments.remove_newest(self._directory, replay.spares)
             size = self.journal.segment_size
-            self.journal.start(1, segments.create(self._directory, 1, size), size)
+            self.journal.start(1, segments.create(self._directory, 1, size, written=self._written), size)
         else:
             number, path = replay.last
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            self.journal.start(number, fd, os.fstat(fd).st_size)
+            self.journal.start(number, fd, segments.allocated(fd))
+            self._take_spares(replay.spares)
         segments.sync_directory(self._directory)
         self._engine.keep_log(self.journal)
-        self._housekeeper = segments.Housekeeper(self._directory, self._wake, self._log)
+        self._housekeeper = segments.Housekeeper(self._directory, self._wake, self._log, written=self._written)
         self._sync_thread = threading.Thread(target=self.journal.run_syncs, name="fastbean-sync", daemon=True)
         self._sync_thread.start()
         figures = self.journal.figures()
         self._log(
             "INFO", "log is open", directory=self._directory, jobs=figures["live_jobs"], segments=figures["segments"]
         )
+
+    def _take_spares(self, spares: list[Path]) -> None:
+        """Keep what an earlier run prepared: on a full disk there may be no other. What is of no use goes."""
+        for place, path in enumerate(spares):
+            number = self.journal.next_segment
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            size = segments.allocated(fd)
+            if path != segments.path_of(self._directory, number) or size < self.journal.segment_size:
+                os.close(fd)
+                segments.remove_newest(self._directory, spares[place:])
+                return
+            self.journal.add_spare(number, fd, size)
 
     def attach(self, selector: "selectors.BaseSelector") -> None:
         """Let the loop hear of syncs that are done and segments that are made."""
@@ -103,13 +118,11 @@ class Log:
         """Write and sync what is left, end the threads, let the directory go."""
         self.journal.stop_syncs()
         self._sync_thread.join()
-        for number in self.journal.finish(self._engine.next_job_id):
-            self._housekeeper.remove(number)
+        self.journal.finish(self._engine.next_job_id)
         self._housekeeper.close()
-        for number, fd, _ in self._housekeeper.results():
-            if fd >= 0:
-                os.close(fd)
-                segments.path_of(self._directory, number).unlink(missing_ok=True)
+        for result in self._housekeeper.results():
+            if result.fd >= 0:
+                os.close(result.fd)
         self._close_descriptors()
 
     def _close_descriptors(self) -> None:
@@ -120,16 +133,23 @@ class Log:
     def _ask_for_segment(self, size: int) -> None:
         self._housekeeper.create(self.journal.next_segment, size)
 
-    def _ask_to_remove(self, number: int) -> None:
-        self._housekeeper.remove(number)
+    def _ask_to_recycle(self, number: int, size: int) -> None:
+        self._housekeeper.recycle(number, self.journal.next_segment, size, self.journal.sync_before_removal)
+
+    def _ask_to_remove(self, number: int, size: int) -> None:
+        self._housekeeper.remove(number, size, self.journal.sync_before_removal)
 
     def _wake(self) -> None:
         os.write(self._wake_pipe[1], b"\0")
 
     def _take_results(self, _mask: int) -> None:
         os.read(self._wake_pipe[0], 4096)
-        for number, fd, size in self._housekeeper.results():
-            if fd < 0:
+        for result in self._housekeeper.results():
+            if result.fd >= 0:
+                self.journal.add_spare(result.number, result.fd, result.size, recycled=result.kind == "recycled")
+            elif result.kind == "refused":
                 self.journal.refuse_spare()
+            elif result.kind == "removed":
+                self.journal.removed(result.size)
             else:
-                self.journal.add_spare(number, fd, size)
+                self.journal.fail_with(result.text)

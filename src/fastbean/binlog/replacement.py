@@ -17,8 +17,8 @@ import struct
 import time
 from pathlib import Path
 
-from fastbean._binlog import encode_mark, encode_put
 from fastbean._record import checksum
+from fastbean._scan import encode_mark, encode_put, encode_shed
 from fastbean.binlog import segments
 from fastbean.errors import BinlogError
 
@@ -49,6 +49,7 @@ class PartWriter:
         self._id_limit = id_limit
         self._lsn = first_lsn
         self._highest_id = 0
+        self._first_number = first_number
         self.numbers: list[int] = []
         self._begin(first_number)
 
@@ -64,7 +65,10 @@ class PartWriter:
         self._highest_id = max(self._highest_id, job.id)
 
     def finish(self) -> None:
-        """Write the last one, with a mark that all is synced, and with room to go on in it."""
+        """Write the last one, with room to go on in it, and marks: where the log begins, and that all is synced."""
+        shed = encode_shed(self._first_number, self._number, self._lsn)
+        self._data += shed
+        self._lsn += len(shed)
         self._data += encode_mark(self._lsn, self._number, self._lsn)
         self._write(self._segment_bytes)
         segments.sync_directory(self._directory)
@@ -154,14 +158,17 @@ def finish(directory: Path) -> bool:
 
     Raises BinlogError when the directory is not as it was left, and then changes nothing.
     """
+    try:
+        text = (directory / MARKER).read_bytes()
+    except FileNotFoundError:
+        return False
+    # Loaded only when there is something to finish.
     import json
 
     try:
-        plan = json.loads((directory / MARKER).read_bytes())
+        plan = json.loads(text)
         aside, old = directory / plan["aside"], [directory / name for name in plan["old"]]
         new = [(part_of(directory, number), segments.path_of(directory, number)) for number in plan["new"]]
-    except FileNotFoundError:
-        return False
     except (ValueError, KeyError, TypeError) as error:
         raise BinlogError(f"{directory / MARKER}: not readable; restore the directory from a copy") from error
     _check_as_left(directory, aside, old, new)

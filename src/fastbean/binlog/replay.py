@@ -2,17 +2,18 @@
 
 Reading ends at the first bytes that are no record. If the log says of itself that it was synced beyond that place, what
 is missing there was acknowledged: the start is refused, and nothing is changed. Otherwise it is what a power cut may
-take away: all from there on, in later segments too, is saved in a subfolder, cut off, and reported.
+take away: all from there on, in later segments too, is saved in a subfolder, cut off, and reported. ``verdict`` holds
+the rules, which the tools share.
 """
 
 import mmap
 import os
-import shutil
 import time
 from pathlib import Path
 
-from fastbean._binlog import Binlog, highest_mark
-from fastbean.binlog import segments
+from fastbean._binlog import Binlog
+from fastbean._scan import highest_mark
+from fastbean.binlog import replacement, segments, verdict
 from fastbean.binlog.segments import HEADER, Header
 from fastbean.errors import BinlogError
 
@@ -40,12 +41,23 @@ class Replay:
     def run(self) -> None:
         """Read everything. Raises BinlogError if something that was synced is missing or damaged."""
         found = segments.list_segments(self._directory)
+        lost = verdict.gap([number for number, _ in found])
+        if lost:
+            raise self._missing(lost)
         for place, (number, path) in enumerate(found):
             self._tell(place, len(found))
             damage = self._read(number, path)
             if damage is not None:
-                self._cut(path, damage, found[place + 1 :])
+                self._cut(path, damage, found, place)
                 return
+        if found and verdict.lacks_first(found[0][0], self._journal.first_needed):
+            raise self._missing(found[0][0] - 1)
+
+    def _missing(self, number: int) -> BinlogError:
+        return BinlogError(
+            f"{segments.path_of(self._directory, number)}: missing, and maybe others beside it. Nothing was changed. "
+            f"Put them back, or lose what they hold: python -m fastbean.binlog repair {self._directory}"
+        )
 
     def _tell(self, done: int, count: int) -> None:
         if time.monotonic() - self._told_s >= PROGRESS_S:
@@ -63,15 +75,14 @@ class Replay:
             os.fsync(file.fileno())
             with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as data:
                 header = segments.parse_header(data[: HEADER.size], str(path))
-                if header is None and is_zero(data, 0):
+                if header is None and verdict.is_zero(data):
                     self.spares.append(path)
                     return None
-                if header is None or header.number != number or self.spares or not self._continues(header):
+                end_lsn = None if self.last is None else self._journal.end
+                trouble = verdict.trouble_at_head(header, number, end_lsn, after_spare=bool(self.spares))
+                if header is None or trouble is not None:
                     return 0
                 return self._load(header, path, data)
-
-    def _continues(self, header: Header) -> bool:
-        return self.last is None or header.first_lsn == self._journal.end
 
     def _load(self, header: Header, path: Path, data: mmap.mmap) -> int | None:
         with memoryview(data) as view:
@@ -84,39 +95,40 @@ class Replay:
                 f"{path}: at offset {offset} a job changes that the log does not know; a segment before it is missing. "
                 "Put it back, or run: python -m fastbean.binlog repair " + str(self._directory)
             )
-        return None if end == "end" and is_zero(data, offset) else offset
+        return None if end == "end" and verdict.is_zero(data, offset) else offset
 
-    def _highest(self, number: int, path: Path, *, of_ids: bool = False) -> int:
-        """What a segment tells of the last sync, or of the ids; without a readable header it begins where we are."""
+    def _highest(self, number: int, path: Path, kind: str) -> int:
+        """What a segment tells of the kind (see `highest_mark`); without a readable header it begins where we are."""
         data = path.read_bytes()
         header = segments.parse_header(data)
         first_lsn = header.first_lsn if header else self._journal.end
-        told = header.id_limit if header and of_ids else 0
-        return max(told, highest_mark(data, number, first_lsn, of_ids)) if data else told
+        told = header.id_limit if header and kind == "next-id" else 0
+        return max(told, highest_mark(data, number, first_lsn, kind)) if data else told
 
-    @staticmethod
-    def _was_begun(path: Path) -> bool:
-        """Whether a segment with an unreadable header holds something: behind a torn header there are zeros."""
+    def _is_misplaced(self, number: int, path: Path) -> bool:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return (
-                any(data[: HEADER.size])
-                and segments.parse_header(data[: HEADER.size]) is None
-                and not is_zero(data, min(HEADER.size, len(data)))
-            )
+            return verdict.is_misplaced(data, number, self._journal.end)
 
-    def _cut(self, path: Path, offset: int, later: list[tuple[int, Path]]) -> None:
-        """The log ends at `offset` of this file; deal with all behind it."""
-        behind = [(int(path.name.removeprefix("fastbean-").removesuffix(".log")), path), *later]
-        marks = [self._journal.durable, *(self._highest(number, each) for number, each in behind)]
-        if max(marks) > self._journal.end or (offset < HEADER.size and self._was_begun(path)):
+    def _cut(self, path: Path, offset: int, found: list[tuple[int, Path]], place: int) -> None:
+        """The log ends at `offset` of the file at this place; deal with all behind it."""
+        behind = found[place:]
+
+        def highest(kind: str) -> int:
+            return max(self._highest(number, each, kind) for number, each in behind)
+
+        if (
+            max(self._journal.durable, highest("durable")) > self._journal.end
+            or verdict.lacks_first(found[0][0], self._journal.first_needed)
+            or (offset < HEADER.size and self._is_misplaced(found[place][0], path))
+        ):
             raise BinlogError(
                 f"{path}: damaged at offset {offset}, though what stood there was synced. Nothing was changed. Restore "
                 f"it from a copy, or lose what is damaged: python -m fastbean.binlog repair {self._directory}"
             )
-        self._journal.spare_ids(max(self._highest(number, each, of_ids=True) for number, each in behind))
+        self._journal.spare_ids(highest("next-id"))
         if offset < HEADER.size:
             self.spares.append(path)
-        aside = set_aside(self._directory, path, offset, [each for _, each in later])
+        aside = set_aside(self._directory, path, offset, [each for _, each in behind[1:]])
         self._log(
             "WARNING",
             "the end of the log was torn; what was cut off is saved",
@@ -131,19 +143,12 @@ def set_aside(directory: Path, path: Path, offset: int, later: list[Path]) -> st
 
     Returns the subfolder's name.
     """
-    aside = directory / time.strftime("torn-%Y%m%dT%H%M%S")
-    number = 0
-    while aside.exists():
-        number += 1
-        aside = directory / (time.strftime("torn-%Y%m%dT%H%M%S") + f"-{number}")
+    aside = directory / replacement.new_folder_name(directory, "torn")
     aside.mkdir()
     with path.open("r+b") as file:
         size = os.fstat(file.fileno()).st_size
-        file.seek(offset)
-        with (aside / f"{path.name}.from-{offset}").open("wb") as saved:
-            shutil.copyfileobj(file, saved)
-            saved.flush()
-            os.fsync(saved.fileno())
+        with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as data:
+            replacement.write_file(aside / f"{path.name}.from-{offset}", data[offset:].rstrip(b"\0"))
         segments.sync_directory(aside)
         segments.sync_directory(directory)
         # Later segments first: the log must never look as if it went on behind a gap.
@@ -151,14 +156,12 @@ def set_aside(directory: Path, path: Path, offset: int, later: list[Path]) -> st
             each.rename(aside / each.name)
             segments.sync_directory(directory)
         segments.sync_directory(aside)
-        os.truncate(file.fileno(), offset)
-        if offset >= HEADER.size:
-            os.truncate(file.fileno(), size)
+        # Its blocks stay: on a full disk there would be no others. A header goes last: without it, what stands behind
+        # it would look like damage.
+        if offset < HEADER.size < size:
+            segments.write_zeros(file.fileno(), size, HEADER.size)
+            os.fsync(file.fileno())
+            size = HEADER.size
+        segments.write_zeros(file.fileno(), size, offset)
         os.fsync(file.fileno())
     return aside.name
-
-
-def is_zero(data: mmap.mmap, offset: int) -> bool:
-    """Whether nothing but zeros stands in a file from `offset` on."""
-    step = 1 << 16
-    return all(data[at : at + step].count(0) == min(step, len(data) - at) for at in range(offset, len(data), step))

@@ -9,8 +9,7 @@ import os
 import queue
 import struct
 import threading
-from collections import deque
-from dataclasses import dataclass
+from collections import deque, namedtuple
 from pathlib import Path
 
 from fastbean._record import checksum
@@ -18,32 +17,37 @@ from fastbean.errors import BinlogError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 MAGIC = b"fastbean"
 FORMAT_VERSION = 1
 NEWEST_PLAUSIBLE_VERSION = 255  # beyond it, the number is damage and not a format
 HEADER = struct.Struct("<8sIIQQQ20xI")  # magic, version, number, first LSN, id limit, floor, CRC32C of all before
+VERSION_AT = 8
+BLOCK_BYTES = 512  # that st_blocks counts
 REMOVE_RETRY_S = 1.0
+ZEROS_AT_ONCE = 1 << 18
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+# Named tuples and no dataclasses: importing `dataclasses` would make up a tenth of the daemon's start.
+class Header(namedtuple("Header", ("number", "first_lsn", "id_limit", "floor"))):  # noqa: PYI024
     """What a segment says of itself.
 
     ``number``: in the name too. ``first_lsn``: of its first record. ``id_limit``: no id at or above it had been given
     out when the segment was begun. ``floor``: no id at or above it had been put.
     """
 
-    number: int
-    first_lsn: int
-    id_limit: int
-    floor: int
+    __slots__ = ()
 
 
 def path_of(directory: Path, number: int) -> Path:
     """The file of the segment with this number."""
     return directory / f"fastbean-{number}.log"
+
+
+def number_of(path: Path) -> int:
+    """The number in the name of a segment's file."""
+    return int(path.name.removeprefix("fastbean-").removesuffix(".log"))
 
 
 def list_segments(directory: Path) -> list[tuple[int, Path]]:
@@ -68,12 +72,20 @@ def parse_header(data: bytes, name: str = "this log") -> Header | None:
         return None
     sound = checksum(data[: HEADER.size - 4]) == crc
     # A newer format may check its header otherwise: one that claims to be newer is never taken for a torn one.
-    if version > FORMAT_VERSION and (sound or version <= NEWEST_PLAUSIBLE_VERSION):
+    if version > FORMAT_VERSION and (sound or version <= NEWEST_PLAUSIBLE_VERSION) and not _is_really_known(data, crc):
         raise BinlogError(
             f"{name}: at offset 8 it says that it has format {version}, and this fastbean knows formats up to "
             f"{FORMAT_VERSION}: use a newer fastbean"
         )
     return Header(number, first_lsn, id_limit, floor) if sound else None
+
+
+def _is_really_known(data: bytes, crc: int) -> bool:
+    """Whether only the number of the version is damaged: with one that is known the checksum is right."""
+    return any(
+        checksum(data[:VERSION_AT] + struct.pack("<I", version) + data[VERSION_AT + 4 : HEADER.size - 4]) == crc
+        for version in range(1, FORMAT_VERSION + 1)
+    )
 
 
 def sync_directory(directory: Path) -> None:
@@ -85,8 +97,12 @@ def sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
-def create(directory: Path, number: int, size: int) -> int:
-    """A spare segment of ``size`` zero bytes, allocated and safe. Returns its descriptor; OSError leaves nothing."""
+def create(directory: Path, number: int, size: int, *, written: bool = False) -> int:
+    """A spare segment of ``size`` zero bytes, allocated and safe. Returns its descriptor; OSError leaves nothing.
+
+    ``written``: the zeros are written too. Then no sync has to tell the file system that a block is in use now, which
+    about halves what a sync takes on ext4 or xfs; it costs writing the file twice.
+    """
     path = path_of(directory, number)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -94,6 +110,8 @@ def create(directory: Path, number: int, size: int) -> int:
             os.posix_fallocate(fd, 0, size)
         else:
             os.truncate(fd, size)
+        if written:
+            write_zeros(fd, size)
         os.fsync(fd)
         sync_directory(directory)
     except BaseException:
@@ -103,34 +121,117 @@ def create(directory: Path, number: int, size: int) -> int:
     return fd
 
 
+def allocated(fd: int) -> int:
+    """The size of a file, all of it allocated; 0 if there is no room for that.
+
+    A copy of a file may have holes where zeros were, and a write into a hole of a full disk would fail.
+    """
+    status = os.fstat(fd)
+    try:
+        if status.st_blocks * BLOCK_BYTES < status.st_size and hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(fd, 0, status.st_size)
+    except OSError:
+        return 0
+    return status.st_size
+
+
+def remove_newest(directory: Path, paths: "Sequence[Path]") -> None:
+    """Remove the last segments of a directory, the newest first: at no time there may be a gap."""
+    for path in reversed(paths):
+        path.unlink()
+        sync_directory(directory)
+
+
+def write_zeros(fd: int, size: int, at: int = 0) -> None:
+    """Write zero bytes into a file, from the offset ``at`` up to ``size``."""
+    zeros = memoryview(bytes(min(size, ZEROS_AT_ONCE)))
+    while at < size:
+        at += os.pwrite(fd, zeros[: size - at], at)
+
+
+def recycle(directory: Path, old: int, number: int, size: int) -> int:
+    """Make a spare of a segment that is not needed any more, without giving its blocks back to the file system.
+
+    Under the name that it has in between, a start removes it. Returns its descriptor. After an OSError the old segment
+    is there as it was, or gone.
+    """
+    path = path_of(directory, number)
+    part = path.with_suffix(".part")
+    path_of(directory, old).rename(part)
+    fd = -1
+    try:
+        sync_directory(directory)
+        fd = os.open(part, os.O_RDWR | os.O_CLOEXEC)
+        write_zeros(fd, size)
+        os.fsync(fd)
+        part.rename(path)
+        sync_directory(directory)
+    except BaseException:
+        if fd >= 0:
+            os.close(fd)
+        part.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        raise
+    return fd
+
+
+class Result(namedtuple("Result", ("kind", "number", "size", "fd", "text"), defaults=(-1, ""))):  # noqa: PYI024
+    """What the housekeeper has done.
+
+    ``kind``: "made" (a spare), "recycled" (an old segment is a spare now), "refused" (there can be no spare), "removed"
+    (an old segment), or "failed" (a sync, and with it the log). What was to be recycled and could not be is "refused",
+    and "removed" too, now or later. ``number``, ``fd``, ``size``: the segment's, as far as it has them. ``text``: why
+    it failed.
+    """
+
+    __slots__ = ()
+
+
+class Task(namedtuple("Task", ("number", "size", "old", "sync_first"), defaults=(0,))):  # noqa: PYI024
+    """What the housekeeper is to do: make ``number``, recycle ``old`` as ``number``, or remove ``old``; 0: none."""
+
+    __slots__ = ()
+
+
 class Housekeeper:
     """The thread that makes and removes segments.
 
     ``wake`` is called from the thread after each result; the loop then calls ``results``. ``log`` is called with a
-    level, an event and fields.
+    level, an event and fields. ``written``: see ``create``.
     """
 
-    def __init__(self, directory: Path, wake: "Callable[[], None]", log: "Callable[..., None]") -> None:
+    def __init__(
+        self, directory: Path, wake: "Callable[[], None]", log: "Callable[..., None]", *, written: bool = False
+    ) -> None:
         self._directory = directory
         self._wake = wake
         self._log = log
-        self._tasks: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
-        self._results: deque[tuple[int, int, int]] = deque()
-        self._to_remove: deque[int] = deque()
+        self._written = written
+        self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._results: deque[Result] = deque()
+        self._to_remove: deque[Task] = deque()
         self._stopping = threading.Event()
         self._full_told = False
+        self._synced_to = 0  # a segment before which all are full and synced, so far as removals wanted it
         self._thread = threading.Thread(target=self._work, name="fastbean-housekeeper", daemon=True)
         self._thread.start()
 
     def create(self, number: int, size: int) -> None:
-        """Have a spare made; its result is (number, descriptor, size), the descriptor -1 if it cannot be had."""
-        self._tasks.put((number, size))
+        """Have a spare made."""
+        self._tasks.put(Task(number, size, 0))
 
-    def remove(self, number: int) -> None:
-        """Have a segment removed. They go in the order of these calls, each only when the one before is gone."""
-        self._tasks.put((number, 0))
+    def recycle(self, old: int, number: int, size: int, sync_first: int = 0) -> None:
+        """Have a spare made of an old segment, once those before it are gone. ``sync_first``: see ``remove``."""
+        self._tasks.put(Task(number, size, old, sync_first))
 
-    def results(self) -> list[tuple[int, int, int]]:
+    def remove(self, number: int, size: int, sync_first: int = 0) -> None:
+        """Have a segment removed. They go in the order of these calls, each only when the one before is gone.
+
+        ``sync_first``: all segments behind it up to this one are synced before that; 0 for none.
+        """
+        self._tasks.put(Task(0, size, number, sync_first))
+
+    def results(self) -> list[Result]:
         """What was made since the last call."""
         found = []
         while self._results:
@@ -152,30 +253,56 @@ class Housekeeper:
                 continue
             if task is None:
                 return
-            number, size = task
-            if size:
-                self._create(number, size)
-            else:
-                self._to_remove.append(number)
+            if not task.old:
+                self._make("made", task, self._create)
+            elif not task.number:
+                self._to_remove.append(task)
                 self._remove_all()
+            else:
+                self._recycle(task)
 
-    def _create(self, number: int, size: int) -> None:
-        fd = -1
+    def _tell(self, result: Result) -> None:
+        self._results.append(result)
+        self._wake()
+
+    def _create(self, task: Task) -> int:
+        return create(self._directory, task.number, task.size, written=self._written)
+
+    def _make(self, kind: str, task: Task, make: "Callable[[Task], int]") -> bool:
         try:
-            fd = create(self._directory, number, size)
-            self._full_told = False
+            result = Result(kind, task.number, task.size, make(task))
+            self._full_told = self._full_told and kind != "made"
         except OSError as error:
             if not self._full_told:
                 self._full_told = True
                 level = "WARNING" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "ERROR"
                 self._log(level, "no room for the log: puts are refused until there is", error=error.strerror)
-        self._results.append((number, fd, size))
-        self._wake()
+            result = Result("refused", task.number, task.size)
+        self._tell(result)
+        return bool(result.fd >= 0)
+
+    def _recycle(self, task: Task) -> None:
+        self._remove_all()
+        if self._to_remove:
+            self._tell(Result("refused", task.number, task.size))
+        elif not self._sync(task) or self._make("recycled", task, self._rename_and_clear):
+            return
+        elif not path_of(self._directory, task.old).exists():
+            self._tell(Result("removed", task.old, task.size))
+            return
+        # It could not go, or not before those: it is removed behind them, and what goes later behind it.
+        self._to_remove.append(task._replace(number=0))
+
+    def _rename_and_clear(self, task: Task) -> int:
+        return recycle(self._directory, task.old, task.number, task.size)
 
     def _remove_all(self) -> None:
         """A segment goes only after those before it: deletes must not go before the puts that they end."""
         while self._to_remove:
-            path = path_of(self._directory, self._to_remove[0])
+            task = self._to_remove[0]
+            path = path_of(self._directory, task.old)
+            if not self._sync(task):
+                return
             try:
                 path.unlink(missing_ok=True)
                 sync_directory(self._directory)
@@ -183,3 +310,21 @@ class Housekeeper:
                 self._log("WARNING", "cannot remove a segment; trying again", file=path.name, error=error.strerror)
                 return
             self._to_remove.popleft()
+            self._tell(Result("removed", task.old, task.size))
+
+    def _sync(self, task: Task) -> bool:
+        """Sync all from the oldest segment that stays to the one that tells what may be removed.
+
+        What was copied out of a segment must be as safe as it was there. False when a sync fails, which ends the log.
+        """
+        for number in range(max(self._synced_to, task.old + 1), task.sync_first + 1):
+            path = path_of(self._directory, number)
+            try:
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            except OSError as error:
+                self._tell(Result("failed", number, 0, text=f"cannot sync {path.name}: {error.strerror}"))
+                return False
+        # The last one may go on: it is synced once more the next time.
+        self._synced_to = max(self._synced_to, task.sync_first)
+        return True

@@ -4,8 +4,8 @@ A server only appends to the last segment and removes the first, so what was rea
 that nothing is missing at either end: no segment may go, or come, between two looks at the directory. Whatever it maps
 can be read to its end, even if the server removes it meanwhile.
 
-The rules are those of a start (see ``replay``): the first bytes that are no record end the log; if the log says that it
-was synced beyond that place, it is damaged, otherwise its tail is torn. What a server is writing just then is neither.
+The rules are those of a start (see ``verdict``): the first bytes that are no record end the log; if what was there had
+been synced, it is damaged, otherwise its tail is torn. What a server is writing just then is neither.
 
 Costs about five microseconds a record, and the memory of all live jobs.
 """
@@ -16,8 +16,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastbean._binlog import find_record, highest_mark, records
-from fastbean.binlog import replacement, segments
+from fastbean._scan import find_record, highest_mark, records
+from fastbean.binlog import replacement, segments, verdict
 from fastbean.binlog.job import SavedJob
 from fastbean.binlog.segments import HEADER, Header
 from fastbean.errors import BinlogError
@@ -32,30 +32,30 @@ if TYPE_CHECKING:
 LOOKS = 1000
 SETTLE_TRIES = 4
 SETTLE_S = 0.05
-ZEROS = bytes(1 << 16)
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
     """Where a log ends that should go on.
 
-    - ``path``, ``offset``: the file, and where in it. ``what``: what is wrong, in words.
+    - ``path``, ``offset``: the file, and where in it; None if the file is missing. ``what``: what is wrong, in words.
     - ``torn``: it is what a power cut may take, and a start will cut it; nothing that was synced is missing.
     """
 
     path: Path
-    offset: int
+    offset: int | None
     what: str
     torn: bool
 
     def __str__(self) -> str:
-        return f"{self.path}: offset {self.offset}: {self.what}"
+        return f"{self.path}: {self.what}" if self.offset is None else f"{self.path}: offset {self.offset}: {self.what}"
 
 
 class Segment:
     """One file: its ``number``, ``path``, whole content (``data``), and ``header``, None if it has none that is valid.
 
-    A segment is ``spare`` if it is prepared and nothing was written into it yet.
+    ``found_header`` may be that of another segment. A segment is ``spare`` if it is prepared and nothing was written
+    into it yet.
     """
 
     def __init__(self, number: int, path: Path) -> None:
@@ -69,10 +69,11 @@ class Segment:
     def look_again(self) -> None:
         """Read the header, which a server may have written since."""
         head = bytes(self.data[: HEADER.size])
-        self.header = segments.parse_header(head)
+        self.found_header = segments.parse_header(head, str(self.path))
+        self.header = self.found_header
         if self.header is not None and self.header.number != self.number:
             self.header = None
-        self.spare = not any(head)
+        self.spare = not any(head) and verdict.is_zero(self.data)
 
     def scan(self, first_lsn: int, at: int = HEADER.size) -> "Iterator[tuple[int, Members | None]]":
         """The records from the offset ``at`` on, each with its offset.
@@ -87,7 +88,7 @@ class Segment:
                 at = offset + skipped
                 if isinstance(found, dict):
                     yield at, found
-            if is_zero(self.data, at):
+            if verdict.is_zero(self.data, at):
                 yield at, {}
                 return
             yield at, None
@@ -116,7 +117,8 @@ def open_segments(directory: Path) -> list[Segment]:
         # was there at its start. Being equal, they miss no first and no last segment.
         if segments.list_segments(directory) == before:
             _refuse_what_is_no_log(directory, found)
-            for segment in found:
+            # Newest first: what is begun only then cannot follow one that looks as if it was not.
+            for segment in reversed(found):
                 segment.look_again()
                 if segment.header is None and not segment.spare:
                     time.sleep(SETTLE_S)  # its server may be writing the header
@@ -143,7 +145,8 @@ class Survey:
     - ``segments``: those that are in use. ``spares``: how many are prepared.
     - ``jobs``: the live ones by id. ``records``: how many were read.
     - ``first_lsn``, ``end_lsn``: where the log begins and ends. ``durable_lsn``: up to where it says that it is synced.
-    - ``id_limit``: no id at or above it was given out.
+    - ``id_limit``: no id at or above it was given out. ``needed_from``: the oldest segment that is needed, by its
+      number, as far as the log says.
     - ``fault``: where the log ends too early, or None.
     - ``ends``: of each segment that was read, the offset where its records end.
 
@@ -161,12 +164,16 @@ class Survey:
         on_bytes: "Callable[[int, int], None]" = lambda _done, _all: None,
     ) -> None:
         found = open_segments(directory)
+        numbers = [segment.number for segment in found]
+        if salvage:
+            by_their_headers(found)
         self.segments = _without_spares(found)
         self.spares = len(found) - len(self.segments)
         self.jobs: dict[int, SavedJob] = {}
         self.records = 0
         self.first_lsn = self.end_lsn = self.durable_lsn = 0
         self.id_limit = 1
+        self.needed_from = 0
         self.fault: Fault | None = None
         self.ends: list[int] = []
         self.gaps: list[str] = []
@@ -176,16 +183,37 @@ class Survey:
         self._known_from: int | None = None
         self._gap_behind = False  # the segment before ended with damage, by which the next one cannot follow
         self._tubes: dict[bytes, bytes] = {}
+        self._look_for_gap(directory, numbers)
         for place, segment in enumerate(self.segments):
-            self._read(place, segment)
             if self._is_over():
                 return
+            if segment.spare:
+                self.ends.append(0)
+            else:
+                self._read(place, segment)
             on_bytes(sum(len(each.data) for each in self.segments[: place + 1]), self.bytes_on_disk)
+        if not self._is_over() and verdict.lacks_first(found[0].number, self.needed_from):
+            self._lost(directory, found[0].number - 1)
 
     @property
     def bytes_on_disk(self) -> int:
         """The size of all segments in use."""
         return sum(len(segment.data) for segment in self.segments)
+
+    def _look_for_gap(self, directory: Path, numbers: list[int]) -> None:
+        lost = verdict.gap(numbers)
+        while lost:
+            self._lost(directory, lost)
+            numbers = [number for number in numbers if number > lost]
+            lost = verdict.gap(numbers)
+
+    def _lost(self, directory: Path, number: int) -> None:
+        """A segment is missing, as its neighbours or the log itself tell."""
+        path = segments.path_of(directory, number)
+        what = "missing, and maybe others beside it"
+        self.gaps.append(f"{path}: {what}")
+        if self.fault is None:
+            self.fault = Fault(path, None, what, torn=False)
 
     def _read(self, place: int, segment: Segment) -> None:
         """Take in one segment, to its end or to the first damage."""
@@ -214,11 +242,11 @@ class Survey:
         return self.fault is not None and not self._salvage
 
     def _trouble_at_head(self, place: int, segment: Segment) -> str | None:
-        if segment.header is None:
-            return "no header can be read here"
-        if place and segment.header.first_lsn != self.end_lsn and not self._gap_behind:
-            return "this does not follow what stands before it: something is missing"
-        return None
+        before = self.segments[place - 1] if place else None
+        end_lsn = None if before is None or self._gap_behind else self.end_lsn
+        return verdict.trouble_at_head(
+            segment.found_header, segment.number, end_lsn, after_spare=before is not None and before.spare
+        )
 
     def _follow(self, header: Header) -> None:
         self.end_lsn = header.first_lsn
@@ -233,6 +261,8 @@ class Survey:
         kind = found["type"]
         if kind == "durable":
             self.durable_lsn = max(self.durable_lsn, found["lsn"])
+        elif kind == "shed":
+            self.needed_from = max(self.needed_from, found["below"])
         elif kind == "next-id":
             self.id_limit = max(self.id_limit, found["id"]) if self._salvage else found["id"]
         elif not self._keep_jobs:
@@ -287,9 +317,12 @@ class Survey:
             self.gaps.append(f"{segment.path}: offset {at}: {what}")
         if self.fault is None:
             mark = max(self.durable_lsn, *(self._mark_in(each) for each in self.segments[place:]))
-            # The first of segments that remain was synced before those before it went.
-            was_synced = place == 0 and segment.number > 1 and segment.header is None
-            self.fault = Fault(segment.path, at, what, torn=mark <= self.end_lsn and not was_synced)
+            was_synced = (
+                mark > self.end_lsn
+                or verdict.lacks_first(self.segments[0].number, self.needed_from)
+                or (at < HEADER.size and verdict.is_misplaced(segment.data, segment.number, self.end_lsn))
+            )
+            self.fault = Fault(segment.path, at, what, torn=not was_synced)
 
     def _mark_in(self, segment: Segment) -> int:
         first_lsn = segment.header.first_lsn if segment.header is not None else self.end_lsn
@@ -310,17 +343,18 @@ class Survey:
         return False
 
 
+def by_their_headers(found: list[Segment]) -> None:
+    """Take segments for what they say that they are, and not for what their names say."""
+    for segment in found:
+        if segment.header is None and segment.found_header is not None:
+            segment.number = segment.found_header.number
+            segment.header = segment.found_header
+    found.sort(key=lambda segment: segment.number)
+
+
 def _without_spares(found: list[Segment]) -> list[Segment]:
     """All but the spares at the end."""
     count = len(found)
-    while count and found[count - 1].spare and is_zero(found[count - 1].data, 0):
+    while count and found[count - 1].spare:
         count -= 1
     return found[:count]
-
-
-def is_zero(data: memoryview, offset: int) -> bool:
-    """Whether nothing but zeros stands there from ``offset`` on."""
-    return all(
-        data[at : at + len(ZEROS)] == ZEROS[: min(len(ZEROS), len(data) - at)]
-        for at in range(offset, len(data), len(ZEROS))
-    )

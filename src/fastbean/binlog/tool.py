@@ -74,7 +74,12 @@ def dump(arguments: argparse.Namespace) -> int:
     """Write each record as one line of JSON; a place that cannot be read is a line of the type "unreadable"."""
     status = FINE
     end_lsn = 0
+    next_number = 0
     for segment in survey.open_segments(arguments.directory):
+        for number in range(next_number, segment.number if next_number else 0):
+            status = DAMAGED
+            _write_line({"segment": number, "type": "missing"})
+        next_number = segment.number + 1
         if segment.spare:
             continue
         first_lsn = end_lsn if segment.header is None else segment.header.first_lsn

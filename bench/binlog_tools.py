@@ -1,0 +1,138 @@
+"""What the benches of the log on disk share: servers on directories of their own, their statistics, the table."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import statistics
+import time
+from dataclasses import dataclass, field
+
+from .contestants import BEANSTALKD, FASTBEAN, MissingError, connect_to, slow_sync, start
+from .rounds import ROUNDS, Scenario, ratio_of
+
+KINDS = (FASTBEAN, BEANSTALKD)
+LIMIT_S = 60
+SYNCS = 1_000
+BLOCK_BYTES = 512  # the unit of st_blocks
+
+
+@dataclass(frozen=True)
+class LogScenario:
+    """A scenario, the sync policy, what a sync takes at least (0: as the disk does), and the ratio that is wanted.
+
+    rounds: more where a disk that others use too makes them differ much.
+    """
+
+    scenario: Scenario
+    policy: str
+    sync_us: int = 0
+    wanted: str = ""
+    rounds: int = ROUNDS
+
+    @property
+    def name(self):
+        disk = f", sync of {self.sync_us / 1000:g} ms" if self.sync_us else ""
+        return f"{self.policy}{disk}: {self.scenario.name}"
+
+
+@dataclass
+class Row:
+    """One number a round for each server. form: how it is told; wanted: the ratio; beside: what else is told."""
+
+    values: dict[str, list[float]]
+    form: str
+    wanted: str = ""
+    beside: str = ""
+
+    def cell(self, kind):
+        values = self.values.get(kind)
+        return self.form.format(statistics.median(values)) if values else "-"
+
+
+@dataclass
+class LogTable:
+    """rounds: all rows by name. missing: why a server is not in it. notes: what is to be known beside."""
+
+    rounds: dict[str, Row] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def lines(self):
+        """The rows of the table as text."""
+        yield f"{'':48}{'fastbean/beanstalkd':^24}{'wanted':10}" + "".join(f"{kind:>15}" for kind in KINDS)
+        yield f"{'':48}{'median (min - max)':^24}{'':10}" + 2 * f"{'median':>15}"
+        for name, row in self.rounds.items():
+            cells = f"{ratio_of(*(row.values.get(kind) for kind in KINDS)):^24}{row.wanted:10}"
+            cells += "".join(f"{row.cell(kind):>15}" for kind in KINDS)
+            yield f"{name:48}{cells}  {row.beside}".rstrip()
+        yield from self.notes
+        yield from self.missing.values()
+
+
+@contextlib.contextmanager
+def servers(folder, table, flags=(), sync_us=0):
+    """The servers that can run here, by kind, each with the flags on an empty directory, removed in the end."""
+    environment = slow_sync(folder, sync_us) if sync_us else None
+    running = {}
+    try:
+        for kind in KINDS:
+            try:
+                running[kind] = start(kind, folder, ["-b", str(new_directory(folder / kind)), *flags], environment)
+            except MissingError as missing:
+                table.missing[kind] = str(missing)
+        yield running
+    finally:
+        for kind, each in running.items():
+            each.stop()
+            shutil.rmtree(folder / kind)
+
+
+def sync_times_us(folder, body_bytes):
+    """How long syncs of the disk take after writes like a server's: so many bytes each, into an allocated file."""
+    times_us = []
+    with (folder / "synced").open("w+b") as file:
+        os.posix_fallocate(file.fileno(), 0, SYNCS * body_bytes)
+        os.fsync(file.fileno())
+        for number in range(SYNCS):
+            os.pwrite(file.fileno(), b"x" * body_bytes, number * body_bytes)
+            begun_ns = time.perf_counter_ns()
+            os.fdatasync(file.fileno())
+            times_us.append((time.perf_counter_ns() - begun_ns) / 1000)
+    return times_us
+
+
+def new_directory(path):
+    """An empty directory, in place of one that is there."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    return path
+
+
+def first_reply(server, folder, request):
+    """Waits until a server that is starting takes the request. Its first reply, and when that came (time.monotonic)."""
+    with connect_to(server, folder, pause_s=0.001) as sock, sock.makefile("rb") as replies:
+        sock.settimeout(LIMIT_S)
+        sock.sendall(request)
+        return replies.readline(), time.monotonic()
+
+
+def record_bytes(directory):
+    """The bytes up to the last one of each file that is not zero: what a server wrote, without what it allocated."""
+    return sum(len(path.read_bytes().rstrip(b"\0")) for path in directory.iterdir())
+
+
+def allocated_bytes(directory):
+    """What the files take of the disk."""
+    return sum(path.stat().st_blocks * BLOCK_BYTES for path in directory.iterdir())
+
+
+def statistics_of(address):
+    """The server's statistics that are whole numbers."""
+    with socket.create_connection(address, LIMIT_S) as sock, sock.makefile("rb") as replies:
+        sock.sendall(b"stats\r\n")
+        text = replies.read(int(replies.readline().split()[1]))
+    return {name.decode(): int(value) for name, value in re.findall(rb"^([a-z-]+): (\d+)$", text, re.MULTILINE)}

@@ -1,0 +1,241 @@
+"""The hub: all connections of one server, and the turns of the loop.
+
+`serve` is what the loop runs. A turn of it waits for sockets, reads the clock once, serves what is ready, and ends with
+`tick`: what no socket announces. All of it takes slices of whatever may be long. A turn that serves connections only
+makes no Python object, and the next one follows at once; `tick` itself reads no clock and never waits.
+
+With a log, replies that depend on it are sent after the commit at the end of the tick, all others at once.
+"""
+
+cimport cython
+from libc.stdint cimport int64_t, uint32_t
+
+from fastbean._connection cimport Connection, Shared
+from fastbean._engine cimport Engine
+from fastbean._outbox cimport outbox_unsent
+from fastbean._poller cimport READ, Poller
+from fastbean._state cimport NEVER
+
+from fastbean import clock
+from fastbean.errors import LogFailedError
+
+cdef enum:
+    LOOK_EVERY_NS = 1000000000      # at clients that the selector does not watch
+    OUT_OF_MEMORY_RETRY_NS = 100000000
+    LOG_RETRY_NS = 10000000         # while the log has no room, or is far behind with its syncs
+
+
+@cython.final
+cdef class Hub(Shared):
+    """All connections of one server. ``now_ns`` is the time of the turn that runs.
+
+    Args:
+        engine: the engine that runs the commands.
+        selector: where sockets are watched; None is fine as long as no socket is adopted.
+    """
+
+    def __cinit__(self, Engine engine, selector=None):
+        self.poller = selector if isinstance(selector, Poller) else None
+
+    @property
+    def connections(self):
+        """How many connections are open."""
+        return len(self.open)
+
+    @property
+    def unsent(self):
+        """How many connections have replies that are not sent yet."""
+        return sum(1 for connection in self.open if outbox_unsent(&(<Connection>connection).out))
+
+    def adopt(self, sock, str peer, int64_t now_ns):
+        """Take over an accepted socket and serve it.
+
+        Args:
+            sock: the socket; it is detached, and closed when the client goes.
+            peer: who it is, for the log.
+            now_ns: the monotonic time in nanoseconds.
+
+        Returns:
+            The new Connection.
+
+        Raises:
+            OSError: the selector cannot watch the socket. The socket is closed.
+            MemoryError: likewise for memory.
+        """
+        cdef Connection connection
+        try:
+            connection = self.open_connection(sock.fileno())
+        except MemoryError:
+            sock.close()
+            raise
+        sock.detach()
+        try:
+            self.selector.register(connection.fd, READ, connection)
+        except BaseException:
+            connection.drop(now_ns)
+            raise
+        connection.interest = READ
+        if self.verbosity >= 1:
+            self.emit("accept", connection.fd, peer.encode())
+        return connection
+
+    def connect(self):
+        """A client in memory, without a socket: fed by `Connection.feed`, read by `Connection.take_output`."""
+        return self.open_connection(-1)
+
+    cdef Connection open_connection(self, int fd):
+        cdef Connection connection = Connection.__new__(Connection, self, fd)
+        self.open.add(connection)
+        return connection
+
+    def serve(self, int64_t until_ns, bint once=False):
+        """Take turns until the loop has something to do: a function was called, or the time has come.
+
+        A turn waits, at most until `tick` wants to be called again; serves what the selector found; and ticks. Data
+        that is registered with the selector and is not a Connection is a function, to be called with the mask.
+
+        Args:
+            until_ns: when to return at the latest, in monotonic nanoseconds.
+            once: return after one turn.
+
+        Raises:
+            LogFailedError: see `tick`.
+            Exception: whatever a function or a signal handler raises.
+        """
+        cdef bint called = once
+        while True:
+            called = self.turn(until_ns) or called
+            if called or self.now_ns >= until_ns:
+                return
+
+    cdef bint turn(self, int64_t until_ns) except -1:
+        """One turn; whether a function was called."""
+        cdef int64_t wait_ns = max(until_ns - self.now_ns, 0)
+        cdef bint called
+        if self.wait_ns >= 0:
+            wait_ns = min(wait_ns, self.wait_ns)
+        # Until the tick has said otherwise: an error in this turn must not make the next one wait.
+        self.wait_ns = 0
+        called = self.handle(wait_ns) if self.poller is None else self.handle_polled(wait_ns)
+        self.deliver()
+        self.wait_ns = self.tick(self.now_ns)
+        return called
+
+    cdef bint handle_polled(self, int64_t wait_ns) except -1:
+        """Wait and serve what is ready; whether a function was called."""
+        cdef int count = self.poller.wait(wait_ns)
+        cdef int place, mask, fd
+        cdef bint called = False
+        self.begin(count, self.poller.now_ns)
+        for place in range(count):
+            mask = self.poller.mask_of(place, &fd)
+            if mask:
+                called = self.serve_one(self.poller.datas[fd], mask) or called
+        return called
+
+    cdef bint handle(self, int64_t wait_ns) except -1:
+        """The same for any other selector."""
+        cdef list events = self.selector.select(wait_ns / 1e9)
+        cdef bint called = False
+        self.begin(len(events), clock.monotonic_ns())
+        for key, mask in events:
+            called = self.serve_one(key.data, mask) or called
+        return called
+
+    cdef void begin(self, uint32_t ready, int64_t now_ns) noexcept:
+        """The wait is over: a command finds the world as it is now, even if the process was kept from running."""
+        self.ready = ready
+        self.now_ns = now_ns
+        self.engine.begin_tick()
+        self.engine.expire(now_ns)
+
+    cdef bint serve_one(self, object data, int mask) except -1:
+        """Serve a descriptor that is ready; whether a function was called."""
+        if type(data) is Connection:
+            (<Connection>data).on_ready(mask, self.now_ns)
+            return False
+        data(mask)
+        return True
+
+    cpdef int64_t tick(self, int64_t now_ns) except? -2:
+        """What no socket announces: commands left over, what time brings, unfinished work, replies to others.
+
+        Raises:
+            LogFailedError: the log could not be written or synced. Nothing is sent any more.
+
+        Returns:
+            Nanoseconds until it wants to be called again: 0 at once, -1 when only a socket can bring something new.
+        """
+        cdef list connections = self.runnable
+        cdef Connection connection
+        cdef bint more, copies
+        if self.unwatched and now_ns - self.looked_ns >= LOOK_EVERY_NS:
+            self.look_at_unwatched(now_ns)
+        self.engine.begin_tick()
+        if connections:
+            self.runnable = []
+            for connection in connections:
+                connection.is_runnable = False
+                connection.resume(now_ns)
+        more = self.engine.expire(now_ns)
+        more = self.engine.work_on(now_ns) or more
+        if self.engine.first_held is not NULL:
+            self.engine.retry_held(now_ns)
+        copies = self.engine.journal.compact()
+        self.deliver()
+        self.commit(now_ns)
+        if self.engine.journal.failure is not None:
+            raise LogFailedError(f"{self.engine.journal.failure}; the server ends and tells no client anything more")
+        connections = self.answered
+        if connections:
+            self.answered = []
+            self.send(connections, now_ns)
+        if self.engine.short_of_memory:
+            return OUT_OF_MEMORY_RETRY_NS
+        if self.engine.journal.tight and not copies:
+            # What makes room, or syncs, wakes the loop; until then nobody may go on.
+            return LOG_RETRY_NS
+        if more or copies or self.runnable or self.answered or self.engine.first_answered is not NULL:
+            return 0
+        return self.next_ns(now_ns)
+
+    cdef void commit(self, int64_t now_ns) noexcept:
+        """Write what the log has gathered in this tick, and send the replies that waited for it."""
+        cdef list connections
+        cdef bint alone = len(self.gated) == 1 and self.ready == 1 and not self.runnable
+        self.engine.journal.commit(now_ns, alone)
+        if self.gated and self.engine.journal.failure is None:
+            connections = self.gated
+            self.gated = []
+            self.send(connections, now_ns)
+
+    cdef void send(self, list connections, int64_t now_ns) noexcept:
+        cdef Connection connection
+        for connection in connections:
+            connection.is_answered = False
+            connection.is_gated = False
+            if not connection.closed:
+                connection.flush(now_ns)
+                connection.settle(now_ns)
+
+    cdef int64_t next_ns(self, int64_t now_ns) noexcept:
+        """Nanoseconds until time brings something new, or -1."""
+        cdef int64_t due_ns = self.engine.next_timer_ns()
+        cdef int64_t log_ns = self.engine.journal.due_ns()
+        if due_ns == NEVER or (log_ns != NEVER and log_ns < due_ns):
+            due_ns = log_ns
+        if self.unwatched and (due_ns == NEVER or due_ns > self.looked_ns + LOOK_EVERY_NS):
+            due_ns = self.looked_ns + LOOK_EVERY_NS
+        return -1 if due_ns == NEVER else max(due_ns - now_ns, 0)
+
+    def close_all(self, int64_t now_ns):
+        """Close every connection at once."""
+        for connection in list(self.open):
+            (<Connection>connection).drop(now_ns)
+
+    cdef void look_at_unwatched(self, int64_t now_ns) noexcept:
+        """Clients whose input is full are not watched by the selector: see whether they are still there."""
+        cdef Connection connection
+        self.looked_ns = now_ns
+        for connection in list(self.unwatched):
+            connection.look_for_hang_up(now_ns)

@@ -1,0 +1,50 @@
+"""Waiting for descriptors: ``selectors.EpollSelector``, compiled."""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+
+cdef extern from *:
+    """
+    #ifdef __linux__
+    #include <sys/epoll.h>
+    #else
+    /* Never called: without epoll no Poller can be made. */
+    #include <errno.h>
+    #include <stdint.h>
+    enum { EPOLLIN = 1, EPOLLOUT = 4, EPOLL_CTL_ADD = 1, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLL_CLOEXEC = 0 };
+    struct epoll_event { uint32_t events; union { int fd; } data; };
+    #define epoll_create1(flags) (errno = ENOSYS, -1)
+    #define epoll_ctl(epoll, operation, fd, event) (errno = ENOSYS, -1)
+    #define epoll_wait(epoll, events, count, timeout_ms) (errno = ENOSYS, -1)
+    #endif
+    """
+    cdef union epoll_data:
+        int fd
+    cdef struct epoll_event:
+        uint32_t events
+        epoll_data data
+
+
+cdef enum:
+    READ = 1                        # as selectors.EVENT_READ and EVENT_WRITE
+    WRITE = 2
+
+
+cdef class Poller:
+    cdef int epoll                  # -1: closed
+    cdef epoll_event *events        # what the last wait found
+    cdef uint8_t *masks             # by descriptor: what is watched, 0 where nothing is
+    cdef int cap
+    cdef list datas                 # by descriptor
+    cdef list fileobjs              # by descriptor
+    cdef uint32_t count             # registered
+    cdef readonly int64_t now_ns    # when the last wait ended
+
+    cdef int wait(self, int64_t timeout_ns) except -1
+    cdef int mask_of(self, int place, int *fd) noexcept
+    cdef int grow(self, int fd) except -1
+    cdef int check_open(self) except -1
+    cdef int lookup(self, object fileobj) except -2
+    cdef int registered(self, object fileobj) except -2
+    cdef void forget(self, int fd) noexcept
+    cdef int control(self, int operation, int fd, int events) except -1
+    cdef object key_of(self, int fd)

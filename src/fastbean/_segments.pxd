@@ -1,0 +1,66 @@
+"""Where the log lies: its segments, the room in them, and what stands in each."""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from fastbean._buffer cimport Buffer
+from fastbean._journal cimport Journal, Space
+from fastbean._record cimport JobImage
+
+cdef struct Segment:
+    uint32_t number
+    int fd
+    uint64_t first_lsn
+    uint64_t size                   # bytes allocated
+    uint64_t used                   # bytes written or pending, its header included
+    uint64_t live_jobs              # whose put record stands here
+    uint64_t live_bytes             # what they count for
+    uint64_t dead_lsn               # end of the log when the last of them went
+    Buffer ids                      # of its put records, as differences
+    uint64_t last_id
+    size_t copied                   # offset in `ids` up to which compaction is done
+    uint64_t copied_id
+
+cdef uint64_t next_id_of(Segment *segment) noexcept nogil
+
+
+cdef class Segments(Journal):
+    cdef object ask_for_segment     # called with a size in bytes
+    cdef object ask_to_recycle      # called with a segment's number and size
+    cdef object ask_to_remove       # likewise
+    cdef Segment **segments         # oldest first; the last one is written to
+    cdef uint32_t segment_count
+    cdef uint32_t segment_cap
+    cdef uint64_t segment_bytes
+    cdef uint64_t max_bytes
+    cdef list spare                 # (number, fd, bytes) of segments prepared ahead
+    cdef uint64_t spare_bytes
+    cdef list going                 # (number, bytes) of segments that are not needed any more, and not seen to yet
+    cdef bint asked                 # a segment is being prepared
+    cdef bint refused               # the last one could not be, a moment ago
+    cdef bint full                  # no new one could be since
+    cdef int64_t refused_at_ns
+    cdef bint ask_again             # a segment has gone: there may be room for another
+    cdef uint64_t live_jobs
+    cdef uint64_t live_bytes
+    cdef uint64_t used_bytes        # of all segments
+    cdef uint64_t allocated_bytes   # of all files, those too that are about to be removed
+    cdef uint64_t wasted_bytes      # of segments that are full: too short for the record that came next
+    cdef uint64_t largest_bytes     # of a put record
+    cdef readonly uint32_t sync_before_removal   # a segment that whoever removes one has to sync first; 0 for none
+
+    cdef Segment *current(self) noexcept
+    cdef Segment *segment_of(self, uint32_t number) noexcept
+    cdef Segment *add_segment(self, uint32_t number, int fd, uint64_t size, uint64_t first_lsn) noexcept
+    cdef void drop_oldest(self) noexcept
+    cdef int count_in(self, Segment *segment, JobImage *job) noexcept
+    cdef void count_out(self, uint32_t number, uint64_t bytes) noexcept
+    cdef uint64_t free_bytes(self) noexcept
+    cdef uint64_t slack_bytes(self) noexcept
+    cdef uint64_t wanted_bytes(self) noexcept
+    cdef uint64_t packing_bytes(self) noexcept
+    cdef bint wants_room(self) noexcept
+    cdef void let_go(self) noexcept
+    cdef bint fits(self, uint64_t bytes) noexcept
+    cdef void ask(self, uint64_t bytes) noexcept
+    cdef void refuse(self) noexcept
+    cdef void keep_room(self, int64_t now_ns) noexcept

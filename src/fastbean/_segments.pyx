@@ -1,0 +1,292 @@
+"""Where the log lies: its segments, the room in them, and what stands in each.
+
+Room is always allocated before it is needed, in segments that are prepared ahead. What is free must do for
+
+- every live job's delete and some updates (`slack_bytes`), so that only puts are ever refused;
+- a copy of the largest segment, without which compaction could not free one (`wanted_bytes`);
+- what is lost at the ends of segments, where the next record did not fit, when all is copied (`packing_bytes`).
+
+A put is taken only if all that is left beside it. Creating, allocating and removing files is the business of whoever
+sets the hooks; see ``fastbean.binlog``.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memmove
+
+from fastbean._buffer cimport Buffer, buffer_append, buffer_free
+from fastbean._journal cimport SPACE_COMING, SPACE_NONE, SPACE_READY, Journal, Space, logged_bytes
+from fastbean._record cimport MAX_RECORD_OVERHEAD, SEGMENT_HEADER_BYTES, JobImage
+from fastbean._sync cimport CLOCK_MONOTONIC, clock_ns
+
+cdef enum:
+    ROOM_OF_JOB = 40                # allocated ahead for each live job: its delete, and an update
+    STEP_BYTES = 1024               # what one step of a command may append
+    RETRY_NS = 1000000000           # after so long there may be room on a full disk again
+
+
+cdef inline void append_id(Buffer *ids, uint64_t *last, uint64_t id) noexcept nogil:
+    """Remember one more id: the difference to the one before, as a zigzag varint."""
+    cdef int64_t difference = <int64_t>(id - last[0])
+    cdef uint64_t coded = (<uint64_t>difference << 1) ^ <uint64_t>(difference >> 63)
+    cdef uint8_t byte
+    while coded >= 0x80:
+        byte = <uint8_t>(coded & 0x7F | 0x80)
+        buffer_append(ids, <char *>&byte, 1)
+        coded >>= 7
+    byte = <uint8_t>coded
+    buffer_append(ids, <char *>&byte, 1)
+    last[0] = id
+
+
+cdef uint64_t next_id_of(Segment *segment) noexcept nogil:
+    """Step to the next of the segment's ids."""
+    cdef uint64_t coded = 0
+    cdef uint32_t shift = 0
+    cdef uint8_t byte
+    while True:
+        byte = <uint8_t>segment.ids.data[segment.copied]
+        segment.copied += 1
+        coded |= <uint64_t>(byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            break
+    segment.copied_id += (coded >> 1) ^ (0 - (coded & 1))
+    return segment.copied_id
+
+
+cdef class Segments(Journal):
+    """The segments of a log, and the room in them; `fastbean._binlog.Binlog` writes into them.
+
+    Args:
+        segment_bytes: the size of a segment, 4096 bytes or more.
+        max_bytes: the log's allocated size beyond which puts are refused; 0 for no limit.
+        ask_for_segment: called with a size in bytes when another segment should be prepared; it answers by
+            `add_spare` or `refuse_spare`.
+        ask_to_recycle: called with the number and the size of a segment that is not needed any more and should become
+            the next spare; answered likewise.
+        ask_to_remove: called with the number and the size of a segment that is not needed any more; answered by
+            `removed`.
+    """
+
+    def __cinit__(
+        self, *args, uint64_t segment_bytes, uint64_t max_bytes, ask_for_segment, ask_to_recycle, ask_to_remove,
+        **kwargs,
+    ):
+        self.segment_bytes = segment_bytes
+        self.max_bytes = max_bytes
+        self.ask_for_segment = ask_for_segment
+        self.ask_to_recycle = ask_to_recycle
+        self.ask_to_remove = ask_to_remove
+        self.spare = []
+        self.going = []
+
+    def __dealloc__(self):
+        cdef uint32_t place
+        for place in range(self.segment_count):
+            buffer_free(&self.segments[place].ids)
+            free(self.segments[place])
+        free(self.segments)
+
+    cdef Segment *current(self) noexcept:
+        return self.segments[self.segment_count - 1]
+
+    cdef Segment *segment_of(self, uint32_t number) noexcept:
+        """The segment of this number, or NULL when it has been shed."""
+        cdef uint32_t place
+        if self.segment_count == 0 or number < self.segments[0].number:
+            return NULL
+        place = number - self.segments[0].number
+        # Numbers follow one another, but for segments that were set aside by a repair.
+        if place < self.segment_count and self.segments[place].number == number:
+            return self.segments[place]
+        for place in range(self.segment_count):
+            if self.segments[place].number == number:
+                return self.segments[place]
+        return NULL
+
+    cdef Segment *add_segment(self, uint32_t number, int fd, uint64_t size, uint64_t first_lsn) noexcept:
+        """A new last segment, or NULL without memory."""
+        cdef uint32_t cap = self.segment_cap * 2 if self.segment_cap else 4
+        cdef Segment **segments
+        cdef Segment *segment
+        if self.segment_count == self.segment_cap:
+            segments = <Segment **>realloc(self.segments, cap * sizeof(Segment *))
+            if segments is NULL:
+                return NULL
+            self.segments = segments
+            self.segment_cap = cap
+        segment = <Segment *>calloc(1, sizeof(Segment))
+        if segment is NULL:
+            return NULL
+        if self.segment_count:
+            self.wasted_bytes += self.current().size - min(self.current().used, self.current().size)
+        segment.number = number
+        segment.fd = fd
+        segment.size = size
+        segment.first_lsn = first_lsn
+        segment.used = SEGMENT_HEADER_BYTES
+        self.segments[self.segment_count] = segment
+        self.segment_count += 1
+        self.used_bytes += SEGMENT_HEADER_BYTES
+        return segment
+
+    cdef void drop_oldest(self) noexcept:
+        """The oldest segment is not needed any more: forget it, and let it go."""
+        cdef Segment *oldest = self.segments[0]
+        self.used_bytes -= oldest.used
+        self.wasted_bytes -= oldest.size - min(oldest.used, oldest.size)
+        self.segment_count -= 1
+        memmove(self.segments, self.segments + 1, self.segment_count * sizeof(Segment *))
+        self.ask_again = True
+        self.going.append((oldest.number, oldest.size))
+        buffer_free(&oldest.ids)
+        free(oldest)
+        self.let_go()
+
+    cdef void let_go(self) noexcept:
+        """See to the segments that are not needed any more: where there is want of room, the oldest becomes a spare.
+
+        On a full disk its blocks must not be given away: somebody else could take them. As long as a question is open,
+        nobody knows whether the disk is full.
+        """
+        while self.going and not self.asked:
+            number, size = self.going.pop(0)
+            if self.full and size == self.segment_bytes and self.wants_room():
+                self.asked = True
+                self.ask_to_recycle(number, size)
+            else:
+                self.ask_to_remove(number, size)
+
+    cdef int count_in(self, Segment *segment, JobImage *job) noexcept:
+        """A put record of a live job now stands in `segment`. Returns 0, or -1 without memory."""
+        cdef uint64_t bytes = logged_bytes(job.body_bytes, job.name_bytes)
+        append_id(&segment.ids, &segment.last_id, job.id)
+        segment.live_jobs += 1
+        segment.live_bytes += bytes
+        self.live_jobs += 1
+        self.live_bytes += bytes
+        self.largest_bytes = max(self.largest_bytes, <uint64_t>job.body_bytes + MAX_RECORD_OVERHEAD)
+        return -1 if segment.ids.failed else 0
+
+    cdef void count_out(self, uint32_t number, uint64_t bytes) noexcept:
+        """A job whose put record stands in this segment has gone, or moved on."""
+        cdef Segment *segment = self.segment_of(number)
+        self.live_jobs -= 1
+        self.live_bytes -= bytes
+        segment.live_jobs -= 1
+        segment.live_bytes -= bytes
+        segment.dead_lsn = self.end_lsn
+        if self.live_jobs == 0:
+            self.largest_bytes = 0
+
+    # Room
+
+    cdef uint64_t free_bytes(self) noexcept:
+        """Allocated and not used."""
+        cdef Segment *segment = self.current()
+        return self.spare_bytes + (segment.size - segment.used if segment.size > segment.used else 0)
+
+    cdef uint64_t slack_bytes(self) noexcept:
+        """Room for changes of the jobs that are there, before compaction has to make new room for them."""
+        return max(self.live_jobs * ROOM_OF_JOB, self.segment_bytes // 4)
+
+    cdef uint64_t packing_bytes(self) noexcept:
+        """What a copy of all may lose at the ends of segments, beyond what is lost already."""
+        cdef uint64_t lost = self.live_bytes
+        if self.largest_bytes * 2 < self.segment_bytes:
+            lost = self.live_bytes // (self.segment_bytes - self.largest_bytes) * self.largest_bytes
+        return lost - min(lost, self.wasted_bytes)
+
+    cdef uint64_t wanted_bytes(self) noexcept:
+        """What must stay free beside a put that is taken."""
+        cdef uint64_t copied = max(self.segment_bytes, self.largest_bytes + SEGMENT_HEADER_BYTES) + self.largest_bytes
+        return self.slack_bytes() + self.packing_bytes() + copied + STEP_BYTES
+
+    cdef bint wants_room(self) noexcept:
+        """Whether there is less room than there should be, and half a segment more."""
+        return self.free_bytes() < self.wanted_bytes() + self.segment_bytes // 2
+
+    cdef bint fits(self, uint64_t bytes) noexcept:
+        """Whether a record of this size fits into the last segment or into a spare one."""
+        cdef Segment *segment = self.current()
+        if segment.used + bytes <= segment.size:
+            return True
+        return any(<uint64_t>size >= bytes + SEGMENT_HEADER_BYTES for _, _, size in self.spare)
+
+    cdef Space reserve(self, uint64_t body_bytes, uint32_t name_bytes) noexcept:
+        cdef uint64_t bytes = body_bytes + MAX_RECORD_OVERHEAD
+        cdef uint64_t left = self.free_bytes()
+        cdef uint64_t wanted = self.wanted_bytes() + ROOM_OF_JOB + bytes
+        # A record lies in one segment: what is left of the last one may be too little for it.
+        if left >= wanted and (bytes <= self.segment_bytes // 2 or self.fits(bytes)):
+            if left < wanted + self.segment_bytes // 2:
+                self.ask(bytes)
+            return SPACE_READY
+        if self.refused:
+            return SPACE_NONE
+        self.ask(bytes)
+        return SPACE_NONE if self.refused else SPACE_COMING
+
+    cdef void keep_room(self, int64_t now_ns) noexcept:
+        """Once a tick: see that there is as much room as there should be."""
+        if self.refused and now_ns - self.refused_at_ns > RETRY_NS:
+            self.refused = False
+            self.refused_at_ns = now_ns
+        if self.wants_room() and (not self.refused or self.ask_again):
+            self.ask_again = False
+            self.ask(0)
+
+    cdef void ask(self, uint64_t bytes) noexcept:
+        """Have another segment prepared, in which `bytes` fit."""
+        cdef uint64_t size = max(self.segment_bytes, bytes + SEGMENT_HEADER_BYTES)
+        if self.asked:
+            return
+        if self.max_bytes and self.allocated_bytes + size > self.max_bytes:
+            self.refuse()
+            return
+        self.asked = True
+        self.ask_for_segment(size)
+
+    cdef void refuse(self) noexcept:
+        self.refused = True
+        self.full = True
+        self.refused_at_ns = clock_ns(CLOCK_MONOTONIC)
+
+    def add_spare(self, uint32_t number, int fd, uint64_t size, bint recycled=False):
+        """A segment has been prepared: a file of `size` zero bytes that will not need to be allocated any more.
+
+        Args:
+            number: the segment's number.
+            fd: its file, open for writing.
+            size: its size in bytes.
+            recycled: it was made of an old one, which tells nothing of how much more can be had.
+        """
+        self.asked = False
+        if not recycled:
+            self.refused = False
+            self.full = False
+            self.allocated_bytes += size
+        self.spare.append((number, fd, size))
+        self.spare_bytes += size - SEGMENT_HEADER_BYTES
+        self.let_go()
+
+    def refuse_spare(self):
+        """The segment that was asked for cannot be had."""
+        self.asked = False
+        self.refuse()
+        self.let_go()
+
+    def removed(self, uint64_t size):
+        """A segment of this size has gone from the disk."""
+        self.allocated_bytes -= size
+
+    @property
+    def segment_size(self):
+        """The size of a segment in bytes."""
+        return self.segment_bytes
+
+    @property
+    def next_segment(self):
+        """The number of the next segment that will be prepared."""
+        return self.current().number + len(self.spare) + 1

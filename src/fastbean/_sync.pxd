@@ -1,0 +1,30 @@
+"""The sync thread: one round at a time, without the GIL."""
+
+from libc.stdint cimport int64_t, uint64_t
+
+cdef extern from "<time.h>" nogil:
+    int CLOCK_REALTIME
+    int CLOCK_MONOTONIC
+
+cdef struct SyncRound:              # shared with the thread
+    int wake_in
+    int wake_out
+    int done_in
+    int done_out
+    int *fds
+    int count
+    int cap
+    bint stopping
+    int error                       # errno of the round, or 0
+    uint64_t lsn                    # up to which the log is safe when the round is done
+    uint64_t last_us
+    uint64_t longest_us
+    uint64_t rounds
+
+cdef int64_t clock_ns(int clock) noexcept nogil
+
+cdef void sync_rounds(SyncRound *round) noexcept nogil
+cdef int sync_begin(SyncRound *round, list closed_fds, int fd, uint64_t lsn) noexcept
+cdef bint sync_finished(SyncRound *round) noexcept nogil
+cdef int sync_inline(SyncRound *round, list closed_fds, int fd) noexcept
+cdef void sync_stop(SyncRound *round) noexcept nogil

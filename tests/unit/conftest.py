@@ -1,0 +1,22 @@
+"""What the tests of the log's program share."""
+
+import pytest
+
+from fastbean.binlog import tool
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return tmp_path / "log"
+
+
+@pytest.fixture
+def run(capsys):
+    """A function that runs the program: (status, what it said, what it complained)."""
+
+    def run_tool(*words):
+        status = tool.main([str(word) for word in words])
+        said, complained = capsys.readouterr()
+        return status, said, complained
+
+    return run_tool
