@@ -9,6 +9,7 @@ missing. Every reply carries the two moments between which the servers must have
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import select
 import socket
@@ -207,12 +208,15 @@ class Mirror:
         right_flags: Sequence[str] = (),
         alter: Callable[[bytes], bytes] | None = None,
     ) -> None:
+        begun_s = time.monotonic()
         self.left = Side(kinds[0], flags)
         try:
             self.right = Side(kinds[1], [*flags, *right_flags], alter)
         except BaseException:
             self.left.stop()
             raise
+        # On a busy machine one of them may start seconds after the other.
+        self._apart_s = math.ceil(time.monotonic() - begun_s)
         self.sides = (self.left, self.right)
         self.unanswered: dict[int, deque[Command]] = {}
 
@@ -323,7 +327,7 @@ class Mirror:
         command = self.unanswered[client].popleft()
         theirs = {right_id: left_id for left_id, right_id in self.right.ids.items()}
         ours, other = _form(left, {}), _form(right, theirs)
-        if (unlike := _unlike(ours, other)) is not None:
+        if (unlike := _unlike(ours, other, self._apart_s)) is not None:
             raise DifferenceError(
                 f"client {client}, {command}:\n"
                 f"{self.left.server.kind} answered {left.line!r} {left.body!r}\n"
@@ -362,8 +366,11 @@ def _form(raw: _Raw, ids: dict[int, int]) -> _Form:
     return form
 
 
-def _unlike(left: _Form, right: _Form) -> str | None:
-    """What is unlike in two replies, or None. The right one may have keys of its own after the last of the left."""
+def _unlike(left: _Form, right: _Form, apart_s: int) -> str | None:
+    """What is unlike in two replies, or None. The right one may have keys of its own after the last of the left.
+
+    apart_s: how many seconds there may lie between the starts of the two servers.
+    """
     if len(left) > 2 and left[1][0] == "current-jobs-urgent" and len(right) > len(left):
         right = right[: len(left)]
     if [name for name, _ in left] != [name for name, _ in right]:
@@ -371,7 +378,7 @@ def _unlike(left: _Form, right: _Form) -> str | None:
     for (name, mine), (_, other) in zip(left, right, strict=True):
         if name in _PRIVATE or mine == other:
             continue
-        if name in _PASSING and abs(int(mine) - int(other)) <= 1:
+        if name in _PASSING and abs(int(mine) - int(other)) <= 1 + (apart_s if name == "uptime" else 0):
             continue
         return f"{name}: {mine!r} and {other!r}"
     return None
