@@ -5,7 +5,6 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
-ARGS   ?= -l 127.0.0.1 -p 11300
 T      ?= tests
 
 SOURCES := setup.py pyproject.toml MANIFEST.in $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pxd' \
@@ -13,12 +12,13 @@ SOURCES := setup.py pyproject.toml MANIFEST.in $(shell find src -name '*.py' -o 
 PYTEST  := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all bench lint format build wheel sdist clean
+.PHONY: help run test test-all bench performance bench-check lint format build wheel sdist clean
 
 help: ## list the targets
 	@echo 'make TARGET [PYTHON=python3.12]'
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
+run: ARGS ?= -l 127.0.0.1 -p 11300
 run: $(VENV)/installed ## run the daemon on 127.0.0.1:11300; ARGS='-p 11301 -V' gives it other flags
 	@exec $(BIN)/python -m fastbean $(ARGS)
 
@@ -28,13 +28,19 @@ test: $(VENV)/installed $(VENV)/test-tools ## run the tests but the slow ones; T
 test-all: $(VENV)/installed $(VENV)/test-tools ## run all tests, the slow ones too
 	$(PYTEST) $(T)
 
-bench: $(VENV)/installed $(VENV)/test-tools ## measure, against beanstalkd too where it is installed
+bench: $(VENV)/installed $(VENV)/bench-tools ## measure, against beanstalkd too where it is installed
 	$(PYTEST) bench
+
+performance: $(VENV)/installed $(VENV)/bench-tools ## measure what docs/performance.md tells, and write it; ARGS=--help
+	$(BIN)/python -m bench.performance $(ARGS)
+
+bench-check: $(VENV)/installed ## measure shortly: nothing may be much worse than docs/performance.json has it
+	$(BIN)/python -m bench.check
 
 lint: $(VENV)/installed $(VENV)/lint-tools ## ruff, cython-lint, mypy and stubtest
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	PATH=$(BIN):$$PATH $(BIN)/cython-lint src tests
+	PATH=$(BIN):$$PATH $(BIN)/cython-lint src tests bench
 	$(BIN)/mypy
 	$(BIN)/stubtest fastbean --ignore-disjoint-bases --allowlist tests/quality/stubtest-allow.txt
 
@@ -64,7 +70,7 @@ $(VENV)/installed: $(SOURCES) $(VENV)/build-tools
 	$(PIP) install --no-build-isolation --no-deps --force-reinstall .
 	@touch $@
 
-$(VENV)/build-tools $(VENV)/test-tools $(VENV)/lint-tools: $(VENV)/%-tools: pyproject.toml $(VENV)/created
+$(VENV)/build-tools $(VENV)/test-tools $(VENV)/bench-tools $(VENV)/lint-tools: $(VENV)/%-tools: pyproject.toml $(VENV)/created
 	$(PIP) install --group $*
 	@touch $@
 

@@ -11,7 +11,9 @@ import statistics
 import time
 from dataclasses import dataclass, field
 
-from .contestants import BEANSTALKD, FASTBEAN, MissingError, connect_to, slow_sync, start
+from fastbean._benchmark import run
+
+from .contestants import BEANSTALKD, BODY_BYTES, FASTBEAN, connect_to, running, slow_sync, spawn
 from .rounds import ROUNDS, Scenario, ratio_of
 
 KINDS = (FASTBEAN, BEANSTALKD)
@@ -74,21 +76,20 @@ class LogTable:
 
 
 @contextlib.contextmanager
-def servers(folder, table, flags=(), sync_us=0):
+def servers(folder, missing, flags=(), sync_us=0):
     """The servers that can run here, by kind, each with the flags on an empty directory, removed in the end."""
     environment = slow_sync(folder, sync_us) if sync_us else None
-    running = {}
     try:
-        for kind in KINDS:
-            try:
-                running[kind] = start(kind, folder, ["-b", str(new_directory(folder / kind)), *flags], environment)
-            except MissingError as missing:
-                table.missing[kind] = str(missing)
-        yield running
+        with running(KINDS, folder, missing, lambda kind: with_log(folder / kind, flags), environment) as started:
+            yield started
     finally:
-        for kind, each in running.items():
-            each.stop()
-            shutil.rmtree(folder / kind)
+        for kind in KINDS:
+            shutil.rmtree(folder / kind, ignore_errors=True)
+
+
+def with_log(directory, flags=()):
+    """The words for a log in a new directory."""
+    return ["-b", str(new_directory(directory)), *flags]
 
 
 def sync_times_us(folder, body_bytes):
@@ -118,6 +119,39 @@ def first_reply(server, folder, request):
         sock.settimeout(LIMIT_S)
         sock.sendall(request)
         return replies.readline(), time.monotonic()
+
+
+def write_full_directories(folder, kinds, jobs, missing):
+    """A directory with so many jobs for each server that can run here, written by it until it was killed.
+
+    They lie in the folder, by kind; returns the kinds.
+    """
+    with running(kinds, folder, missing, lambda kind: with_log(folder / kind)) as started:
+        for server in started.values():
+            run(server.address, "put", clients=16, depth=100, operations=jobs, body_bytes=BODY_BYTES)
+            server.kill()
+        return list(started)
+
+
+def restart(kind, folder, directory, jobs, look=lambda _server: None):
+    """Starts a server on a directory with so many jobs, and kills it.
+
+    Returns the seconds until the first reply, and what `look` finds in the server before it is killed.
+    """
+    os.sync()  # what another server has left to be written is not to disturb this one
+    begun_s = time.monotonic()
+    server = spawn(kind, folder, ["-b", str(directory)])
+    try:
+        reply, ended_s = first_reply(server, folder, b"peek 1\r\n")
+        if reply.split()[:1] != ([b"FOUND"] if jobs else [b"NOT_FOUND"]):
+            raise RuntimeError(f"{kind} answered {reply!r} to peek 1 after a restart with {jobs} jobs")
+        found = statistics_of(server.address)["current-jobs-ready"]
+        if found != jobs:
+            raise RuntimeError(f"{kind} has {found} jobs after a restart with {jobs}")
+        seen = look(server)
+    finally:
+        server.kill()
+    return ended_s - begun_s, seen
 
 
 def record_bytes(directory):

@@ -3,7 +3,7 @@
 import pytest
 
 from .binlog_tools import LogTable
-from .contestants import KINDS, LOAD_PROCESSOR, MissingError, on_processor, start
+from .contestants import KINDS, LOAD_PROCESSOR, on_processor, running
 from .rounds import Table
 
 TABLE = pytest.StashKey[Table]()
@@ -30,18 +30,8 @@ def log_table(request):
 @pytest.fixture(scope="session")
 def contestants(tmp_path_factory, table):
     """The servers that can run here, by kind; table.missing says why others cannot."""
-    folder = tmp_path_factory.mktemp("servers")
-    running = {}
-    try:
-        for kind in KINDS:
-            try:
-                running[kind] = start(kind, folder)
-            except MissingError as missing:
-                table.missing[kind] = str(missing)
-        yield running
-    finally:
-        for each in running.values():
-            each.stop()
+    with running(KINDS, tmp_path_factory.mktemp("servers"), table.missing) as servers:
+        yield servers
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 FASTBEAN = "fastbean"
 BEANSTALKD = "beanstalkd"
@@ -83,12 +83,14 @@ def on_processor(number):
 
 
 def compile_c(name: str, folder: Path, *options: str, use: str) -> Path:
-    """Compiles one of the C files here into the folder. `use`: what cannot be done without a compiler."""
+    """Compiles one of the C files here into the folder, unless it is there. `use`: what needs a compiler."""
+    source = Path(__file__).with_name(name)
+    compiled = folder / source.stem
+    if compiled.exists():
+        return compiled
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
     if compiler is None:
         raise MissingError(f"no C compiler is here, so {use} (Debian: apt-get install gcc)")
-    source = Path(__file__).with_name(name)
-    compiled = folder / source.stem
     subprocess.run([compiler, "-O2", *options, "-o", compiled, source], check=True)
     return compiled
 
@@ -153,6 +155,31 @@ def connect_to(contestant: Contestant, folder: Path, pause_s: float = 0.01) -> s
             contestant.stop()
             said = (folder / f"{contestant.kind}.log").read_text(errors="replace")
             raise RuntimeError(f"{contestant.kind} did not start:\n{said}") from None
+
+
+@contextlib.contextmanager
+def running(
+    kinds: Sequence[str],
+    folder: Path,
+    missing: dict[str, str],
+    flags_of: Callable[[str], Sequence[str]] = lambda _: (),
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[dict[str, Contestant]]:
+    """The servers that can run here, by kind, until the end; `missing` is told why others cannot.
+
+    flags_of: more words for a server of that kind. environment: as of `spawn`.
+    """
+    started: dict[str, Contestant] = {}
+    try:
+        for kind in kinds:
+            try:
+                started[kind] = start(kind, folder, flags_of(kind), environment)
+            except MissingError as error:
+                missing[kind] = str(error)
+        yield started
+    finally:
+        for each in started.values():
+            each.stop()
 
 
 def start(

@@ -2,7 +2,8 @@
 //
 // It does what no correct beanstalk server can leave out - wait, receive, find the lines, step over the bodies, send -
 // and nothing else: every put is answered INSERTED 1, every reserve with the same job, every delete DELETED. What it
-// costs is the least that any server can cost, so its rate is what a server's rate is divided by.
+// costs is the least that any server can cost, so its rate is what a server's rate is divided by. use, watch, ignore,
+// stats, stats-tube and list-tubes are answered so that the load tool can begin and clean up.
 //
 // floor PORT BODY_BYTES     listens on 127.0.0.1; the job of BODY_BYTES is what a reserve is answered with.
 #define _GNU_SOURCE
@@ -65,6 +66,34 @@ static int answer(struct client *client, const char *text, size_t size)
 
 #define ANSWER(client, text) answer(client, text, sizeof(text) - 1)
 
+static int starts_with(const char *line, size_t size, const char *start, size_t start_size)
+{
+    return size >= start_size && memcmp(line, start, start_size) == 0;
+}
+
+#define STARTS_WITH(line, size, start) starts_with(line, size, start, sizeof(start) - 1)
+
+// What comes before and after the requests that are timed.
+static int serve_rare_line(struct client *client, const char *line, size_t size)
+{
+    if (STARTS_WITH(line, size, "use ")) {
+        if (ANSWER(client, "USING ") < 0 || answer(client, line + 4, size - 4) < 0)
+            return -1;
+        return ANSWER(client, "\r\n");
+    }
+    if (STARTS_WITH(line, size, "watch "))
+        return ANSWER(client, "WATCHING 2\r\n");
+    if (STARTS_WITH(line, size, "ignore "))
+        return ANSWER(client, "WATCHING 1\r\n");
+    if (STARTS_WITH(line, size, "stats-tube "))
+        return ANSWER(client, "NOT_FOUND\r\n");
+    if (STARTS_WITH(line, size, "stats"))
+        return ANSWER(client, "OK 21\r\n---\nversion: \"floor\"\n\r\n");
+    if (STARTS_WITH(line, size, "list-tubes"))
+        return ANSWER(client, "OK 14\r\n---\n- default\n\r\n");
+    return ANSWER(client, "UNKNOWN_COMMAND\r\n");
+}
+
 // `size` leaves the CRLF out. The size of a put's body is the last number of its line.
 static int serve_line(struct client *client, const char *line, size_t size)
 {
@@ -82,7 +111,7 @@ static int serve_line(struct client *client, const char *line, size_t size)
         return answer(client, job, job_size);
     if (size > 7 && memcmp(line, "delete ", 7) == 0)
         return ANSWER(client, "DELETED\r\n");
-    return ANSWER(client, "UNKNOWN_COMMAND\r\n");
+    return serve_rare_line(client, line, size);
 }
 
 // A body that has come in part is answered at once: nothing is kept, so there is nothing to wait for.

@@ -1,61 +1,98 @@
-"""Alternating rounds and what comes of them: ratios with their spread.
+"""Alternating rounds of the load tool, and what comes of them: ratios with their spread.
 
 Times on a shared machine mean little, and drift; so the servers take turns, fastbean, beanstalkd, floor, and again,
 and each round gives one ratio of neighbours in time. A ratio is told as the median of the rounds, with the lowest and
 the highest. The CPU time that the server itself used is told too: it hardly depends on what else the machine does.
+
+Everything is played by the load tool that ships, so `python -m fastbean.benchmark --against` gives the same figures.
 """
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from fastbean._benchmark import cpu_ns, run
+from fastbean.benchmark.scenarios import SCENARIOS as SCENARIOS_OF_THE_TOOL
+from fastbean.benchmark.server import Target
+from fastbean.benchmark.session import LeftoverError, Session, Settings
 
 from .contestants import BEANSTALKD, BODY_BYTES, FASTBEAN, FLOOR, KINDS
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fastbean.benchmark.session import Figures
+
+    from .contestants import Contestant
+
 ROUNDS = 5
 ROUND_S = 0.3
-WARM_UP_OPERATIONS = 2_000
+LEAST_OPERATIONS = 2_000
 WARM_UP_GROWTH = 4
 MAX_OPERATIONS = 500_000
-UNTIMED_DEPTH = 100
+LIMIT_S = 60.0
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is measured. commands: requests of one operation. operations: of one round in pytest-benchmark's table."""
+    """One of the load tool's scenarios, by its name there (`steps`), and how it is played. pri None: random."""
 
     name: str
     steps: str
-    clients: int
-    depth: int
-    operations: int
+    clients: int = 50
+    depth: int = 1
+    body_bytes: int = BODY_BYTES
+    tubes: int = 10_000
+    pri: int | None = 0
+    backlog: int | None = None
+
+    @property
+    def settings(self):
+        """The same for the load tool."""
+        return Settings(
+            clients=self.clients,
+            depth=self.depth,
+            body_bytes=self.body_bytes,
+            tubes=self.tubes,
+            pri=self.pri,
+            backlog=self.backlog,
+            limit_s=LIMIT_S,
+        )
+
+    def session(self, contestant):
+        """The load tool, ready to play it against one server."""
+        target = Target("{}:{}".format(*contestant.address), contestant.process.pid)
+        return Session(target, SCENARIOS_OF_THE_TOOL[self.steps], self.settings)
 
 
-SCENARIOS = (
-    Scenario("put, 50 clients", "put", 50, 1, 10_000),
-    Scenario("reserve+delete, 50 clients", "take", 50, 1, 5_000),
-    Scenario("put+reserve+delete, 50 clients", "cycle", 50, 1, 4_000),
-    Scenario("put, 1 client", "put", 1, 1, 4_000),
-    Scenario("put, 1 client, 100 in flight", "put", 1, 100, 20_000),
-    Scenario("put, 16 clients, 100 in flight each", "put", 16, 100, 20_000),
-)
+PUT_50 = Scenario("put, 50 clients", "put")
+TAKE_50 = Scenario("reserve+delete, 50 clients", "take")
+CYCLE_50 = Scenario("put+reserve+delete, 50 clients", "cycle")
+PUT_1 = Scenario("put, 1 client", "put", clients=1)
+CYCLE_1 = Scenario("put+reserve+delete, 1 client", "cycle", clients=1)
+PUT_1_PIPELINED = Scenario("put, 1 client, 100 in flight", "put", clients=1, depth=100)
+PUT_16_PIPELINED = Scenario("put, 16 clients, 100 in flight each", "put", clients=16, depth=100)
+PUT_64 = Scenario("put, 64 clients", "put", clients=64)
+CYCLE_1000 = Scenario("put+reserve+delete, 1,000 clients", "cycle", clients=1000)
+SCENARIOS = (PUT_50, TAKE_50, CYCLE_50, PUT_1, CYCLE_1, PUT_1_PIPELINED, PUT_16_PIPELINED)
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One round of one server."""
+class Player:
+    """A server that takes part in a row, under the label that its figures have there."""
 
-    rate: float
-    cpu_us: float
+    label: str
+    contestant: Contestant
+    scenario: Scenario
 
 
 @dataclass
 class Table:
     """All rounds: scenario, then server, then one entry a round. missing: why a server is not in it."""
 
-    rounds: dict[str, dict[str, list[Measured]]] = field(default_factory=dict)
+    rounds: dict[str, dict[str, list[Figures]]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
     def lines(self):
@@ -76,10 +113,18 @@ def ratio(servers, one, other):
 
 def ratio_of(mine, its):
     """Median, lowest and highest ratio of two lists of numbers."""
-    if not mine or not its:
-        return "-"
-    ratios = [one / other for one, other in zip(mine, its, strict=True)]
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} - {max(ratios):.2f})"
+    return spread(ratios_of(mine, its)) if mine and its else "-"
+
+
+def ratios_of(mine, its):
+    """Round by round, the ratio of two lists of numbers."""
+    return [one / other for one, other in zip(mine, its, strict=True)]
+
+
+def spread(values, form="{:.2f}"):
+    """Median, lowest and highest as text."""
+    middle, low, high = (form.format(value) for value in (statistics.median(values), min(values), max(values)))
+    return f"{middle} ({low} - {high})"
 
 
 def cpu(measured):
@@ -87,50 +132,39 @@ def cpu(measured):
     return f"{statistics.median(each.cpu_us for each in measured):.2f}" if measured else "-"
 
 
-def prepare(contestant, scenario, operations):
-    """Before a round, untimed: the jobs that it takes."""
-    if scenario.steps == "take":
-        run(contestant.address, "put", depth=UNTIMED_DEPTH, operations=operations, body_bytes=BODY_BYTES)
-
-
-def tidy(contestant, scenario, operations):
-    """After a round, untimed: the jobs that it left, so that every round starts with an empty server."""
-    if scenario.steps == "put":
-        run(contestant.address, "take", depth=UNTIMED_DEPTH, operations=operations, body_bytes=BODY_BYTES)
-
-
-def measure(contestant, scenario, operations):
-    """One round: how fast, and how much CPU time the server used."""
-    prepare(contestant, scenario, operations)
-    before_ns = cpu_ns(contestant.process.pid)
-    result = run(
-        contestant.address,
-        scenario.steps,
-        clients=scenario.clients,
-        depth=scenario.depth,
-        operations=operations,
-        body_bytes=BODY_BYTES,
-    )
-    used_ns = cpu_ns(contestant.process.pid) - before_ns
-    tidy(contestant, scenario, operations)
-    return Measured(result.rate, used_ns / 1000 / operations)
-
-
-def operations_of_a_round(contestant, scenario, least):
-    """How many operations take ROUND_S seconds, and `least` at least; runs them for a while to find out."""
-    operations = max(least, scenario.clients * scenario.depth)
+def operations_of_a_round(session, least, round_s):
+    """How many operations take round_s seconds, and `least` at least; plays them for a while to find out."""
+    operations = least
     while True:
-        rate = measure(contestant, scenario, operations).rate
-        if operations >= rate * ROUND_S / WARM_UP_GROWTH:
-            return int(min(max(rate * ROUND_S, operations), MAX_OPERATIONS))
+        rate = session.measure(operations, None).rate
+        if operations >= rate * round_s / WARM_UP_GROWTH:
+            return int(min(max(rate * round_s, least), max(MAX_OPERATIONS, least)))
         operations *= WARM_UP_GROWTH
 
 
-def alternate(contestants, scenario, rounds=ROUNDS, least=WARM_UP_OPERATIONS):
-    """Rounds in turn: for each server a list of Measured. Each round lasts about ROUND_S seconds on every server."""
-    operations = {each.kind: operations_of_a_round(each, scenario, least) for each in contestants}
-    measured = {each.kind: [] for each in contestants}
-    for _ in range(rounds):
-        for each in contestants:
-            measured[each.kind].append(measure(each, scenario, operations[each.kind]))
+def play_in_turn(players: Sequence[Player], rounds=ROUNDS, least=LEAST_OPERATIONS, round_s=ROUND_S, *, kill_them=False):
+    """Rounds in turn: for each label a list of Figures. Each round lasts about round_s seconds on every server.
+
+    kill_them: the servers are killed in the end rather than emptied, which takes long when they are very full.
+    """
+    measured = {each.label: [] for each in players}
+    with contextlib.ExitStack() as stack:
+        if kill_them:
+            stack.enter_context(contextlib.suppress(LeftoverError))
+        sessions, operations = {}, {}
+        for each in players:
+            at_once = each.scenario.clients * each.scenario.depth
+            sessions[each.label] = stack.enter_context(each.scenario.session(each.contestant))
+            operations[each.label] = operations_of_a_round(sessions[each.label], max(least, at_once), round_s)
+        for _ in range(rounds):
+            for label, session in sessions.items():
+                measured[label].append(session.measure(operations[label], None))
+        if kill_them:
+            for each in players:
+                each.contestant.kill()
     return measured
+
+
+def alternate(contestants: Sequence[Contestant], scenario, rounds=ROUNDS, least=LEAST_OPERATIONS):
+    """The same scenario for all: for each kind of server a list of Figures."""
+    return play_in_turn([Player(each.kind, each, scenario) for each in contestants], rounds, least)

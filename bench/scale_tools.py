@@ -6,16 +6,11 @@ import contextlib
 import resource
 import select
 import socket
-import statistics
-import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fastbean._benchmark import Load
-
 LIMIT_S = 60
 BATCH = 5_000
-SLICE_OPERATIONS = 200
 
 
 @dataclass
@@ -32,12 +27,6 @@ class Findings:
             terminalreporter.section("scale: what many connections, tubes and jobs cost")
             for line in self.lines:
                 terminalreporter.write_line(line)
-
-
-def spread(values, form="{:.2f}"):
-    """Median, lowest and highest as text."""
-    middle, low, high = (form.format(value) for value in (statistics.median(values), min(values), max(values)))
-    return f"{middle} ({low} - {high})"
 
 
 def connect(address):
@@ -110,29 +99,3 @@ def anonymous_bytes(pid):
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
     raise RuntimeError(f"process {pid} tells nothing of its memory")
-
-
-class Bystander:
-    """One client in a closed loop of put, reserve and delete while something else goes on; keeps its longest wait."""
-
-    def __init__(self, address):
-        self.longest_ns = 0
-        self.operations = 0
-        self._stopping = False
-        self._load = Load(address, "cycle")
-        self._thread = threading.Thread(target=self._work)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stopping = True
-        self._thread.join()
-        self._load.close()
-
-    def _work(self):
-        while not self._stopping:
-            result = self._load.run(SLICE_OPERATIONS)
-            self.operations += result.operations
-            self.longest_ns = max(self.longest_ns, result.latencies.max_ns)

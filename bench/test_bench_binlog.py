@@ -12,9 +12,8 @@ deletes is told too. Rotations: segments are so small that one is full after a f
 until the hundredth rotation counts.
 """
 
-import os
+import shutil
 import sys
-import time
 
 import pytest
 
@@ -28,16 +27,16 @@ from .binlog_tools import (
     LogScenario,
     Row,
     allocated_bytes,
-    first_reply,
     new_directory,
     record_bytes,
+    restart,
     servers,
     statistics_of,
     sync_times_us,
+    write_full_directories,
 )
-from .contestants import BODY_BYTES, FASTBEAN, MissingError, spawn
-from .rounds import ROUNDS, Scenario, alternate, cpu
-from .scale_tools import spread
+from .contestants import BODY_BYTES, FASTBEAN, MissingError
+from .rounds import CYCLE_50, PUT_1, PUT_16_PIPELINED, PUT_50, PUT_64, ROUNDS, alternate, cpu, spread
 
 SYNC_EACH = "-f 0"
 DISK_ROUNDS = 15
@@ -48,16 +47,14 @@ ROTATIONS = 100
 SMALL_SEGMENT_BYTES = 65_536
 SLICE_OPERATIONS = 1_000
 
-ONE = Scenario("put, 1 client", "put", 1, 1, 0)
-MANY = Scenario("put, 64 clients", "put", 64, 1, 0)
 SCENARIOS = (
-    LogScenario(ONE, SYNC_EACH, wanted=">= 0.95", rounds=DISK_ROUNDS),
-    LogScenario(MANY, SYNC_EACH, wanted=">= 10", rounds=DISK_ROUNDS),
-    LogScenario(ONE, SYNC_EACH, sync_us=1000),
-    LogScenario(MANY, SYNC_EACH, sync_us=1000),
-    LogScenario(Scenario("put, 50 clients", "put", 50, 1, 0), "-f 50"),
-    LogScenario(Scenario("put+reserve+delete, 50 clients", "cycle", 50, 1, 0), "-f 50"),
-    LogScenario(Scenario("put, 16 clients, 100 in flight each", "put", 16, 100, 0), "-f 50", wanted=">= 8"),
+    LogScenario(PUT_1, SYNC_EACH, wanted=">= 0.95", rounds=DISK_ROUNDS),
+    LogScenario(PUT_64, SYNC_EACH, wanted=">= 10", rounds=DISK_ROUNDS),
+    LogScenario(PUT_1, SYNC_EACH, sync_us=1000),
+    LogScenario(PUT_64, SYNC_EACH, sync_us=1000),
+    LogScenario(PUT_50, "-f 50"),
+    LogScenario(CYCLE_50, "-f 50"),
+    LogScenario(PUT_16_PIPELINED, "-f 50", wanted=">= 8"),
 )
 
 
@@ -71,7 +68,7 @@ def test_syncs_of_the_disk(tmp_path, log_table):
 @pytest.mark.parametrize("wanted", SCENARIOS, ids=lambda each: each.name)
 def test_rates(tmp_path, log_table, wanted):
     try:
-        with servers(tmp_path, log_table, wanted.policy.split(), wanted.sync_us) as running:
+        with servers(tmp_path, log_table.missing, wanted.policy.split(), wanted.sync_us) as running:
             rounds = alternate(list(running.values()), wanted.scenario, wanted.rounds, LEAST_OPERATIONS)
             beside = cpu_of(rounds)
             if wanted.policy == SYNC_EACH:
@@ -106,11 +103,8 @@ def puts_a_sync(server, scenario):
 def full_directories(tmp_path_factory, log_table):
     """The folder with a directory of JOBS jobs for each server that can run here, written by it until it was killed."""
     folder = tmp_path_factory.mktemp("full")
-    with servers(folder, log_table) as running:
-        for server in running.values():
-            run(server.address, "put", clients=16, depth=100, operations=JOBS, body_bytes=BODY_BYTES)
-            server.kill()
-        yield folder, list(running)
+    yield folder, write_full_directories(folder, KINDS, JOBS, log_table.missing)
+    shutil.rmtree(folder)
 
 
 def test_room_on_disk(full_directories, log_table):
@@ -131,8 +125,8 @@ def test_restart(full_directories, log_table):
     rates = {kind: [] for kind in kinds}
     for _ in range(ROUNDS):
         for kind in kinds:
-            empty_s = restart(kind, folder, new_directory(folder / "empty"), 0)
-            full_s = restart(kind, folder, folder / kind, JOBS)
+            empty_s, _ = restart(kind, folder, new_directory(folder / "empty"), 0)
+            full_s, _ = restart(kind, folder, folder / kind, JOBS)
             restarts_s[kind].append(full_s)
             rates[kind].append(JOBS / (full_s - empty_s))
     log_table.rounds[f"restart with {JOBS:,} jobs"] = Row(restarts_s, "{:.3f} s", "<= 0.125")
@@ -140,26 +134,12 @@ def test_restart(full_directories, log_table):
     assert [len(each) for each in restarts_s.values()] == [ROUNDS] * len(kinds)
 
 
-def restart(kind, folder, directory, jobs):
-    """Starts a server on a directory with so many jobs, and kills it. Returns the seconds until the first reply."""
-    os.sync()  # what another server has left to be written is not to disturb this one
-    begun_s = time.monotonic()
-    server = spawn(kind, folder, ["-b", str(directory)])
-    try:
-        reply, ended_s = first_reply(server, folder, b"peek 1\r\n")
-        assert reply.split()[:1] == ([b"FOUND"] if jobs else [b"NOT_FOUND"])
-        assert statistics_of(server.address)["current-jobs-ready"] == jobs
-    finally:
-        server.kill()
-    return ended_s - begun_s
-
-
 @pytest.mark.usefixtures("own_processor")
 @pytest.mark.parametrize("clients", [1, 16])
 def test_longest_put_of_many_rotations(tmp_path, log_table, clients):
     longest_ms = {}
     for _ in range(ROUNDS):
-        with servers(tmp_path, log_table, ["-s", str(SMALL_SEGMENT_BYTES)]) as running:
+        with servers(tmp_path, log_table.missing, ["-s", str(SMALL_SEGMENT_BYTES)]) as running:
             for kind, server in running.items():
                 longest_ms.setdefault(kind, []).append(longest_put_ns(server.address, clients) / 1e6)
     name = f"longest put of {ROTATIONS} rotations, {clients} clients".replace(" 1 clients", " 1 client")

@@ -1,39 +1,61 @@
-"""PriorityHeap beside heapq with (priority, counter, item) tuples: the same 20,000 items in, and out again."""
+"""PriorityHeap beside heapq, sortedcontainers, pqdict and C++'s std::priority_queue; heaps of several threads."""
 
-import heapq
-import itertools
-import random
+import os
 
 import pytest
 
-from fastbean._core import PriorityHeap
+from .compiled import load_compiled
+from .contestants import MissingError
+from .heaps import CAN_REMOVE, CIMPORT, CONTENDERS, COUNT, LARGE_COUNT, PRIORITY_QUEUE, Items, seconds_in_threads
 
-COUNT = 20_000
-PRIORITIES = random.Random(1).choices(range(2**32), k=COUNT)
-ITEMS = [object() for _ in range(COUNT)]
-
-
-def through_priority_heap():
-    heap = PriorityHeap()
-    for priority, item in zip(PRIORITIES, ITEMS, strict=True):
-        heap.push(item, priority)
-    while heap:
-        item = heap.pop()
-    return item
+ROUNDS = 3
 
 
-def through_heapq():
-    heap = []
-    counter = itertools.count()
-    for priority, item in zip(PRIORITIES, ITEMS, strict=True):
-        heapq.heappush(heap, (priority, next(counter), item))
-    while heap:
-        item = heapq.heappop(heap)[2]
-    return item
+@pytest.fixture(scope="module")
+def given():
+    return Items(COUNT)
 
 
-@pytest.mark.benchmark(group=f"heap: push and pop {COUNT} items")
-@pytest.mark.parametrize("run", [through_priority_heap, through_heapq], ids=["PriorityHeap", "heapq"])
-def test_push_and_pop(benchmark, run):
-    last = benchmark.pedantic(run, rounds=10, warmup_rounds=1)
-    assert last is ITEMS[max(range(COUNT), key=lambda index: (PRIORITIES[index], index))]
+@pytest.fixture(scope="module")
+def race(tmp_path_factory):
+    try:
+        return load_compiled("heap_race", tmp_path_factory.mktemp("heap_race"))
+    except MissingError as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.mark.benchmark(group=f"heap: push and pop {COUNT:,} items")
+@pytest.mark.parametrize("name", CONTENDERS)
+def test_push_and_pop(benchmark, given, name):
+    benchmark.pedantic(CONTENDERS[name], args=(given, False), rounds=ROUNDS, warmup_rounds=1)
+    assert benchmark.stats.stats.min > 0
+
+
+@pytest.mark.benchmark(group=f"heap: push {COUNT:,} items, remove half of them from the middle, pop the others")
+@pytest.mark.parametrize("name", CAN_REMOVE)
+def test_remove(benchmark, given, name):
+    benchmark.pedantic(CONTENDERS[name], args=(given, True), rounds=ROUNDS, warmup_rounds=1)
+    assert benchmark.stats.stats.min > 0
+
+
+@pytest.mark.parametrize(
+    "count",
+    [
+        pytest.param(count, marks=pytest.mark.benchmark(group=f"heap from C: push and pop {count:,} elements"))
+        for count in (COUNT, LARGE_COUNT)
+    ],
+)
+@pytest.mark.parametrize("name", [CIMPORT, PRIORITY_QUEUE])
+def test_from_c(benchmark, race, name, count):
+    function = race.through_cimport if name == CIMPORT else race.through_priority_queue
+    taken_s = benchmark.pedantic(function, args=(count,), rounds=ROUNDS, warmup_rounds=1)
+    assert taken_s > 0
+
+
+@pytest.mark.benchmark(group=f"heap from C: threads with heaps of their own, push and pop {LARGE_COUNT:,} elements")
+@pytest.mark.parametrize("threads", sorted({1, min(4, os.cpu_count() or 1)}))
+def test_threads(benchmark, race, threads):
+    taken_s = benchmark.pedantic(
+        seconds_in_threads, args=(race.through_cimport, LARGE_COUNT, threads), rounds=ROUNDS, warmup_rounds=1
+    )
+    assert taken_s > 0

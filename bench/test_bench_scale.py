@@ -4,8 +4,6 @@ Nothing is asserted of time. With and without take turns, so that a ratio is one
 is told for each round, beside that of a quiet server, since on a shared machine the highest of all says little.
 """
 
-import re
-import signal
 import sys
 import time
 
@@ -17,8 +15,20 @@ if not sys.platform.startswith("linux"):
 from fastbean._benchmark import Load, cpu_ns
 
 from .contestants import FASTBEAN, start
+from .long_commands import (
+    JOBS,
+    TUBES,
+    delays_end,
+    kick_buried,
+    kick_delayed,
+    leave,
+    list_all_tubes,
+    longest_wait_ms,
+    quiet,
+    reservations_end,
+)
+from .rounds import ratios_of, spread
 from .scale_tools import (
-    Bystander,
     Findings,
     anonymous_bytes,
     ask,
@@ -27,12 +37,9 @@ from .scale_tools import (
     flood,
     idle_connections,
     many_descriptors,
-    spread,
 )
 
 IDLE = 10_000
-TUBES = 100_000
-JOBS = 500_000
 ROUNDS = 5
 WAIT_ROUNDS = 3
 POOL = 50
@@ -71,7 +78,7 @@ def pool_round(server):
 
 def ratios(with_it, without, place):
     """Round by round, the ratio of one figure."""
-    return [one[place] / other[place] for one, other in zip(with_it, without, strict=True)]
+    return ratios_of([each[place] for each in with_it], [each[place] for each in without])
 
 
 def test_a_pool_beside_idle_connections(server, findings):
@@ -136,95 +143,10 @@ def test_memory_of_tubes_and_jobs(server, findings):
     findings.add(f"memory of one of {JOBS} ready jobs of one byte", f"{(jobs - tubes) / JOBS:.0f} bytes")
 
 
-def take_all(client):
-    """The client reserves the jobs 1 to JOBS, which are in the server."""
-    flood(client, [b"reserve-job %d\r\n" % number for number in range(1, JOBS + 1)], lines_each=2)
-
-
-def until_ready(server, count):
-    """Looks now and then, until so many jobs of the tube big are ready."""
-    with connect(server.address) as client:
-        while int(re.search(rb"jobs-ready: (\d+)", ask(client, b"stats-tube big\r\n"))[1]) < count:
-            time.sleep(0.02)
-
-
-# Long commands. Each prepares, yields while others are quiet, and then asks and waits for the end.
-
-
-def quiet(_server, _client):
-    yield
-    time.sleep(0.5)
-
-
-def kick_buried(_server, client):
-    flood(client, [b"put 0 0 3600 1\r\nx\r\n"] * JOBS)
-    take_all(client)
-    flood(client, [b"bury %d 0\r\n" % number for number in range(1, JOBS + 1)])
-    yield
-    assert ask(client, b"kick %d\r\n" % JOBS) == b"KICKED %d\r\n" % JOBS
-
-
-def kick_delayed(_server, client):
-    flood(client, [b"put 0 3600 3600 1\r\nx\r\n"] * JOBS)
-    yield
-    assert ask(client, b"kick %d\r\n" % JOBS) == b"KICKED %d\r\n" % JOBS
-
-
-def leave(server, client):
-    flood(client, [b"put 0 0 3600 1\r\nx\r\n"] * JOBS)
-    take_all(client)
-    yield
-    client.close()
-    until_ready(server, JOBS)
-
-
-def delays_end(server, client):
-    flood(client, [b"put 0 5 3600 1\r\nx\r\n"] * JOBS)
-    yield from while_stopped(server, 5.5)
-    until_ready(server, JOBS)
-
-
-def reservations_end(server, client):
-    flood(client, [b"put 0 0 9 1\r\nx\r\n"] * JOBS)
-    take_all(client)
-    yield from while_stopped(server, 9.5, lambda: client.sendall(b"reserve-with-timeout 0\r\n"))
-    until_ready(server, JOBS - 1)
-
-
-def while_stopped(server, seconds, act=lambda: None):
-    """Yields with the server stopped for so long that everything is due at once when it goes on."""
-    server.process.send_signal(signal.SIGSTOP)
-    act()
-    time.sleep(seconds)
-    yield
-    server.process.send_signal(signal.SIGCONT)
-
-
-def list_all_tubes(_server, client):
-    flood(client, [b"watch %s-%06d\r\n" % (b"tube" * 40, number) for number in range(TUBES)])
-    yield
-    client.sendall(b"list-tubes\r\n")
-    missing = TUBES + 5  # the head, "---", default, big and the empty line at the end
-    while missing > 0:
-        missing -= client.recv(1 << 18).count(b"\n")
-
-
 @pytest.mark.parametrize(
     "step", [quiet, kick_buried, kick_delayed, leave, delays_end, reservations_end, list_all_tubes]
 )
 def test_longest_wait_of_another_client(tmp_path, findings, step):
-    waits_ms = []
-    for _ in range(WAIT_ROUNDS):
-        server = start(FASTBEAN, tmp_path)
-        try:
-            with connect(server.address) as client:
-                flood(client, [b"use big\r\n", b"watch big\r\n", b"ignore default\r\n"])
-                playing = step(server, client)
-                next(playing)
-                with Bystander(server.address) as bystander:
-                    assert next(playing, "over") == "over"
-        finally:
-            server.stop()
-        assert bystander.operations > 0
-        waits_ms.append(bystander.longest_ns / 1e6)
+    waits_ms = [longest_wait_ms(FASTBEAN, tmp_path, step) for _ in range(WAIT_ROUNDS)]
+    assert min(waits_ms) > 0
     findings.add(f"longest wait of another client: {step.__name__}", spread(waits_ms, "{:.1f}") + " ms")
