@@ -28,8 +28,6 @@ cdef class Binlog(Segments):
     cdef uint64_t needed_from       # number of the oldest segment that is needed, as the log says
     cdef uint64_t shed_lsn          # end of the record that says so
     cdef uint64_t floor_bytes       # with less room than that, commands wait
-    cdef uint64_t pass_lsn          # compaction goes over all that stands before it; 0: as usual
-    cdef uint64_t fresh_bytes       # about what could be won back of all that was appended since that pass began
     cdef uint64_t appended_bytes    # since the last compaction step
     cdef uint64_t records_written
     cdef uint64_t records_migrated
@@ -42,7 +40,6 @@ cdef class Binlog(Segments):
     cdef void number_record(self, RecordType type, uint64_t number, bint gates) noexcept
     cdef void put_counted(self, Segment *segment, JobImage *job) noexcept
     cdef void set_wall_offset(self) noexcept
-    cdef void fill_header(self, Segment *segment, char *header) noexcept
     cdef void to_wall(self, JobImage *job) noexcept
     cdef void retire(self, int fd) noexcept
     cdef void write_pending(self) noexcept
@@ -51,8 +48,6 @@ cdef class Binlog(Segments):
     cdef void begin_sync(self) noexcept
     cdef void synced(self, uint64_t lsn, int closed) noexcept
     cdef void sync_now(self) noexcept
-    cdef bint too_large(self, uint64_t used_bytes) noexcept
-    cdef bint short_of_room(self, uint32_t place, uint64_t going_bytes) noexcept
     cdef void look_at_room(self, uint32_t place, uint64_t going_bytes) noexcept
     cdef bint is_tight(self) noexcept
     cdef void hurry(self) noexcept

@@ -6,8 +6,6 @@ from _typeshed import ReadableBuffer
 from fastbean._journal import Store
 from fastbean._segments import Segments
 
-MAGIC: bytes
-
 class Binlog(Segments):
     def __new__(
         cls,

@@ -21,14 +21,14 @@ Creating, allocating and removing files is the business of whoever sets the two 
 from libc.errno cimport EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
-from libc.string cimport memcpy, memset, strerror
+from libc.string cimport strerror
 
 from fastbean._buffer cimport buffer_append, buffer_free
 from fastbean._journal cimport LogFigures, Store, logged_bytes
 from fastbean._record cimport (
     FAULT_END, FAULT_NONE, MAX_RECORD_OVERHEAD, RECORD_DELETE, RECORD_DURABLE, RECORD_NEXT_ID,
     RECORD_SHED, RECORD_UPDATE, SEGMENT_HEADER_BYTES, STATE_DELAYED, Fault, JobImage, Record, RecordType,
-    append_delete, append_number, append_put, append_update, crc32c, read_record,
+    append_delete, append_number, append_put, append_update, fill_segment_header, read_record,
 )
 from fastbean._segments cimport Segment, Segments, next_id_of
 from fastbean._sync cimport (
@@ -40,8 +40,6 @@ cdef extern from "<unistd.h>" nogil:
     int close(int fd)
 
 cdef enum:
-    FORMAT_VERSION = 1
-    HEADER_CRC_AT = 60
     IDS_AT_ONCE = 65536             # how far the ids of a log are ahead of those given out
     COPY_BYTES = 65536              # of one compaction step
     GATHERED_BYTES = 262144         # records that may wait for the sync that is under way before they are written
@@ -49,8 +47,6 @@ cdef enum:
     UPDATE_BYTES = 80               # at most, as is a record of one number
     STEP_BYTES = 1024               # what one step of a command may append
     QUIET_SYNC_NS = 50000000        # -f 0: what no reply waits for is synced after so long, too
-
-MAGIC = b"fastbean"
 
 
 cdef class Binlog(Segments):
@@ -93,22 +89,8 @@ cdef class Binlog(Segments):
         if segment is NULL:
             self.fail("no memory for another segment", 0)
             return
-        self.fill_header(segment, header)
+        fill_segment_header(header, segment.number, segment.first_lsn, self.id_limit, self.highest_id + 1)
         buffer_append(&self.pending, header, SEGMENT_HEADER_BYTES)
-
-    cdef void fill_header(self, Segment *segment, char *header) noexcept:
-        cdef uint32_t version = FORMAT_VERSION
-        cdef uint32_t crc
-        cdef uint64_t floor = self.highest_id + 1
-        memset(header, 0, SEGMENT_HEADER_BYTES)
-        memcpy(header, <const char *>MAGIC, 8)
-        memcpy(header + 8, &version, 4)
-        memcpy(header + 12, &segment.number, 4)
-        memcpy(header + 16, &segment.first_lsn, 8)
-        memcpy(header + 24, &self.id_limit, 8)
-        memcpy(header + 32, &floor, 8)
-        crc = crc32c(0, header, HEADER_CRC_AT)
-        memcpy(header + HEADER_CRC_AT, &crc, 4)
 
     cdef size_t begin_record(self, uint64_t bytes) noexcept:
         """A record of at most `bytes` comes next. Returns where it begins in `pending`."""
@@ -327,36 +309,12 @@ cdef class Binlog(Segments):
             place += 1
         if self.failure is None and place < self.segment_count - 1:
             copies = self.too_large(self.used_bytes - going_bytes) or self.short_of_room(place, going_bytes)
-            copies = copies and self.copy_some(self.segments[place])
+            copies = copies and not self.waits_for_room(place) and self.copy_some(self.segments[place])
         self.appended_bytes = 0
         self.look_at_room(place, going_bytes)
         if going_bytes:
             self.hurry()
         return copies
-
-    cdef bint too_large(self, uint64_t used_bytes) noexcept:
-        """Whether compaction has to go on, with so many bytes that are not about to go."""
-        if self.full:
-            return used_bytes > self.live_bytes + self.live_bytes // 4 + self.segment_bytes // 2
-        return used_bytes > self.live_bytes + self.live_bytes // 2 + self.segment_bytes
-
-    cdef bint short_of_room(self, uint32_t place, uint64_t going_bytes) noexcept:
-        """Whether compaction has to make room on a full disk, though little can be won.
-
-        It then goes once over the whole log, to where it ended at the beginning of that pass, and begins another pass
-        only when enough has been appended since that could be won back.
-        """
-        cdef uint64_t left = self.free_bytes() + going_bytes
-        cdef uint64_t slack = self.slack_bytes()
-        cdef uint64_t wanted = self.wanted_bytes()
-        if not self.full or left + slack // 4 >= wanted or self.segments[place].first_lsn >= self.pass_lsn:
-            self.pass_lsn = 0
-        if self.pass_lsn == 0 and self.full and left + slack // 2 < wanted and (
-            self.fresh_bytes >= slack // 8 or self.tight
-        ):
-            self.pass_lsn = self.end_lsn
-            self.fresh_bytes = 0
-        return self.pass_lsn > 0
 
     cdef void look_at_room(self, uint32_t place, uint64_t going_bytes) noexcept:
         """See how little may be left before commands have to wait.
@@ -549,7 +507,7 @@ cdef class Binlog(Segments):
             if segment is NULL:
                 raise MemoryError("no memory for the log")
             self.allocated_bytes = size
-            self.fill_header(segment, header)
+            fill_segment_header(header, segment.number, segment.first_lsn, self.id_limit, self.highest_id + 1)
             buffer_append(&self.pending, header, SEGMENT_HEADER_BYTES)
         segment = self.current()
         segment.fd = fd

@@ -17,8 +17,8 @@ from fastbean._client cimport (
 from fastbean._core cimport Heap, HeapSlot, heap_pop, heap_push, heap_reserve, heap_top, heap_update
 from fastbean._journal cimport SPACE_COMING, SPACE_NONE, Journal, Space, logged_bytes
 from fastbean._job cimport (
-    JOB_BURIED, JOB_DELAYED, JOB_RESERVED, JOB_RETURNING, Job, job_discard, job_new, job_table_get,
-    job_table_put,
+    JOB_BURIED, JOB_DELAYED, JOB_RESERVED, JOB_RETURNING, Job, expect_many_jobs, expect_no_more_jobs, job_discard,
+    job_new, job_table_get, job_table_put,
 )
 from fastbean._protocol cimport (
     REPLY_BURIED, REPLY_DEADLINE_SOON, REPLY_DELETED, REPLY_DRAINING, REPLY_FOUND, REPLY_INSERTED, REPLY_KICKED,
@@ -76,12 +76,20 @@ cdef class Engine(State):
             "workers": self.counts.workers, "total_jobs": self.counts.total_jobs, "timeouts": self.counts.timeouts,
         }
 
+    def expect_large_log(self):
+        """A log of very many jobs is about to be read; `keep_log` comes after it."""
+        self.restoring_many = True
+        expect_many_jobs()
+
     def keep_log(self, Journal journal not None):
         """Log all that happens from now on.
 
         Args:
             journal: the log; what it holds has been restored into this engine.
         """
+        if self.restoring_many:
+            self.restoring_many = False
+            expect_no_more_jobs()
         self.journal = journal
         self.logging = True
         self.next_id = max(self.next_id, journal.id_limit)
@@ -165,7 +173,7 @@ cdef class Engine(State):
             self.put_abort(client)
             return REPLY_OUT_OF_MEMORY
         client.arriving = NULL
-        self.kept_bytes += sizeof(Job) + job.body_bytes
+        self.keep_bytes(sizeof(Job) + job.body_bytes)
         client.answer.number = id
         self.counts.total_jobs += 1
         tube.total_jobs += 1

@@ -1,6 +1,6 @@
 """The hub: all connections of one server, and the turns of the loop."""
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastbean._connection cimport Connection, Shared
 from fastbean._poller cimport Poller
@@ -10,6 +10,7 @@ cdef class Hub(Shared):
     cdef Poller poller              # the selector, or None when it is of another kind
     cdef public int64_t now_ns      # the time of this turn
     cdef int64_t wait_ns            # what the last tick has returned
+    cdef uint64_t committed_lsn     # up to which the replies that waited for the log have been sent
     cdef uint32_t ready             # sockets that the selector found ready in this tick
     cdef int64_t looked_ns          # when the clients that it cannot watch were last looked at
 

@@ -146,7 +146,7 @@ cdef class Hub(Shared):
         """The wait is over: a command finds the world as it is now, even if the process was kept from running."""
         self.ready = ready
         self.now_ns = now_ns
-        self.engine.begin_tick()
+        self.engine.begin_tick(now_ns)
         self.engine.expire(now_ns)
 
     cdef bint serve_one(self, object data, int mask) except -1:
@@ -171,7 +171,7 @@ cdef class Hub(Shared):
         cdef bint more, copies
         if self.unwatched and now_ns - self.looked_ns >= LOOK_EVERY_NS:
             self.look_at_unwatched(now_ns)
-        self.engine.begin_tick()
+        self.engine.begin_tick(now_ns)
         if connections:
             self.runnable = []
             for connection in connections:
@@ -203,8 +203,10 @@ cdef class Hub(Shared):
         """Write what the log has gathered in this tick, and send the replies that waited for it."""
         cdef list connections
         cdef bint alone = len(self.gated) == 1 and self.ready == 1 and not self.runnable
+        cdef uint64_t before_lsn = self.committed_lsn
         self.engine.journal.commit(now_ns, alone)
-        if self.gated and self.engine.journal.failure is None:
+        self.committed_lsn = self.engine.journal.committed_lsn
+        if self.gated and self.committed_lsn != before_lsn and self.engine.journal.failure is None:
             connections = self.gated
             self.gated = []
             self.send(connections, now_ns)
@@ -222,8 +224,11 @@ cdef class Hub(Shared):
         """Nanoseconds until time brings something new, or -1."""
         cdef int64_t due_ns = self.engine.next_timer_ns()
         cdef int64_t log_ns = self.engine.journal.due_ns()
+        cdef int64_t give_back_ns = self.engine.give_back_at_ns
         if due_ns == NEVER or (log_ns != NEVER and log_ns < due_ns):
             due_ns = log_ns
+        if due_ns == NEVER or (give_back_ns != NEVER and give_back_ns < due_ns):
+            due_ns = give_back_ns
         if self.unwatched and (due_ns == NEVER or due_ns > self.looked_ns + LOOK_EVERY_NS):
             due_ns = self.looked_ns + LOOK_EVERY_NS
         return -1 if due_ns == NEVER else max(due_ns - now_ns, 0)

@@ -53,6 +53,9 @@ cdef Job *job_new(uint32_t body_bytes) noexcept nogil
 cdef void job_unpin(Job *job) noexcept nogil
 cdef void job_discard(Job *job) noexcept nogil
 cdef void give_memory_back() noexcept nogil
+cdef void expect_many_jobs() noexcept nogil
+cdef void expect_no_more_jobs() noexcept nogil
+cdef Job *job_of_many(uint32_t body_bytes) noexcept nogil
 
 cdef int job_table_put(JobTable *table, uint64_t id, Job *job) noexcept nogil
 cdef Job *job_table_get(JobTable *table, uint64_t id) noexcept nogil

@@ -24,13 +24,65 @@ cdef extern from *:
     #else
     static void fastbean_trim(void) {}
     #endif
+
+    #if defined(__GLIBC__) && defined(__linux__)
+    #include <sys/mman.h>
+    #include <unistd.h>
+
+    static char *fastbean_heap_end;
+
+    /* The heap grows by so much at once, and keeps what is freed at its end as long as it is less than that. */
+    static void fastbean_grow_by(int bytes) {
+        mallopt(M_TRIM_THRESHOLD, 64 << 20);
+        mallopt(M_TOP_PAD, bytes);
+        fastbean_heap_end = sbrk(0);
+    }
+
+    static void fastbean_use_large_pages(void) {
+        char *end = sbrk(0);
+        if (end > fastbean_heap_end)
+            madvise(fastbean_heap_end, end - fastbean_heap_end, MADV_HUGEPAGE);
+        fastbean_heap_end = end;
+    }
+    #else
+    static void fastbean_grow_by(int bytes) { (void)bytes; }
+    static void fastbean_use_large_pages(void) {}
+    #endif
     """
     void fastbean_trim() nogil
+    void fastbean_grow_by(int bytes) nogil
+    void fastbean_use_large_pages() nogil
+
+cdef enum:
+    RESTORE_STEP_BYTES = 33554432   # by which the heap grows while a large log is read
+    USUAL_STEP_BYTES = 131072       # glibc's own
 
 
 cdef void give_memory_back() noexcept nogil:
     """Hand the pages of freed jobs back to the system; glibc alone keeps what lies below a job that lives."""
     fastbean_trim()
+
+
+cdef void expect_many_jobs() noexcept nogil:
+    """Hundreds of thousands of jobs come at once: have the heap grow in large steps.
+
+    The system is asked for large pages then: one page fault for two megabytes, where small pages take as long to be
+    given as the jobs to be read.
+    """
+    fastbean_grow_by(RESTORE_STEP_BYTES)
+
+
+cdef void expect_no_more_jobs() noexcept nogil:
+    """All of them are there: what the last step took too much goes back."""
+    fastbean_grow_by(USUAL_STEP_BYTES)
+    fastbean_trim()
+
+
+cdef Job *job_of_many(uint32_t body_bytes) noexcept nogil:
+    """`job_new` between `expect_many_jobs` and `expect_no_more_jobs`."""
+    cdef Job *job = job_new(body_bytes)
+    fastbean_use_large_pages()
+    return job
 
 
 cdef Job *job_new(uint32_t body_bytes) noexcept nogil:

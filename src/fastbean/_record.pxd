@@ -57,6 +57,10 @@ cdef struct Record:
 
 cdef uint32_t crc32c(uint32_t crc, const char *data, size_t size) noexcept nogil
 
+cdef void fill_segment_header(
+    char *header, uint32_t number, uint64_t first_lsn, uint64_t id_limit, uint64_t floor
+) noexcept nogil
+
 cdef void append_put(Buffer *buffer, JobImage *job, uint32_t segment, uint64_t lsn) noexcept nogil
 cdef void append_update(Buffer *buffer, JobImage *job, uint32_t segment, uint64_t lsn) noexcept nogil
 cdef void append_delete(Buffer *buffer, uint64_t id, uint32_t segment, uint64_t lsn) noexcept nogil

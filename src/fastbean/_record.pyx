@@ -9,7 +9,7 @@ Encoding and reading cost O(bytes); nothing is allocated but the buffer's own me
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from fastbean._buffer cimport Buffer, buffer_reserve
 
@@ -19,6 +19,8 @@ cdef enum:
     MAX_NAME_BYTES = 200
     POLYNOMIAL = 0x82F63B78             # CRC32C (Castagnoli), reflected
     SLICES = 8
+    FORMAT_VERSION = 1
+    HEADER_CRC_AT = 60
 
 cdef extern from *:
     """
@@ -106,6 +108,23 @@ cdef inline uint32_t record_crc(uint32_t segment, uint64_t lsn, const char *data
 
 
 # Writing
+
+cdef void fill_segment_header(
+    char *header, uint32_t number, uint64_t first_lsn, uint64_t id_limit, uint64_t floor
+) noexcept nogil:
+    """The SEGMENT_HEADER_BYTES in front of a segment's records."""
+    cdef uint32_t version = FORMAT_VERSION
+    cdef uint32_t crc
+    memset(header, 0, SEGMENT_HEADER_BYTES)
+    memcpy(header, b"fastbean", 8)
+    memcpy(header + 8, &version, 4)
+    memcpy(header + 12, &number, 4)
+    memcpy(header + 16, &first_lsn, 8)
+    memcpy(header + 24, &id_limit, 8)
+    memcpy(header + 32, &floor, 8)
+    crc = crc32c(0, header, HEADER_CRC_AT)
+    memcpy(header + HEADER_CRC_AT, &crc, 4)
+
 
 cdef inline char *put_varint(char *at, uint64_t number) noexcept nogil:
     while number >= 0x80:

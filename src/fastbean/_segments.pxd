@@ -34,6 +34,7 @@ cdef class Segments(Journal):
     cdef uint64_t max_bytes
     cdef list spare                 # (number, fd, bytes) of segments prepared ahead
     cdef uint64_t spare_bytes
+    cdef uint64_t recycling_bytes   # of the segment that is about to become a spare; 0: none is
     cdef list going                 # (number, bytes) of segments that are not needed any more, and not seen to yet
     cdef bint asked                 # a segment is being prepared
     cdef bint refused               # the last one could not be, a moment ago
@@ -46,6 +47,8 @@ cdef class Segments(Journal):
     cdef uint64_t allocated_bytes   # of all files, those too that are about to be removed
     cdef uint64_t wasted_bytes      # of segments that are full: too short for the record that came next
     cdef uint64_t largest_bytes     # of a put record
+    cdef uint64_t pass_lsn          # compaction goes over all that stands before it; 0: as usual
+    cdef uint64_t fresh_bytes       # about what could be won back of all that was appended since that pass began
     cdef readonly uint32_t sync_before_removal   # a segment that whoever removes one has to sync first; 0 for none
 
     cdef Segment *current(self) noexcept
@@ -60,6 +63,10 @@ cdef class Segments(Journal):
     cdef uint64_t packing_bytes(self) noexcept
     cdef bint wants_room(self) noexcept
     cdef void let_go(self) noexcept
+    cdef uint64_t coming_bytes(self) noexcept
+    cdef bint too_large(self, uint64_t used_bytes) noexcept
+    cdef bint short_of_room(self, uint32_t place, uint64_t going_bytes) noexcept
+    cdef bint waits_for_room(self, uint32_t place) noexcept
     cdef bint fits(self, uint64_t bytes) noexcept
     cdef void ask(self, uint64_t bytes) noexcept
     cdef void refuse(self) noexcept

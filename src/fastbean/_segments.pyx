@@ -154,9 +154,14 @@ cdef class Segments(Journal):
             number, size = self.going.pop(0)
             if self.full and size == self.segment_bytes and self.wants_room():
                 self.asked = True
+                self.recycling_bytes = size
                 self.ask_to_recycle(number, size)
             else:
                 self.ask_to_remove(number, size)
+
+    cdef uint64_t coming_bytes(self) noexcept:
+        """What segments that are not needed any more will give when they are spares."""
+        return self.recycling_bytes + len(self.going) * self.segment_bytes
 
     cdef int count_in(self, Segment *segment, JobImage *job) noexcept:
         """A put record of a live job now stands in `segment`. Returns 0, or -1 without memory."""
@@ -206,6 +211,36 @@ cdef class Segments(Journal):
     cdef bint wants_room(self) noexcept:
         """Whether there is less room than there should be, and half a segment more."""
         return self.free_bytes() < self.wanted_bytes() + self.segment_bytes // 2
+
+    cdef bint too_large(self, uint64_t used_bytes) noexcept:
+        """Whether compaction has to go on, with so many bytes that are not about to go."""
+        if self.full:
+            return used_bytes > self.live_bytes + self.live_bytes // 4 + self.segment_bytes // 2
+        return used_bytes > self.live_bytes + self.live_bytes // 2 + self.segment_bytes
+
+    cdef bint short_of_room(self, uint32_t place, uint64_t going_bytes) noexcept:
+        """Whether compaction has to make room on a full disk, though little can be won.
+
+        It then goes once over the whole log, to where it ended at the beginning of that pass, and begins another pass
+        only when enough has been appended since that could be won back.
+        """
+        cdef uint64_t coming = going_bytes + self.coming_bytes()
+        cdef uint64_t left = self.free_bytes() + coming
+        cdef uint64_t slack = self.slack_bytes()
+        cdef uint64_t wanted = self.wanted_bytes()
+        if not self.full or left + slack // 4 >= wanted or self.segments[place].first_lsn >= self.pass_lsn:
+            self.pass_lsn = 0
+        if self.pass_lsn == 0 and self.full and left + slack // 2 < wanted and (
+            self.fresh_bytes >= slack // 8 or (self.tight and coming == 0)
+        ):
+            self.pass_lsn = self.end_lsn
+            self.fresh_bytes = 0
+        return self.pass_lsn > 0
+
+    cdef bint waits_for_room(self, uint32_t place) noexcept:
+        """Whether room is on its way, and what is there is better left to the commands than to a copy of a segment."""
+        cdef uint64_t copied = self.segments[place].live_bytes + self.largest_bytes
+        return self.coming_bytes() > 0 and self.free_bytes() < 2 * copied + self.slack_bytes() // 2
 
     cdef bint fits(self, uint64_t bytes) noexcept:
         """Whether a record of this size fits into the last segment or into a spare one."""
@@ -263,6 +298,7 @@ cdef class Segments(Journal):
             recycled: it was made of an old one, which tells nothing of how much more can be had.
         """
         self.asked = False
+        self.recycling_bytes = 0
         if not recycled:
             self.refused = False
             self.full = False
@@ -274,6 +310,7 @@ cdef class Segments(Journal):
     def refuse_spare(self):
         """The segment that was asked for cannot be had."""
         self.asked = False
+        self.recycling_bytes = 0
         self.refuse()
         self.let_go()
 

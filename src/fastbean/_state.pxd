@@ -53,7 +53,9 @@ cdef class State(Store):
     cdef uint64_t effort            # moves and looks so far: jobs moved, watches looked at, entries listed
     cdef uint64_t effort_limit      # beyond it, what can wait for the next tick does
     cdef uint64_t freed_bytes       # of jobs, since memory was last given back
+    cdef bint restoring_many        # a large log is being read
     cdef uint64_t kept_bytes        # of jobs that live
+    cdef int64_t give_back_at_ns    # when free memory goes back to the system, or NEVER
     cdef bint short_of_memory       # an expiry or a piece of work could not go on
     cdef Counters counts
     cdef Journal journal
@@ -84,7 +86,9 @@ cdef class State(Store):
     cdef void log_change(self, Job *job, bint gates) noexcept
     cdef int time_out(self, Client *client, int64_t now_ns) noexcept
 
-    cdef void begin_tick(self) noexcept
+    cdef void begin_tick(self, int64_t now_ns) noexcept
+    cdef void give_free_memory_back(self, int64_t now_ns) noexcept
+    cdef void keep_bytes(self, uint64_t size) noexcept
     cdef void start_waiting(self, Client *client) noexcept
     cdef void end_wait(self, Client *client, Reply reply) noexcept
     cdef void answer_later(self, Client *client, Reply reply) noexcept

@@ -27,8 +27,7 @@ from fastbean._core cimport (
 )
 from fastbean._job cimport (
     JOB_BURIED, JOB_DELAYED, JOB_READY, JOB_RESERVED, JOB_RETURNING, Job, give_memory_back, job_body, job_discard,
-    job_new, job_table_free,
-    job_table_get, job_table_put, job_table_remove,
+    job_new, job_of_many, job_table_free, job_table_get, job_table_put, job_table_remove,
 )
 from fastbean._journal cimport Journal, logged_bytes
 from fastbean._protocol cimport REPLY_DEADLINE_SOON, REPLY_RESERVED, REPLY_TIMED_OUT, Reply
@@ -40,6 +39,7 @@ from fastbean._tube cimport (
 cdef enum:
     URGENT_BELOW_PRI = 1024         # beanstalkd's URGENT_THRESHOLD
     GIVE_BACK_BYTES = 8388608       # freed jobs from which on it is worth the walk through the heap
+    GIVE_BACK_AFTER_NS = 1000000000
 
 NEVER = -1
 cdef uint64_t NOT_DUE = <uint64_t>-1
@@ -72,6 +72,7 @@ cdef class State(Store):
         if len(hash_key) != sizeof(self.tubes.key):
             raise ValueError(f"hash_key must have {sizeof(self.tubes.key)} bytes, not {len(hash_key)}")
         self.effort_limit = EFFORT_IN_A_TICK
+        self.give_back_at_ns = NEVER
         self.tubes.key.k0 = int.from_bytes(hash_key[:8], "little")
         self.tubes.key.k1 = int.from_bytes(hash_key[8:], "little")
         self.journal = Journal()
@@ -311,12 +312,27 @@ cdef class State(Store):
 
     # Waiting, and answers that come later
 
-    cdef void begin_tick(self) noexcept:
-        """A new tick, and a new allowance of effort. Memory goes back to the system when much of it has become free."""
+    cdef void begin_tick(self, int64_t now_ns) noexcept:
+        """A new tick, and a new allowance of effort."""
         self.effort_limit = self.effort + EFFORT_IN_A_TICK
         if self.freed_bytes > GIVE_BACK_BYTES and self.freed_bytes > self.kept_bytes // 2:
+            self.give_free_memory_back(now_ns)
+        else:
+            self.give_back_at_ns = NEVER
+
+    cdef void give_free_memory_back(self, int64_t now_ns) noexcept:
+        """Much memory is free: it goes back if that lasts. Who fills and empties a queue again and again needs it."""
+        if self.give_back_at_ns == NEVER:
+            self.give_back_at_ns = now_ns + GIVE_BACK_AFTER_NS
+        elif now_ns >= self.give_back_at_ns:
+            self.give_back_at_ns = NEVER
             self.freed_bytes = 0
             give_memory_back()
+
+    cdef void keep_bytes(self, uint64_t size) noexcept:
+        """A job of so many bytes has come; it takes memory that was free, where there is some."""
+        self.kept_bytes += size
+        self.freed_bytes -= min(self.freed_bytes, size)
 
     cdef void start_waiting(self, Client *client) noexcept:
         self.effort += client.watched_count
@@ -512,7 +528,7 @@ cdef class State(Store):
         cdef Job *job
         if tube is NULL:
             return NULL
-        job = job_new(image.body_bytes)
+        job = job_of_many(image.body_bytes) if self.restoring_many else job_new(image.body_bytes)
         if job is NULL:
             return NULL
         if job_table_put(&self.jobs, image.id, job) < 0:
@@ -523,7 +539,7 @@ cdef class State(Store):
         job.created_ns = image.created_ns
         job.ttr_s = image.ttr_s
         tube.jobs += 1
-        self.kept_bytes += sizeof(Job) + job.body_bytes
+        self.keep_bytes(sizeof(Job) + job.body_bytes)
         return job
 
     cdef int restore_place(self, Job *job, JobImage *image) noexcept:

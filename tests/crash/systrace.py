@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 CALLS = (
@@ -27,10 +29,15 @@ class Call:
     file: str
     text: str
 
-    @property
+    @cached_property
     def is_write(self) -> bool:
-        """To a segment of the log."""
-        return "write" in self.name and self.file.endswith(".log")
+        """Of records, to a segment of the log."""
+        return "write" in self.name and self.file.endswith(".log") and not self.is_of_zeros
+
+    @cached_property
+    def is_of_zeros(self) -> bool:
+        """A write to a file of the log, under whatever name, of zeros only: room is prepared, or cleared."""
+        return "write" in self.name and re.search(r'"(\\0)+"(\.\.\.)?,', self.text) is not None
 
     @property
     def is_sync(self) -> bool:
@@ -44,9 +51,18 @@ class Call:
 
     @property
     def removed(self) -> str:
-        """The name of the segment that it removed or renamed, or nothing."""
-        found = re.search(r"fastbean-\d+\.log", self.text)
-        return found[0] if found and self.name.startswith(("unlink", "rename")) else ""
+        """The name of the segment that it removed, or took away to make a spare of it; or nothing."""
+        names = re.findall(r'(fastbean-\d+\.\w+)"', self.text)
+        goes = self.name.startswith(("unlink", "rename")) and names and names[0].endswith(".log")
+        return str(names[0]) if goes else ""
+
+    @property
+    def written(self) -> tuple[int, bytes]:
+        """Of a pwrite: the offset and the bytes."""
+        found = re.fullmatch(r'[^"]*"((?:[^"\\]|\\.)*)", \d+, (\d+)', self.text)
+        assert found, self.text
+        data, _ = codecs.escape_decode(found[1].encode("latin-1"))
+        return int(found[2]), bytes(data)
 
 
 def command(trace: Path, extra: Sequence[str] = ()) -> list[str]:

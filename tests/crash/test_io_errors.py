@@ -7,6 +7,7 @@ The quick tests take some of the calls, the slow ones all.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -20,7 +21,7 @@ import pytest
 from .faults import FOR_EVER, Event, Faults, Kind
 from .ledger import Ledger, LedgerError
 from .powercut import Disk, Story, complaints, write_image
-from .process import Server, StartError, segment_numbers, wait_until
+from .process import Server, StartError, files_bytes, segment_numbers, wait_until
 from .replay import replay, started
 from .script import Script
 from .writers import Load, Note
@@ -28,6 +29,7 @@ from .writers import Load, Note
 WRITERS = 2
 COMMANDS = 500
 SEGMENT_BYTES = 8192
+LOG_FAILED = 74
 STATUSES_IN_USE = (0, 1, 5, 10, 33, 34, 111)
 HALF = 0  # in place of an errno: the write is cut in half, which is no failure
 NEW_SEGMENT = (Kind.CREATE, Kind.ALLOCATE)
@@ -210,6 +212,34 @@ def test_a_sync_that_fails_when_nobody_waits_for_it_ends_the_process(shim: Path,
         ledger.check(client)
 
 
+def test_a_sync_before_a_removal_that_fails_ends_the_process(shim: Path, memory_path: Path) -> None:
+    """Under -F nothing else is synced: but a segment goes only when what stays is safe."""
+    directory = memory_path / "log"
+    directory.mkdir()
+    faults = Faults(shim, memory_path, directory, traced=False)
+    ledger = Ledger(1)
+    run = Run(ledger, Load(ledger, random.Random(1)))
+    with Server(directory, ("-F",), segment_bytes=SEGMENT_BYTES, env=faults.env) as server, server.connect() as client:
+        script = Script(ledger, client)
+        script.put("first")
+        faults.set(Kind.SYNC)
+        with contextlib.suppress(EOFError, ConnectionError):
+            for number in range(10_000):
+                # Nor can there be a new spare: soon no put is taken.
+                if script.put(f"job{number}", 800).word == "INSERTED":
+                    script.delete(f"job{number}")
+                else:
+                    script.reserve_job("first")
+                    script.release("first", number)
+        run.status = server.wait()
+        run.said = server.said()
+    judge_end(run, IO_ERROR)
+    assert run.status == LOG_FAILED
+    assert "cannot sync fastbean-" in run.said
+    with started(directory, SEGMENT_BYTES) as (client, _):
+        ledger.check(client)
+
+
 def check_going_on(shim: Path, folder: Path, kind: Kind, error: int, step: int, count: int = 1) -> None:
     for run in at_calls(shim, folder, kind, error, step, count):
         if run.served:
@@ -250,6 +280,30 @@ def test_without_any_new_segment_only_puts_are_refused(
 @pytest.mark.parametrize("error", [IO_ERROR, DISK_FULL], ids=["EIO", "ENOSPC"])
 def test_a_segment_that_cannot_be_removed_harms_nothing(shim: Path, memory_path: Path, error: int, count: int) -> None:
     check_going_on(shim, memory_path, Kind.UNLINK, error, step=2, count=count)
+
+
+@pytest.mark.parametrize("kind", [Kind.RENAME, Kind.SYNC_FOLDER, Kind.UNLINK], ids=lambda kind: kind.name.lower())
+def test_a_segment_that_cannot_be_taken_up_again_harms_nothing(shim: Path, memory_path: Path, kind: Kind) -> None:
+    """The log is at its limit, so that old segments become new ones; each call of that fails once."""
+    for first in range(1, 20):
+        here = memory_path / f"{first}"
+        here.mkdir()
+        directory = here / "log"
+        directory.mkdir()
+        faults = Faults(shim, here, directory, traced=False)
+        ledger = Ledger(WRITERS)
+        load = Load(ledger, random.Random(first), largest=900, jobs=60, shared=False)
+        limit = ("--binlog-max-bytes", str(8 * SEGMENT_BYTES))
+        with Server(directory, segment_bytes=SEGMENT_BYTES, env=faults.env, extra=limit) as server:
+            faults.set(kind, first=first, count=1)
+            load.run(server, lambda ledger=ledger: ledger.acknowledged > 2000)
+            assert files_bytes(directory) <= 8 * SEGMENT_BYTES
+            server.kill()
+        with started(directory, SEGMENT_BYTES) as (client, _):
+            ledger.check(client)
+        if not faults.failed:
+            break
+    assert first > 1
 
 
 @pytest.mark.parametrize("error", [IO_ERROR, DISK_FULL], ids=["EIO", "ENOSPC"])

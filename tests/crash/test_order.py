@@ -11,9 +11,13 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from fastbean._scan import highest_mark
+from fastbean.binlog import segments
 
 from .ledger import Ledger
 from .process import Client, Server, segment_numbers, wait_until
@@ -44,10 +48,11 @@ def traced(tmp_path: Path) -> Callable[..., list[Call]]:
         policy: Sequence[str] = ("-f", "0"),
         segment_bytes: int = 65536,
         extra: Sequence[str] = (),
+        flags: Sequence[str] = (),
     ) -> list[Call]:
         trace = tmp_path / "strace"
         before = command(trace, extra)
-        with Server(directory, policy, segment_bytes=segment_bytes, before=before) as server:
+        with Server(directory, policy, segment_bytes=segment_bytes, before=before, extra=flags) as server:
             try:
                 work(server)
             finally:
@@ -156,7 +161,12 @@ def test_nobody_is_told_that_a_job_is_gone_before_its_delete_is_synced(traced: C
     assert gone[0].begin > synced_after(calls, deleted) > 0
 
 
-@pytest.mark.parametrize("policy", [("-f", "0"), ("-f", "50")], ids=["synced", "within-50-ms"])
+POLICIES = pytest.mark.parametrize(
+    "policy", [("-f", "0"), ("-f", "50"), ("-F",)], ids=["synced", "within-50-ms", "never-synced"]
+)
+
+
+@POLICIES
 def test_a_copy_is_synced_before_its_segment_is_unlinked(
     traced: Callable[..., list[Call]], policy: Sequence[str]
 ) -> None:
@@ -185,3 +195,92 @@ def test_a_copy_is_synced_before_its_segment_is_unlinked(
                 and 0 <= synced_after(calls, call) < removal.begin
             ]  # fmt: skip
             assert copies, f"{removal.removed} was unlinked while no other segment held {token}, synced"
+
+
+@dataclass
+class Write:
+    """A write of records: to which segment, at which line it was synced (-1: never), and what the log says then."""
+
+    number: int
+    synced: int
+    needed_from: int
+
+
+def writes_of(calls: Sequence[Call]) -> list[Write]:
+    """All writes of records, in order."""
+    files: dict[int, bytearray] = {}
+    found, needed_from = [], 0
+    for call in calls:
+        if not call.is_write:
+            continue
+        number = segments.number_of(Path(call.file))
+        offset, data = call.written
+        content = files.setdefault(number, bytearray())
+        content.extend(bytes(max(0, offset + len(data) - len(content))))
+        content[offset : offset + len(data)] = data
+        header = segments.parse_header(bytes(content[: segments.HEADER.size]))
+        assert header is not None, f"{call.file} is written to before its header"
+        needed_from = max(needed_from, highest_mark(bytes(content), number, header.first_lsn, "shed"))
+        found.append(Write(number, synced_after(calls, call), needed_from))
+    return found
+
+
+def assert_told_before_each_removal(calls: Sequence[Call]) -> list[Call]:
+    """Before a segment goes, what is synced says that it is not needed, and can be read up to there."""
+    removals = [call for call in calls if call.removed]
+    assert removals, "no segment went"
+    writes = writes_of(calls)
+    for removal in removals:
+        number = segments.number_of(Path(removal.removed))
+        telling = next((place for place, write in enumerate(writes) if write.needed_from > number), None)
+        assert telling is not None, f"{removal.removed} went, and the log does not say so"
+        for write in writes[: telling + 1]:
+            assert write.number <= number or 0 <= write.synced < removal.begin, (
+                f"{removal.removed} went before all up to the word of it was synced: segment {write.number}"
+            )
+    return removals
+
+
+@POLICIES
+def test_the_log_says_that_a_segment_is_not_needed_before_it_goes(
+    traced: Callable[..., list[Call]], policy: Sequence[str]
+) -> None:
+    def work(server: Server) -> None:
+        with server.connect() as client:
+            script = Script(Ledger(1), client)
+            for number in range(150):
+                script.put(f"job{number}", 1000)
+                if number % 10:
+                    script.delete(f"job{number}")
+            wait_until(lambda: segment_numbers(server.directory)[0] > 3, "some segments to go")
+
+    assert_told_before_each_removal(traced(work, policy, segment_bytes=8192))
+
+
+@POLICIES
+def test_the_log_says_so_before_a_segment_becomes_a_spare(
+    traced: Callable[..., list[Call]], policy: Sequence[str]
+) -> None:
+    def work(server: Server) -> None:
+        with server.connect() as client:
+            script = Script(Ledger(1), client)
+            for number in range(200):
+                if script.put(f"job{number}", 500).word == "OUT_OF_MEMORY":
+                    break
+            for number in range(1000):
+                script.reserve_job("job0")
+                script.release("job0", number)
+            wait_until(lambda: segment_numbers(server.directory)[0] > 3, "some segments to go")
+
+    calls = traced(work, policy, segment_bytes=8192, flags=("--binlog-max-bytes", str(12 * 8192)))
+    removals = assert_told_before_each_removal(calls)
+    recycled = [call for call in removals if call.name.startswith("rename")]
+    assert recycled, "no segment was taken up again"
+    for call in recycled:
+        part = call.text.split('"')[-2]
+        cleared = next(each for each in calls if each.begin > call.end and each.is_of_zeros and each.file == part)
+        named = next(
+            each for each in calls if each.name.startswith("rename") and each.text.count(f'"{part}"') and each != call
+        )
+        synced = [each for each in calls if "sync" in each.name and cleared.end < each.begin and each.end < named.begin]
+        assert any(each.file == part for each in synced), f"{part} got its new name before it was cleared, safely"

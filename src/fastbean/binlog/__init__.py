@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fastbean._engine import Engine
 
 SMALLEST_SEGMENT_BYTES = 4096
+LARGE_LOG_BYTES = 1 << 25
 
 
 class Log:
@@ -74,6 +75,8 @@ class Log:
 
     def _open(self, progress: "Callable[[str], None]") -> None:
         takeover.prepare(self._directory, segment_bytes=self.journal.segment_size, log=self._log, progress=progress)
+        if sum(path.stat().st_size for _, path in segments.list_segments(self._directory)) >= LARGE_LOG_BYTES:
+            self._engine.expect_large_log()
         replay = Replay(self._directory, self.journal, self._log, progress)
         replay.run()
         if replay.last is None:
