@@ -8,14 +8,10 @@ what comes in forms the next group.
 What always holds:
 
 - ``committed_lsn`` never passes what is written, nor, when every reply waits for its sync, what is synced.
-- A put is taken only if, with it, the allocated segments still have room for the delete and an update of every live
-  job, and one segment more, for compaction.
-- A segment goes, oldest first, when no live job's put record stands in it and whatever ended or moved the last of them
-  is as safe as the policy makes anything.
+- A segment goes, oldest first, when no live job's put record stands in it, whatever ended or moved the last of them is
+  as safe as the policy makes anything, and the log says so.
 - A failed write or sync is never tried again: ``failure`` says what happened, nothing is committed any more, and the
   server has to end.
-
-Creating, allocating and removing files is the business of whoever sets the two hooks; see ``fastbean.binlog``.
 """
 
 from libc.errno cimport EINTR, errno
@@ -288,7 +284,7 @@ cdef class Binlog(Segments):
         self.synced(self.written_lsn, len(self.closed_fds))
 
     def run_syncs(self):
-        """The body of the sync thread; ends when `stop_syncs` is called, or a sync fails."""
+        """The body of the sync thread; ends when `stop_syncs` is called."""
         with nogil:
             sync_rounds(&self.round)
 

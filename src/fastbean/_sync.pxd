@@ -14,7 +14,6 @@ cdef struct SyncRound:              # shared with the thread
     int *fds
     int count
     int cap
-    bint stopping
     int error                       # errno of the round, or 0
     uint64_t lsn                    # up to which the log is safe when the round is done
     uint64_t last_us

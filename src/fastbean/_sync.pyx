@@ -20,6 +20,10 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t write(int fd, const void *data, size_t size)
     int fdatasync(int fd)
 
+cdef enum:
+    ROUND = 0                       # what wakes the thread
+    STOP = 1
+
 
 cdef int64_t clock_ns(int clock) noexcept nogil:
     """What this clock of the system says."""
@@ -36,7 +40,7 @@ cdef void sync_rounds(SyncRound *round) noexcept nogil:
     while True:
         while read(round.wake_out, &byte, 1) < 0 and errno == EINTR:
             pass
-        if round.stopping:
+        if byte == STOP:
             return
         start_ns = clock_ns(CLOCK_MONOTONIC)
         for place in range(round.count):
@@ -59,7 +63,7 @@ cdef int sync_begin(SyncRound *round, list closed_fds, int fd, uint64_t lsn) noe
     cdef int count = len(closed_fds) + 1
     cdef int place
     cdef int *fds
-    cdef char byte = 0
+    cdef char byte = ROUND
     if count > round.cap:
         fds = <int *>realloc(round.fds, count * sizeof(int))
         if fds is NULL:
@@ -99,7 +103,7 @@ cdef int sync_inline(SyncRound *round, list closed_fds, int fd) noexcept:
 
 
 cdef void sync_stop(SyncRound *round) noexcept nogil:
-    """Let the thread end."""
-    cdef char byte = 0
-    round.stopping = True
-    write(round.wake_in, &byte, 1)
+    """Let the thread end, after the round that was begun, if one was: somebody may wait for it."""
+    cdef char byte = STOP
+    while write(round.wake_in, &byte, 1) < 0 and errno == EINTR:
+        pass

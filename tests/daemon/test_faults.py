@@ -54,7 +54,8 @@ def test_memory_goes_back_to_the_system_when_the_jobs_are_gone(daemon):
     for id in range(1, 4_001):
         assert client.ask(b"delete %d\r\n" % id) == b"DELETED\r\n"
     assert peak - before > 70_000
-    assert _resident_kib(daemon) - before < (peak - before) // 2
+    # Not at once: a queue that fills again at once would only have to ask for it again.
+    wait_until(lambda: _resident_kib(daemon) - before < (peak - before) // 5, "the memory to go back")
 
 
 def _resident_kib(daemon):
