@@ -30,7 +30,10 @@ ZEROS_AT_ONCE = 1 << 18
 
 
 # Named tuples and no dataclasses: importing `dataclasses` would make up a tenth of the daemon's start.
-class Header(namedtuple("Header", ("number", "first_lsn", "id_limit", "floor"))):  # noqa: PYI024
+_Header = namedtuple("_Header", ("number", "first_lsn", "id_limit", "floor"))  # noqa: PYI024
+
+
+class Header(_Header):
     """What a segment says of itself.
 
     ``number``: in the name too. ``first_lsn``: of its first record. ``id_limit``: no id at or above it had been given
@@ -175,7 +178,10 @@ def recycle(directory: Path, old: int, number: int, size: int) -> int:
     return fd
 
 
-class Result(namedtuple("Result", ("kind", "number", "size", "fd", "text"), defaults=(-1, ""))):  # noqa: PYI024
+_Result = namedtuple("_Result", ("kind", "number", "size", "fd", "text"), defaults=(-1, ""))  # noqa: PYI024
+
+
+class Result(_Result):
     """What the housekeeper has done.
 
     ``kind``: "made" (a spare), "recycled" (an old segment is a spare now), "refused" (there can be no spare), "removed"
@@ -187,7 +193,10 @@ class Result(namedtuple("Result", ("kind", "number", "size", "fd", "text"), defa
     __slots__ = ()
 
 
-class Task(namedtuple("Task", ("number", "size", "old", "sync_first"), defaults=(0,))):  # noqa: PYI024
+_Task = namedtuple("_Task", ("number", "size", "old", "sync_first"), defaults=(0,))  # noqa: PYI024
+
+
+class Task(_Task):
     """What the housekeeper is to do: make ``number``, recycle ``old`` as ``number``, or remove ``old``; 0: none."""
 
     __slots__ = ()
