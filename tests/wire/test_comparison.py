@@ -36,8 +36,8 @@ def test_fastbean_answers_as_beanstalkd_does(seed: int, capsys: pytest.CaptureFi
 def _compare(seed: int, capsys: pytest.CaptureFixture[str]) -> Outcome:
     """A run of few steps.
 
-    On a busy machine two servers, two beanstalkds too, may differ about what ends within the same few milliseconds; such
-    a difference is told, and must not come a second time. In many steps none is forgiven.
+    On a busy machine two servers, two beanstalkds too, may differ about what ends within the same few milliseconds;
+    such a difference is told, and must not come a second time. In many steps none is forgiven.
     """
     try:
         return Comparison((BEANSTALKD, FASTBEAN), seed).run(FEW_STEPS)
