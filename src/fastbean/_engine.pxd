@@ -5,11 +5,11 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from fastbean._client cimport Client, Work, WorkKind
 from fastbean._job cimport Job
 from fastbean._protocol cimport OP_COUNT, Command, Reply
-from fastbean._state cimport State
+from fastbean._recovery cimport Recovery
 from fastbean._tube cimport Tube
 
 
-cdef class Engine(State):
+cdef class Engine(Recovery):
     cdef uint64_t next_id
     cdef Client *first_held         # clients whose put waits for room in the log, oldest first
     cdef Client *last_held

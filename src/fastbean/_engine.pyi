@@ -1,9 +1,9 @@
 from typing import Self
 
 from fastbean._journal import Journal
-from fastbean._state import State
+from fastbean._recovery import Recovery
 
-class Engine(State):
+class Engine(Recovery):
     draining: bool
     max_job_size: int
     @property
@@ -33,7 +33,6 @@ class Engine(State):
     ) -> Self: ...
     @property
     def next_job_id(self) -> int: ...
-    def expect_large_log(self) -> None: ...
     def keep_log(self, journal: Journal) -> None: ...
     def next_deadline_ns(self) -> int: ...
     def counters(self) -> dict[str, int]: ...

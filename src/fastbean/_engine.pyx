@@ -17,8 +17,7 @@ from fastbean._client cimport (
 from fastbean._core cimport Heap, HeapSlot, heap_pop, heap_push, heap_reserve, heap_top, heap_update
 from fastbean._journal cimport SPACE_COMING, SPACE_NONE, Journal, Space, logged_bytes
 from fastbean._job cimport (
-    JOB_BURIED, JOB_DELAYED, JOB_RESERVED, JOB_RETURNING, Job, expect_many_jobs, expect_no_more_jobs, job_discard,
-    job_new, job_table_get, job_table_put,
+    JOB_BURIED, JOB_DELAYED, JOB_RESERVED, JOB_RETURNING, Job, job_discard, job_new, job_table_get, job_table_put,
 )
 from fastbean._protocol cimport (
     REPLY_BURIED, REPLY_DEADLINE_SOON, REPLY_DELETED, REPLY_DRAINING, REPLY_FOUND, REPLY_INSERTED, REPLY_KICKED,
@@ -26,11 +25,12 @@ from fastbean._protocol cimport (
     REPLY_RELEASED, REPLY_RESERVED, REPLY_TIMED_OUT, REPLY_TOUCHED, REPLY_USING, REPLY_WATCHING, Command, Reply,
 )
 from fastbean._record cimport JobImage
-from fastbean._state cimport NEVER, SAFETY_MARGIN_NS, STEPS_AT_ONCE, State, append_entry, seconds_ns
+from fastbean._recovery cimport Recovery
+from fastbean._state cimport NEVER, SAFETY_MARGIN_NS, STEPS_AT_ONCE, append_entry, seconds_ns
 from fastbean._tube cimport Tube, tube_find
 
 
-cdef class Engine(State):
+cdef class Engine(Recovery):
     """Every job, tube and client of one server, and what each command does to them.
 
     It does no I/O and reads no clock: it can be run under made-up time.
@@ -76,20 +76,13 @@ cdef class Engine(State):
             "workers": self.counts.workers, "total_jobs": self.counts.total_jobs, "timeouts": self.counts.timeouts,
         }
 
-    def expect_large_log(self):
-        """A log of very many jobs is about to be read; `keep_log` comes after it."""
-        self.restoring_many = True
-        expect_many_jobs()
-
     def keep_log(self, Journal journal not None):
         """Log all that happens from now on.
 
         Args:
             journal: the log; what it holds has been restored into this engine.
         """
-        if self.restoring_many:
-            self.restoring_many = False
-            expect_no_more_jobs()
+        self.expect_no_more()
         self.journal = journal
         self.logging = True
         self.next_id = max(self.next_id, journal.id_limit)
@@ -357,7 +350,7 @@ cdef class Engine(State):
         cdef Job *job = self.reserved_job(client, id)
         if job is NULL:
             return REPLY_NOT_FOUND
-        heap_update(&client.reserved, &job.node, <uint64_t>(now_ns + seconds_ns(job.ttr_s)), id)
+        heap_update(&client.reserved, &job.node, <uint64_t>self.deadline_after(now_ns, job.ttr_s), id)
         return REPLY_TOUCHED
 
     # kick

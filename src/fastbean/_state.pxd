@@ -53,9 +53,9 @@ cdef class State(Store):
     cdef uint64_t effort            # moves and looks so far: jobs moved, watches looked at, entries listed
     cdef uint64_t effort_limit      # beyond it, what can wait for the next tick does
     cdef uint64_t freed_bytes       # of jobs, since memory was last given back
-    cdef bint restoring_many        # a large log is being read
     cdef uint64_t kept_bytes        # of jobs that live
     cdef int64_t give_back_at_ns    # when free memory goes back to the system, or NEVER
+    cdef int64_t begun_ns           # when the last delay or ttr began
     cdef bint short_of_memory       # an expiry or a piece of work could not go on
     cdef Counters counts
     cdef Journal journal
@@ -71,6 +71,7 @@ cdef class State(Store):
     cdef int64_t deadline_of(self, Job *job) noexcept
     cdef Heap *heap_of(self, Job *job) noexcept
     cdef uint64_t take(self, Job *job) noexcept
+    cdef int64_t deadline_after(self, int64_t now_ns, uint32_t seconds) noexcept
     cdef void to_ready(self, Tube *tube, Job *job, uint64_t id) noexcept
     cdef void to_delayed(self, Tube *tube, Job *job, uint64_t id, int64_t now_ns) noexcept
     cdef void push_delayed(self, Tube *tube, Job *job, uint64_t id, int64_t deadline_ns) noexcept
@@ -80,8 +81,6 @@ cdef class State(Store):
     cdef int make_ready(self, Job *job, int64_t now_ns) noexcept
     cdef int reserve_for(self, Client *client, Job *job, int64_t now_ns) noexcept
     cdef bint match(self, Tube *tube, int64_t now_ns) noexcept
-    cdef Job *restore_job(self, JobImage *image) noexcept
-    cdef int restore_place(self, Job *job, JobImage *image) noexcept
     cdef void fill_image(self, Job *job, uint64_t id, JobImage *image) noexcept
     cdef void log_change(self, Job *job, bint gates) noexcept
     cdef int time_out(self, Client *client, int64_t now_ns) noexcept

@@ -15,7 +15,6 @@ does I/O or reads a clock; `now_ns` comes in, monotonic, in nanoseconds.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memcpy
 
 from fastbean._client cimport (
     WORK_LIST_TUBES, Client, Work, client_add_watch, client_new, client_remove, client_remove_watch, client_set_free,
@@ -27,9 +26,9 @@ from fastbean._core cimport (
 )
 from fastbean._job cimport (
     JOB_BURIED, JOB_DELAYED, JOB_READY, JOB_RESERVED, JOB_RETURNING, Job, give_memory_back, job_body, job_discard,
-    job_new, job_of_many, job_table_free, job_table_get, job_table_put, job_table_remove,
+    job_table_free, job_table_remove,
 )
-from fastbean._journal cimport Journal, logged_bytes
+from fastbean._journal cimport Journal
 from fastbean._protocol cimport REPLY_DEADLINE_SOON, REPLY_RESERVED, REPLY_TIMED_OUT, Reply
 from fastbean._record cimport STATE_BURIED, STATE_DELAYED, STATE_READY, JobImage
 from fastbean._tube cimport (
@@ -73,6 +72,7 @@ cdef class State(Store):
             raise ValueError(f"hash_key must have {sizeof(self.tubes.key)} bytes, not {len(hash_key)}")
         self.effort_limit = EFFORT_IN_A_TICK
         self.give_back_at_ns = NEVER
+        self.begun_ns = NEVER
         self.tubes.key.k0 = int.from_bytes(hash_key[:8], "little")
         self.tubes.key.k1 = int.from_bytes(hash_key[8:], "little")
         self.journal = Journal()
@@ -184,6 +184,11 @@ cdef class State(Store):
         tube.jobs -= 1
         self.release_tube(tube)
 
+    cdef int64_t deadline_after(self, int64_t now_ns, uint32_t seconds) noexcept:
+        """When a delay or a ttr ends that begins now: of two that begin in one tick, what began first ends first."""
+        self.begun_ns = max(self.begun_ns + 1, now_ns)
+        return self.begun_ns + seconds_ns(seconds)
+
     # The four ways in. The caller has reserved room in the heap, so that the push cannot fail.
 
     cdef void to_ready(self, Tube *tube, Job *job, uint64_t id) noexcept:
@@ -195,7 +200,7 @@ cdef class State(Store):
             tube.urgent += 1
 
     cdef void to_delayed(self, Tube *tube, Job *job, uint64_t id, int64_t now_ns) noexcept:
-        self.push_delayed(tube, job, id, now_ns + seconds_ns(job.delay_s))
+        self.push_delayed(tube, job, id, self.deadline_after(now_ns, job.delay_s))
 
     cdef void push_delayed(self, Tube *tube, Job *job, uint64_t id, int64_t deadline_ns) noexcept:
         heap_push(&tube.delayed, &job.node, <uint64_t>deadline_ns, id)
@@ -216,11 +221,12 @@ cdef class State(Store):
     cdef int reserve_for(self, Client *client, Job *job, int64_t now_ns) noexcept:
         """Move the job, which is not reserved, to the client. Returns 0, or -1 without memory (nothing changed)."""
         cdef Tube *tube = self.tube_of(job)
-        cdef int64_t deadline_ns = now_ns + seconds_ns(job.ttr_s)
+        cdef int64_t deadline_ns
         cdef bint was_ready
         cdef uint64_t id
         if heap_reserve(&client.reserved, 1) < 0:
             return -1
+        deadline_ns = self.deadline_after(now_ns, job.ttr_s)
         was_ready = job.state == JOB_READY
         id = self.take(job)
         heap_push(&client.reserved, &job.node, <uint64_t>deadline_ns, id)
@@ -505,94 +511,3 @@ cdef class State(Store):
                 elif work.done == self.tubes.count:
                     work.done -= 1
             work = work.next
-
-    # The start: what the log tells (see Store in _journal)
-
-    cdef int restore_put(self, JobImage *image, uint32_t segment, uint64_t lsn, uint32_t *before) noexcept:
-        cdef Job *job = job_table_get(&self.jobs, image.id)
-        before[0] = 0
-        if job is not NULL:
-            before[0] = job.segment
-            self.take(job)
-        else:
-            job = self.restore_job(image)
-            if job is NULL:
-                return -1
-        job.segment = segment
-        job.lsn = <uint32_t>lsn
-        return self.restore_place(job, image)
-
-    cdef Job *restore_job(self, JobImage *image) noexcept:
-        """A job of the log, in no heap yet, or NULL without memory."""
-        cdef Tube *tube = self.find_or_make_tube(image.name, image.name_bytes)
-        cdef Job *job
-        if tube is NULL:
-            return NULL
-        job = job_of_many(image.body_bytes) if self.restoring_many else job_new(image.body_bytes)
-        if job is NULL:
-            return NULL
-        if job_table_put(&self.jobs, image.id, job) < 0:
-            job_discard(job)
-            return NULL
-        memcpy(job_body(job), image.body, image.body_bytes)
-        job.tube = tube.number
-        job.created_ns = image.created_ns
-        job.ttr_s = image.ttr_s
-        tube.jobs += 1
-        self.keep_bytes(sizeof(Job) + job.body_bytes)
-        return job
-
-    cdef int restore_place(self, Job *job, JobImage *image) noexcept:
-        """Everything about the job that can change, its heap included. Returns 0, or -1 without memory."""
-        cdef Tube *tube = self.tube_of(job)
-        cdef Heap *heap = &tube.ready
-        if image.state != STATE_READY:
-            heap = &tube.delayed if image.state == STATE_DELAYED else &tube.buried
-        if heap_reserve(heap, 1) < 0:
-            return -1
-        job.pri = image.pri
-        job.delay_s = image.delay_s
-        if image.state == STATE_DELAYED:
-            self.push_delayed(tube, job, image.id, max(image.deadline_ns, 0))
-        elif image.state == STATE_BURIED:
-            self.push_buried(tube, job, image.id, image.burial)
-        else:
-            self.to_ready(tube, job, image.id)
-        job.reserves = image.reserves
-        job.timeouts = image.timeouts
-        job.releases = image.releases
-        job.buries = image.buries
-        job.kicks = image.kicks
-        return 0
-
-    cdef int restore_update(self, JobImage *image, uint64_t lsn) noexcept:
-        cdef Job *job = job_table_get(&self.jobs, image.id)
-        if job is NULL:
-            return 1
-        self.take(job)
-        job.lsn = <uint32_t>lsn
-        return self.restore_place(job, image)
-
-    cdef uint32_t restore_delete(self, uint64_t id, uint64_t *bytes) noexcept:
-        cdef Job *job = job_table_get(&self.jobs, id)
-        cdef Tube *tube
-        cdef uint32_t segment
-        if job is NULL:
-            return 0
-        tube = self.tube_of(job)
-        segment = job.segment
-        bytes[0] = logged_bytes(job.body_bytes, tube.name_bytes)
-        self.remove_job(job, id)
-        return segment
-
-    # Compaction asks for jobs again
-
-    cdef bint image_of(self, uint64_t id, uint32_t segment, JobImage *image) noexcept:
-        cdef Job *job = job_table_get(&self.jobs, id)
-        if job is NULL or job.segment != segment:
-            return False
-        self.fill_image(job, id, image)
-        return True
-
-    cdef void moved(self, uint64_t id, uint32_t segment) noexcept:
-        job_table_get(&self.jobs, id).segment = segment

@@ -268,7 +268,7 @@ class Model(State):
         job = self.find_job(job_id)
         if job is None or job.owner is not client:
             return b"NOT_FOUND\r\n"
-        job.deadline_ns = self.now_ns + job.ttr_s * SECOND_NS
+        job.deadline_ns = self.deadline_after(job.ttr_s)
         return b"TOUCHED\r\n"
 
     def _do_kick(self, client: Client, bound: bytes) -> bytes | None:

@@ -96,6 +96,7 @@ class State:
 
     def __init__(self, now_ns: int) -> None:
         self.now_ns = now_ns
+        self.begun_ns = -1
         self.jobs: list[Job] = []
         self.tubes: list[Tube] = []
         self.clients: list[Client] = []
@@ -205,6 +206,11 @@ class State:
 
     # Moving jobs.
 
+    def deadline_after(self, seconds: int) -> int:
+        """Return when a delay or a ttr ends that begins now; no two begin at the same nanosecond."""
+        self.begun_ns = max(self.begun_ns + 1, self.now_ns)
+        return self.begun_ns + seconds * SECOND_NS
+
     def make_ready(self, job: Job) -> None:
         """Make a job ready, and hand it at once to the client that waits longest for its tube."""
         job.state = "ready"
@@ -220,7 +226,7 @@ class State:
             return
         job.state = "delayed"
         job.owner = None
-        job.deadline_ns = self.now_ns + job.delay_s * SECOND_NS
+        job.deadline_ns = self.deadline_after(job.delay_s)
 
     def reserve(self, client: Client, job: Job) -> bytes:
         """Reserve a job for a client, and return what the client is told."""
@@ -228,7 +234,7 @@ class State:
         job.owner = client
         self.counts["turns"] += 1
         job.turn = self.counts["turns"]
-        job.deadline_ns = self.now_ns + job.ttr_s * SECOND_NS
+        job.deadline_ns = self.deadline_after(job.ttr_s)
         job.reserves += 1
         return b"RESERVED %d %d\r\n%s\r\n" % (job.id, len(job.body), job.body)
 

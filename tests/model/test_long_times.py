@@ -53,7 +53,8 @@ def test_the_longest_delay_and_ttr(start_s: int) -> None:
     assert b"state: delayed" in told
     assert b"state: reserved" in told
     assert told.endswith(b"DEADLINE_SOON\r\n")
-    pair.pass_time(pair.now_ns + 1)
+    # In one tick the ttr began behind the delay, which is to say a nanosecond later.
+    pair.pass_time(pair.now_ns + 2)
     pair.send(client, b"stats-job 1\r\nreserve\r\nreserve\r\nrelease 2 0 %d\r\n" % U32)
     pair.settle()
     told = pair.hear(client)

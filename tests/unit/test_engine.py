@@ -136,6 +136,26 @@ def test_buried_jobs_keep_the_order_of_their_burial(producer: MemoryClient, work
     assert producer(b"peek-buried\r\n") == b"FOUND 3 0\r\n\r\n"
 
 
+@pytest.mark.parametrize("look", [b"peek-delayed\r\n", b"kick 1\r\npeek-ready\r\n"])
+def test_of_two_delays_that_begin_in_one_tick_the_first_ends_first(worker: MemoryClient, look: bytes) -> None:
+    first = worker.put()
+    worker(b"reserve\r\n")
+    batch = b"put 0 1000 60 0\r\n\r\nrelease %d 0 1000\r\n" % first
+    assert worker(batch) == b"INSERTED 2\r\nRELEASED\r\n"
+    assert worker(look).endswith(b"FOUND 2 0\r\n\r\n")
+
+
+def test_of_two_reservations_that_begin_in_one_tick_the_first_ends_first(
+    server: MemoryServer, producer: MemoryClient, worker: MemoryClient
+) -> None:
+    producer.put(pri=5, ttr=10)
+    producer.put(pri=1, ttr=10)
+    assert worker(b"reserve\r\nreserve\r\n") == b"RESERVED 2 0\r\n\r\nRESERVED 1 0\r\n\r\n"
+    producer(b"reserve\r\n")
+    server.advance(11)
+    assert producer().startswith(b"RESERVED 2 ")
+
+
 def test_kick_takes_delayed_jobs_only_when_none_is_buried(producer: MemoryClient, worker: MemoryClient) -> None:
     producer.put()
     worker(b"reserve\r\n", b"bury 1 0\r\n")

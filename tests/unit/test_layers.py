@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "src" / "fastbean"
 # Every module stands in one layer. What is private to a layer's module, a C helper say, stands in the layer too.
 LAYERS = {
     0: {"_core", "_protocol", "_buffer", "_table", "_record", "limits", "errors", "clock"},
-    1: {"_job", "_tube", "_client", "_journal", "_state", "_engine", "_report", "_dispatch"},
+    1: {"_job", "_tube", "_client", "_journal", "_state", "_recovery", "_engine", "_report", "_dispatch"},
     2: {
         "_binlog",
         "_scan",
@@ -75,6 +75,11 @@ BESIDE = {
     ("_engine", "_job"),
     ("_engine", "_tube"),
     ("_engine", "_client"),
+    ("_recovery", "_job"),
+    ("_recovery", "_journal"),
+    ("_recovery", "_state"),
+    ("_recovery", "_tube"),
+    ("_engine", "_recovery"),
     ("_engine", "_state"),
     ("_report", "_job"),
     ("_report", "_tube"),

@@ -33,27 +33,13 @@ def test_fastbean_answers_as_beanstalkd_does(seed: int, capsys: pytest.CaptureFi
     assert outcome.never() == []
 
 
-def _compare(seed: int, capsys: pytest.CaptureFixture[str]) -> Outcome:
-    """A run of few steps.
-
-    On a busy machine two servers, two beanstalkds too, may differ about what ends within the same few milliseconds;
-    such a difference is told, and must not come a second time. In many steps none is forgiven.
-    """
-    try:
-        return Comparison((BEANSTALKD, FASTBEAN), seed).run(FEW_STEPS)
-    except DifferenceError as difference:
-        with capsys.disabled():
-            sys.stdout.write(f"\na difference, and the same seed once more: {str(difference).splitlines()[0]}\n")
-    return Comparison((BEANSTALKD, FASTBEAN), seed).run(FEW_STEPS)
-
-
 def test_fastbean_answers_as_beanstalkd_does_in_fewer_steps(capsys: pytest.CaptureFixture[str]) -> None:
     whole = Outcome()
     # So few steps may miss something rare; then there are a few more.
     for seed in (*SEEDS, *MORE_SEEDS):
         if seed in MORE_SEEDS and not whole.never():
             break
-        outcome = _compare(seed, capsys)
+        outcome = Comparison((BEANSTALKD, FASTBEAN), seed).run(FEW_STEPS)
         whole.steps += outcome.steps
         whole.stalls += outcome.stalls
         whole.counts += outcome.counts

@@ -1,0 +1,13 @@
+"""The state as a log has it: what a start restores, and what compaction asks for again."""
+
+from fastbean._job cimport Job
+from fastbean._record cimport JobImage
+from fastbean._state cimport State
+
+
+cdef class Recovery(State):
+    cdef bint restoring_many        # a large log is being read
+
+    cdef void expect_no_more(self) noexcept
+    cdef Job *restore_job(self, JobImage *image) noexcept
+    cdef int restore_place(self, Job *job, JobImage *image) noexcept

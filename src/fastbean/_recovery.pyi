@@ -1,0 +1,4 @@
+from fastbean._state import State
+
+class Recovery(State):
+    def expect_large_log(self) -> None: ...
