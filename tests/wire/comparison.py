@@ -540,10 +540,10 @@ class _World:
         """Waits until everything that ends together with the soonest has ended, and compares what came of it."""
         if time.monotonic() >= soonest:
             raise StalledError("a deadline passed before it was waited for")
-        self._clear_the_way(self._books.deadlines.due())
-        due = self._books.deadlines.take_due()
-        if not due:
+        if self._clear_the_way(self._books.deadlines.due()):
+            # Who left gave back what it had: something else may be due now, and somebody else in its way.
             return
+        due = self._books.deadlines.take_due()
         guard = self._books.deadlines.soonest()
         self._said.append(f"{self._outcome.steps}: {', '.join(f'{d.what} of {d.key}' for d in due)} may end")
         self._mirror.watch(max(d.high for d in due) + AFTER_S, soonest)
@@ -555,18 +555,20 @@ class _World:
         behind = max(map(len, self._mirror.unanswered.values()), default=0)
         self._finish(None, rounds=3 + behind, low=soonest, guard=guard)
 
-    def _clear_the_way(self, due: Sequence[Deadline]) -> None:
-        """Makes those leave who would leave it open what comes of these deadlines.
+    def _clear_the_way(self, due: Sequence[Deadline]) -> bool:
+        """Makes those leave who would leave it open what comes of these deadlines. Returns whether anybody did.
 
         A client in mid-line or mid-body cannot be made to ask something. Commands behind a reserve would run at the
         same time as what ends after the deadline that served it.
         """
         holders = {self._books.clients[d.holder] for d in due if d.holder in self._books.clients}
-        for client in [c for c in holders if c.tail]:
-            self._leave(client)
+        in_the_way = [c for c in holders if c.tail]
         loaded = self._loaded()
-        if loaded is not None and len(due) > 1:
-            self._leave(loaded)
+        if loaded is not None and len(due) > 1 and loaded not in in_the_way:
+            in_the_way.append(loaded)
+        for client in in_the_way:
+            self._leave(client)
+        return bool(in_the_way)
 
 
 def main() -> int:
