@@ -43,7 +43,9 @@ cdef struct Leaf:               # the jobs of LEAF_JOBS ids that follow one anot
 
 cdef struct JobTable:           # all zero bytes = an empty table
     Table leaves
-    Leaf *last                  # that was looked for last, or NULL
+    Leaf *last                  # that was looked for last, or NULL if there is none
+    uint64_t last_number        # and its number
+    uint64_t end_number         # no leaf has this number or a higher one
     uint64_t count
 
 cdef inline char *job_body(Job *job) noexcept nogil:
@@ -53,7 +55,7 @@ cdef Job *job_new(uint32_t body_bytes) noexcept nogil
 cdef void job_unpin(Job *job) noexcept nogil
 cdef void job_discard(Job *job) noexcept nogil
 cdef void give_memory_back() noexcept nogil
-cdef void expect_many_jobs() noexcept nogil
+cdef void expect_many_jobs(JobTable *table, uint64_t count) noexcept nogil
 cdef void expect_no_more_jobs() noexcept nogil
 cdef Job *job_of_many(uint32_t body_bytes) noexcept nogil
 

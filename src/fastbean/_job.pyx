@@ -12,7 +12,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
-from fastbean._table cimport Entry, hash_number, table_first, table_free, table_insert, table_remove
+from fastbean._table cimport Entry, hash_number, table_expect, table_first, table_free, table_insert, table_remove
 
 
 cdef extern from *:
@@ -38,20 +38,23 @@ cdef extern from *:
         fastbean_heap_end = sbrk(0);
     }
 
-    static void fastbean_use_large_pages(void) {
-        char *end = sbrk(0);
+    static void fastbean_use_large_pages(const void *newest) {
+        char *end;
+        if ((const char *)newest < fastbean_heap_end)
+            return;
+        end = sbrk(0);
         if (end > fastbean_heap_end)
             madvise(fastbean_heap_end, end - fastbean_heap_end, MADV_HUGEPAGE);
         fastbean_heap_end = end;
     }
     #else
     static void fastbean_grow_by(int bytes) { (void)bytes; }
-    static void fastbean_use_large_pages(void) {}
+    static void fastbean_use_large_pages(const void *newest) { (void)newest; }
     #endif
     """
     void fastbean_trim() nogil
     void fastbean_grow_by(int bytes) nogil
-    void fastbean_use_large_pages() nogil
+    void fastbean_use_large_pages(const void *newest) nogil
 
 cdef enum:
     RESTORE_STEP_BYTES = 33554432   # by which the heap grows while a large log is read
@@ -63,13 +66,14 @@ cdef void give_memory_back() noexcept nogil:
     fastbean_trim()
 
 
-cdef void expect_many_jobs() noexcept nogil:
-    """Hundreds of thousands of jobs come at once: have the heap grow in large steps.
+cdef void expect_many_jobs(JobTable *table, uint64_t count) noexcept nogil:
+    """About so many jobs come at once: give the table its size, and have the heap grow in large steps.
 
     The system is asked for large pages then: one page fault for two megabytes, where small pages take as long to be
     given as the jobs to be read.
     """
     fastbean_grow_by(RESTORE_STEP_BYTES)
+    table_expect(&table.leaves, count // LEAF_JOBS)
 
 
 cdef void expect_no_more_jobs() noexcept nogil:
@@ -81,7 +85,7 @@ cdef void expect_no_more_jobs() noexcept nogil:
 cdef Job *job_of_many(uint32_t body_bytes) noexcept nogil:
     """`job_new` between `expect_many_jobs` and `expect_no_more_jobs`."""
     cdef Job *job = job_new(body_bytes)
-    fastbean_use_large_pages()
+    fastbean_use_large_pages(job)
     return job
 
 
@@ -110,25 +114,31 @@ cdef void job_unpin(Job *job) noexcept nogil:
 
 
 cdef inline Leaf *leaf_of(JobTable *table, uint64_t id) noexcept nogil:
-    # hash_number maps numbers to hashes one to one, so the first leaf with this hash is the one.
-    cdef uint64_t hash = hash_number(id // LEAF_JOBS)
+    cdef uint64_t number = id // LEAF_JOBS
     # Ids come one after the other, in puts as well as in a log.
-    if table.last is NULL or table.last.entry.hash != hash:
-        table.last = <Leaf *>table_first(&table.leaves, hash)
+    if number != table.last_number:
+        if number >= table.end_number:
+            return NULL
+        table.last_number = number
+        # hash_number maps numbers to hashes one to one, so the first leaf with this hash is the one.
+        table.last = <Leaf *>table_first(&table.leaves, hash_number(number))
     return table.last
 
 
 cdef int job_table_put(JobTable *table, uint64_t id, Job *job) noexcept nogil:
     """File `job` under `id`, which is not in the table. Returns 0, or -1 without memory (nothing changed)."""
+    cdef uint64_t number = id // LEAF_JOBS
     cdef Leaf *leaf = leaf_of(table, id)
     if leaf is NULL:
         leaf = <Leaf *>calloc(1, sizeof(Leaf))
         if leaf is NULL:
             return -1
-        if table_insert(&table.leaves, &leaf.entry, hash_number(id // LEAF_JOBS)) < 0:
+        if table_insert(&table.leaves, &leaf.entry, hash_number(number)) < 0:
             free(leaf)
             return -1
         table.last = leaf
+        table.last_number = number
+        table.end_number = max(table.end_number, number + 1)
     leaf.jobs[id % LEAF_JOBS] = job
     table.count += 1
     return 0
@@ -179,5 +189,4 @@ cdef void job_table_free(JobTable *table) noexcept nogil:
         free_leaves(table.leaves.old_buckets, table.leaves.moved, table.leaves.old_size)
     free_leaves(table.leaves.buckets, 0, table.leaves.size)
     table_free(&table.leaves)
-    table.last = NULL
-    table.count = 0
+    memset(table, 0, sizeof(JobTable))

@@ -66,3 +66,4 @@ cdef void append_update(Buffer *buffer, JobImage *job, uint32_t segment, uint64_
 cdef void append_delete(Buffer *buffer, uint64_t id, uint32_t segment, uint64_t lsn) noexcept nogil
 cdef void append_number(Buffer *buffer, RecordType type, uint64_t number, uint32_t segment, uint64_t lsn) noexcept nogil
 cdef Fault read_record(const char *data, size_t size, uint32_t segment, uint64_t lsn, Record *record) noexcept nogil
+cdef bint is_zero(const char *data, size_t size) noexcept nogil

@@ -17,13 +17,21 @@ from fastbean._record cimport STATE_BURIED, STATE_DELAYED, STATE_READY, JobImage
 from fastbean._state cimport State
 from fastbean._tube cimport Tube
 
+cdef enum:
+    USUAL_RECORD_BYTES = 128
+    MOST_EXPECTED = 4000000         # jobs may be large: no more room is taken on trust
+
 
 cdef class Recovery(State):
 
-    def expect_large_log(self):
-        """A log of very many jobs is about to be read; `expect_no_more` comes after it."""
+    def expect_large_log(self, uint64_t size):
+        """A log of very many jobs is about to be read; `expect_no_more` comes after it.
+
+        Args:
+            size: of the log, in bytes.
+        """
         self.restoring_many = True
-        expect_many_jobs()
+        expect_many_jobs(&self.jobs, min(size // USUAL_RECORD_BYTES, <uint64_t>MOST_EXPECTED))
 
     cdef void expect_no_more(self) noexcept:
         """The whole log has been read."""

@@ -9,7 +9,8 @@ from libc.string cimport memset
 from fastbean._buffer cimport Buffer, buffer_free
 from fastbean._record cimport (
     FAULT_END, FAULT_NONE, RECORD_DELETE, RECORD_DURABLE, RECORD_NEXT_ID, RECORD_PUT, RECORD_SHED, RECORD_UPDATE,
-    SEGMENT_HEADER_BYTES, STATE_BURIED, STATE_DELAYED, Fault, JobImage, Record, append_number, append_put, read_record,
+    SEGMENT_HEADER_BYTES, STATE_BURIED, STATE_DELAYED, Fault, JobImage, Record, append_number, append_put, is_zero,
+    read_record,
 )
 
 cdef enum:
@@ -72,6 +73,12 @@ cdef dict members(Record *record):
         found["tube"] = job.name[:job.name_bytes]
         found["body"] = job.body[:job.body_bytes]
     return found
+
+
+def is_zero_from(const uint8_t[::1] data not None, size_t offset=0) -> bool:
+    """Whether nothing but zeros stands in ``data`` from ``offset`` (in bytes) on."""
+    cdef size_t size = data.shape[0]
+    return offset >= size or is_zero(<const char *>&data[0] + offset, size - offset)
 
 
 def highest_mark(const uint8_t[::1] data not None, uint32_t number, uint64_t first_lsn, str kind="durable") -> int:

@@ -20,6 +20,7 @@ cdef struct HashKey:
     uint64_t k1
 
 cdef int table_insert(Table *table, Entry *entry, uint64_t hash) noexcept nogil
+cdef void table_expect(Table *table, size_t count) noexcept nogil
 cdef Entry *table_first(Table *table, uint64_t hash) noexcept nogil
 cdef Entry *table_next(Entry *entry) noexcept nogil
 cdef void table_remove(Table *table, Entry *entry) noexcept nogil

@@ -62,6 +62,18 @@ cdef int resize(Table *table, size_t size) noexcept nogil:
     return 0
 
 
+cdef void table_expect(Table *table, size_t count) noexcept nogil:
+    """Give an empty table the size that so many entries want; without memory, or if it is in use, nothing happens."""
+    cdef size_t size = SMALLEST_SIZE
+    while size < count:
+        size *= 2
+    if table.count == 0 and table.old_buckets is NULL and size > table.size:
+        free(table.buckets)
+        table.buckets = NULL
+        table.size = 0
+        resize(table, size)
+
+
 cdef int table_insert(Table *table, Entry *entry, uint64_t hash) noexcept nogil:
     """Add `entry` under `hash`; equal hashes are fine. Returns 0, or -1 without memory (nothing changed).
 

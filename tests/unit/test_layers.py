@@ -129,6 +129,7 @@ BESIDE = {
     ("binlog.tool", "binlog.segments"),
     ("binlog.tool", "binlog.survey"),
     ("binlog.tool", "binlog.takeover"),
+    ("binlog.verdict", "_scan"),
     ("binlog.verdict", "binlog.segments"),
     ("_benchmark", "_benchmark_clients"),
     ("_benchmark", "_benchmark_histogram"),

@@ -75,8 +75,9 @@ class Log:
 
     def _open(self, progress: "Callable[[str], None]") -> None:
         takeover.prepare(self._directory, segment_bytes=self.journal.segment_size, log=self._log, progress=progress)
-        if sum(path.stat().st_size for _, path in segments.list_segments(self._directory)) >= LARGE_LOG_BYTES:
-            self._engine.expect_large_log()
+        size = sum(path.stat().st_size for _, path in segments.list_segments(self._directory))
+        if size >= LARGE_LOG_BYTES:
+            self._engine.expect_large_log(size)
         replay = Replay(self._directory, self.journal, self._log, progress)
         replay.run()
         if replay.last is None:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from fastbean._binlog import Binlog
-from fastbean._scan import highest_mark
+from fastbean._scan import highest_mark, is_zero_from
 from fastbean.binlog import replacement, segments, verdict
 from fastbean.binlog.segments import HEADER, Header
 from fastbean.errors import BinlogError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PROGRESS_S = 2.0
+WHOLE = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)  # all pages at once, for all of them will be read
 
 
 class Replay:
@@ -73,9 +74,9 @@ class Replay:
                 return None
             # It may be known to the page cache only; what is told to clients from here on must not be less safe.
             os.fsync(file.fileno())
-            with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as data:
+            with mmap.mmap(file.fileno(), size, flags=WHOLE, prot=mmap.PROT_READ) as data:
                 header = segments.parse_header(data[: HEADER.size], str(path))
-                if header is None and verdict.is_zero(data):
+                if header is None and is_zero_from(data):
                     self.spares.append(path)
                     return None
                 end_lsn = None if self.last is None else self._journal.end
@@ -95,7 +96,7 @@ class Replay:
                 f"{path}: at offset {offset} a job changes that the log does not know; a segment before it is missing. "
                 "Put it back, or run: python -m fastbean.binlog repair " + str(self._directory)
             )
-        return None if end == "end" and verdict.is_zero(data, offset) else offset
+        return None if end == "end" and is_zero_from(data, offset) else offset
 
     def _highest(self, number: int, path: Path, kind: str) -> int:
         """What a segment tells of the kind (see `highest_mark`); without a readable header it begins where we are."""

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastbean._scan import find_record, highest_mark, records
+from fastbean._scan import find_record, highest_mark, is_zero_from, records
 from fastbean.binlog import replacement, segments, verdict
 from fastbean.binlog.job import SavedJob
 from fastbean.binlog.segments import HEADER, Header
@@ -73,7 +73,7 @@ class Segment:
         self.header = self.found_header
         if self.header is not None and self.header.number != self.number:
             self.header = None
-        self.spare = not any(head) and verdict.is_zero(self.data)
+        self.spare = not any(head) and is_zero_from(self.data)
 
     def scan(self, first_lsn: int, at: int = HEADER.size) -> "Iterator[tuple[int, Members | None]]":
         """The records from the offset ``at`` on, each with its offset.
@@ -88,7 +88,7 @@ class Segment:
                 at = offset + skipped
                 if isinstance(found, dict):
                     yield at, found
-            if verdict.is_zero(self.data, at):
+            if is_zero_from(self.data, at):
                 yield at, {}
                 return
             yield at, None

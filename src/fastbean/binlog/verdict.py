@@ -13,6 +13,7 @@ proves it:
 
 import itertools
 
+from fastbean._scan import is_zero_from
 from fastbean.binlog import segments
 from fastbean.binlog.segments import HEADER
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fastbean.binlog.segments import Header
-
-ZEROS = bytes(1 << 16)
 
 
 def gap(numbers: "Sequence[int]") -> int:
@@ -55,13 +54,5 @@ def is_misplaced(data: "memoryview | mmap.mmap", number: int, end_lsn: int) -> b
     head = bytes(data[: HEADER.size])
     header = segments.parse_header(head)
     if header is None:
-        return any(head) and not is_zero(data, HEADER.size)
+        return any(head) and not is_zero_from(data, HEADER.size)
     return bool(header.number != number or header.first_lsn < end_lsn)
-
-
-def is_zero(data: "memoryview | mmap.mmap", offset: int = 0) -> bool:
-    """Whether nothing but zeros stands there from ``offset`` on."""
-    return all(
-        bytes(data[at : at + len(ZEROS)]) == ZEROS[: min(len(ZEROS), len(data) - at)]
-        for at in range(offset, len(data), len(ZEROS))
-    )
