@@ -71,7 +71,7 @@ def pytest_runtest_makereport(
 
 @pytest.fixture
 def fastbean_server(request: pytest.FixtureRequest) -> "Iterator[ServerProcess]":
-    """A fresh fastbean for this test: ``.address``, or ``.host`` and ``.port``; ``.log()``, ``.restart()``, ``.kill()``."""
+    """A fresh fastbean for this test: ``.address``, ``.log()``, ``.restart()``, ``.kill()``; see ServerProcess."""
     flags = [flag for mark in reversed(list(request.node.iter_markers("fastbean_flags"))) for flag in mark.args]
     yield from _serve(request, flags)
 
