@@ -8,11 +8,11 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 T      ?= tests
 
 SOURCES := setup.py pyproject.toml MANIFEST.in $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pxd' \
-             -o -name '*.pyi' -o -name py.typed)
+             -o -name '*.pyi' -o -name py.typed) $(shell find packaging/share -type f)
 PYTEST  := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all bench performance bench-check lint format build wheel sdist clean
+.PHONY: help run test test-all test-pythons wheel-check bench performance bench-check lint pages format build wheel sdist clean
 
 help: ## list the targets
 	@echo 'make TARGET [PYTHON=python3.12]'
@@ -27,6 +27,12 @@ test: $(VENV)/installed $(VENV)/test-tools ## run the tests but the slow ones; T
 
 test-all: $(VENV)/installed $(VENV)/test-tools ## run all tests, the slow ones too
 	$(PYTEST) $(T)
+
+test-pythons: $(VENV)/wheel-tools ## build, install and test whole on each CPython of this machine; ARGS=--help
+	$(BIN)/python .ci/check_wheels.py $(or $(ARGS),--pythons all --tests whole)
+
+wheel-check: $(VENV)/wheel-tools ## make the sdist, from it a wheel for others, and try both in empty environments
+	$(BIN)/python .ci/check_wheels.py $(ARGS)
 
 bench: $(VENV)/installed $(VENV)/bench-tools ## measure, against beanstalkd too where it is installed
 	$(PYTEST) bench
@@ -43,6 +49,9 @@ lint: $(VENV)/installed $(VENV)/lint-tools ## ruff, cython-lint, mypy and stubte
 	PATH=$(BIN):$$PATH $(BIN)/cython-lint src tests bench
 	$(BIN)/mypy
 	$(BIN)/stubtest fastbean --ignore-disjoint-bases --allowlist tests/quality/stubtest-allow.txt
+
+pages: $(VENV)/installed ## write the manual pages and shell completions anew, after a change of flags
+	$(BIN)/python packaging/make_pages.py
 
 format: $(VENV)/lint-tools ## let ruff lay out and mend what it can
 	$(BIN)/ruff check --fix .
@@ -70,7 +79,7 @@ $(VENV)/installed: $(SOURCES) $(VENV)/build-tools
 	$(PIP) install --no-build-isolation --no-deps --force-reinstall .
 	@touch $@
 
-$(VENV)/build-tools $(VENV)/test-tools $(VENV)/bench-tools $(VENV)/lint-tools: $(VENV)/%-tools: pyproject.toml $(VENV)/created
+$(VENV)/build-tools $(VENV)/test-tools $(VENV)/bench-tools $(VENV)/lint-tools $(VENV)/wheel-tools: $(VENV)/%-tools: pyproject.toml $(VENV)/created
 	$(PIP) install --group $*
 	@touch $@
 
