@@ -41,6 +41,7 @@ LAYERS = {
         "systemd",
         "privileges",
         "logs",
+        "health",
         "testing",
         "pytest_plugin",
         "__main__",
