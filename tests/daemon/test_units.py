@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -102,39 +103,36 @@ def calls_of_set(name):
     return found
 
 
-def test_the_server_calls_only_what_the_unit_allows(launch, tmp_path):
-    allowed = set()
-    for value in settings(SERVICE)["SystemCallFilter"]:
-        names = value.lstrip("~").split()
-        calls = set().union(*(calls_of_set(name) for name in names))
-        allowed = allowed - calls if value.startswith("~") else allowed | calls
-    assert {"read", "accept4", "epoll_wait", "fdatasync"} <= allowed
-    trace, log = tmp_path / "trace", tmp_path / "log"
-    log.mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        handover = [
-            sys.executable,
-            "-c",
-            HANDOVER,
-            str(listener.fileno()),
-            "",
-            *fastbean_command("-b", str(log), "-f0"),
-        ]
-        command = [find("strace", "strace"), "-f", "-qq", "-o", str(trace), *handover]
-        environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "nobody"), "WATCHDOG_USEC": "10000"}
-        daemon = launch(command, env=environment, pass_fds=[listener.fileno()]).wait_until_serving()
+def play_a_session(port):
     client = Client(socket.create_connection(("127.0.0.1", port)))
     assert client.ask(b"put 0 0 60 1\r\na\r\n") == b"INSERTED 1\r\n"
     assert client.ask(b"reserve\r\n") == b"RESERVED 1 1\r\n"
     assert client.lines.readline() == b"a\r\n"
     assert client.stats()["current-jobs-reserved"] == "1"
     client.close()
-    (pid,) = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
-    os.kill(int(pid), 15)
-    assert daemon.wait() == 0
-    text = trace.read_text()
-    served = text[text.rindex("execve(") :]
+
+
+def test_the_server_calls_only_what_the_unit_allows(launch, tmp_path):
+    allowed = set()
+    for value in settings(SERVICE)["SystemCallFilter"]:
+        calls = set().union(*(calls_of_set(name) for name in value.lstrip("~").split()))
+        allowed = allowed - calls if value.startswith("~") else allowed | calls
+    assert {"read", "accept4", "epoll_wait", "fdatasync"} <= allowed
+    trace, log = tmp_path / "trace", tmp_path / "log"
+    log.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        server = [sys.executable, "-c", HANDOVER, str(listener.fileno()), "", *fastbean_command("-b", str(log), "-f0")]
+        command = [find("strace", "strace"), "-f", "-qq", "-o", str(trace), *server]
+        environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "nobody"), "WATCHDOG_USEC": "10000"}
+        daemon = launch(command, env=environment, pass_fds=[listener.fileno()]).wait_until_serving()
+    (traced,) = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
+    try:
+        play_a_session(port)
+    finally:
+        os.kill(int(traced), signal.SIGTERM)
+        assert daemon.wait() == 0
+    served = trace.read_text().rpartition("execve(")[2]
     called = set(re.findall(r"^\d+ +(\w+)\(", served, re.MULTILINE))
     assert {"accept4", "epoll_wait", "fdatasync"} <= called
     assert called - allowed == set()
