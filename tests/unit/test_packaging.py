@@ -64,6 +64,24 @@ def test_importing_the_package_loads_no_other_module():
     )
 
 
+def test_the_program_loads_nothing_that_is_for_tests_only():
+    loaded = run_python("import fastbean.__main__, sys; print(*sys.modules)").split()
+    assert "fastbean.server" in loaded
+    assert not {"pytest", "fastbean.testing", "fastbean.pytest_plugin", "subprocess"} & set(loaded)
+
+
+def test_the_pytest_plugin_has_its_entry_point():
+    (plugin,) = importlib.metadata.entry_points(group="pytest11", name="fastbean")
+    assert plugin.value == "fastbean.pytest_plugin"
+
+
+def test_what_is_built_runs_on_every_machine_of_its_kind():
+    flags = (SOURCE.parents[1] / "setup.py").read_text() + (SOURCE.parents[1] / "pyproject.toml").read_text()
+    assert "-fno-plt" in flags
+    assert "-march=" not in flags
+    assert "-mtune=native" not in flags
+
+
 def test_the_public_names_are_loaded_when_asked_for():
     assert fastbean.Server.__module__ == "fastbean.server"
     assert fastbean.Config.__module__ == "fastbean.config"
