@@ -146,9 +146,25 @@ def check(python: str, version: "tuple[int, int]", sdist: Path, tests: str) -> N
     run(user, "-m", "pip", "install", "--quiet", "--upgrade", "pip>=25.1")
     run(user, "-m", "pip", "install", "--quiet", *group)
     run(user, smoke, "--cimport", cwd=work)
+    check_example(builder, user, wheel)
     if tests != "none":
         run(user, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS[tests], cwd=ROOT)
     say(f"{wheel.name}: {wheel.stat().st_size} bytes")
+
+
+def check_example(builder: Path, user: Path, wheel: Path) -> None:
+    """Builds the project of docs/cimport.md as pip builds every project, in an environment with what it asks for only.
+
+    No index is asked for fastbean: one by that name there would not be this one.
+    """
+    tools, project = wheel.parent / "tools", wheel.parent / "example"
+    shutil.copytree(ROOT / "tests" / "cimport" / "foreign", project)
+    pip = (builder, "-m", "pip", "--disable-pip-version-check")
+    run(*pip, "download", "--quiet", "--no-deps", "--dest", tools, "setuptools>=77", "cython>=3.1")
+    local = ("--no-index", "--find-links", tools, "--find-links", wheel.parent)
+    run(*pip, "wheel", "--quiet", *local, "--no-deps", "--wheel-dir", tools, project)
+    run(user, "-m", "pip", "install", "--quiet", *local, "foreign")
+    run(user, "-c", "import foreign; assert foreign.expired([50, 10, 99], 50) == [1, 0]", cwd=wheel.parent)
 
 
 def make_environment(python: str, folder: Path) -> Path:

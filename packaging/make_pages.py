@@ -81,15 +81,18 @@ def _roff(text: str) -> str:
 def bash(program: str, flags: list[Flag]) -> str:
     """The completion for bash."""
     function = "_" + program.replace("-", "_")
-    cases = []
+    by_values: dict[str, list[str]] = {}
     for flag in flags:
         if flag.metavar:
-            offer = {
-                DIRECTORY: 'compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -d -- "$cur"))',
-                USER: 'COMPREPLY=($(compgen -u -- "$cur"))',
-                "": ":",
-            }.get(flag.values, f"COMPREPLY=($(compgen -W '{_lines(flag.values)}' -- \"$cur\"))")
-            cases.append(f"    {'|'.join(flag.names)}) {offer}; return ;;")
+            by_values.setdefault(flag.values, []).extend(flag.names)
+    cases = []
+    for values, spellings in by_values.items():
+        offer = {
+            DIRECTORY: '\n        compopt -o filenames 2>/dev/null\n        COMPREPLY=($(compgen -d -- "$cur"))',
+            USER: '\n        COMPREPLY=($(compgen -u -- "$cur"))',
+            "": "",
+        }.get(values, f"\n        COMPREPLY=($(compgen -W '{_lines(values)}' -- \"$cur\"))")
+        cases.append(f"    {' | '.join(spellings)}){offer}\n        return\n        ;;")
     names = _lines(" ".join(name for flag in flags for name in flag.names))
     return f"""# Completion of {program} for bash; written by packaging/make_pages.py.
 {function}() {{

@@ -95,7 +95,9 @@ class ServerProcess:
         return os.fstat(self._stderr).st_size if self._stderr >= 0 else 0
 
     def log(self, start: int = 0) -> str:
-        """What it has written to stderr, over restarts too, from byte ``start`` on."""
+        """What it has written to stderr, over restarts too, from byte ``start`` on; "" once it is closed."""
+        if self._stderr < 0:
+            return ""
         return os.pread(self._stderr, max(self.log_size - start, 0), start).decode("utf-8", "replace")
 
     def start(self) -> "Self":

@@ -63,7 +63,7 @@ def test_example_runs(built):
     assert foreign.expired([], 50) == []
 
 
-@pytest.mark.parametrize("name", ["foreign.pyx", "setup.py"])
+@pytest.mark.parametrize("name", ["foreign.pyx", "setup.py", "pyproject.toml"])
 def test_doc_shows_the_example_that_is_built(name):
     blocks = re.findall(r"^```\w+\n(.*?)^```$", DOC.read_text(), re.DOTALL | re.MULTILINE)
     assert (HERE / "foreign" / name).read_text() in blocks

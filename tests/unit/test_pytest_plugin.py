@@ -183,9 +183,13 @@ def test_two(start_fastbean):
 
 def test_three(fastbean_server):
     fastbean_server.kill()
+
+def test_four(fastbean_server):
+    fastbean_server.close()
+    assert False
 """
     found = suite(text)
-    found.assert_outcomes(passed=3, errors=2)
+    found.assert_outcomes(passed=3, failed=1, errors=2)
     found.stdout.fnmatch_lines(["*RuntimeError: fastbean 127.0.0.1:* ended with status -9 *"])
 
 
@@ -276,6 +280,13 @@ class TestServerProcess:
         monkeypatch.setenv("WATCHDOG_USEC", "1")
         with ServerProcess() as server:
             assert server.stop() == 0
+
+    def test_a_closed_one_can_be_closed_again(self):
+        with ServerProcess() as server:
+            assert " INFO serving " in server.log()
+            server.close()
+        server.close()
+        assert server.log() == ""
 
     def test_a_server_that_hangs_is_killed(self):
         with ServerProcess() as server:
