@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fastbean import __main__ as program
 from fastbean import config, errors
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
@@ -67,6 +68,11 @@ def test_the_page_tells_every_exit_status():
     page = (SHARE / "man/man1/fastbean.1").read_text().split(".SH EXIT STATUS")[1].split(".SH ENVIRONMENT")[0]
     statuses = {each.exit_status for each in vars(errors).values() if isinstance(each, type)} - {1}
     assert {int(number) for number in re.findall(r"\b\d+\b", page)} == statuses | {0}
+
+
+def test_the_page_tells_every_signal():
+    page = (SHARE / "man/man1/fastbean.1").read_text().split(".SH SIGNALS")[1].split(".SH EXIT STATUS")[0]
+    assert set(re.findall(r"SIG[A-Z0-9]+", page)) == set(re.findall(r"SIG[A-Z0-9]+", program.__doc__))
 
 
 @pytest.mark.parametrize("page", sorted(SHARE.glob("man/man1/*")), ids=lambda path: path.name)
