@@ -15,6 +15,8 @@ from fastbean.testing import ServerProcess
 
 pytest_plugins = ["pytester"]
 PATIENCE_S = 60
+# Other plugins that are installed for this suite only take time to load.
+QUIET = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:benchmark"]
 
 ASK = """
 import os, socket
@@ -36,7 +38,7 @@ def suite(pytester):
     def run(text, *arguments, ini=""):
         pytester.makeini(f"[pytest]\nfilterwarnings = error\n{ini}")
         pytester.makepyfile(ASK + text)
-        return pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments, timeout=120)
+        return pytester.runpytest_subprocess(*QUIET, *arguments, timeout=120)
 
     return run
 
@@ -210,7 +212,7 @@ def test_the_servers_end_when_pytest_is_killed(pytester):
         "import time\n\ndef test_one(fastbean_server, fastbean_session_server):\n"
         "    print('pids', fastbean_server.pid, fastbean_session_server.pid, flush=True)\n    time.sleep(300)\n"
     )
-    command = [sys.executable, "-m", "pytest", "-s", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-s", *QUIET]
     with subprocess.Popen(command, cwd=pytester.path, stdout=subprocess.PIPE, text=True) as process:
         pids = next(match for line in process.stdout if (match := re.search(r"pids (\d+) (\d+)", line)))
         process.send_signal(signal.SIGKILL)
