@@ -6,7 +6,7 @@ beanstalkd's: 5 a wrong flag or value, 10 the log on disk, 33 and 34 the user, 1
 Signals:
 
 - SIGTERM, SIGINT: stop; replies are sent within ``--stop-timeout``; a second one ends the wait at once. Exit status 0.
-- SIGUSR1: drain: puts are refused from now on.
+- SIGUSR1: drain: puts are refused from now on. SIGUSR2: they are taken again.
 - SIGHUP: in a terminal it means that the terminal is gone, and stops the server; elsewhere it is logged and nothing
   else, since there is no file to read again. Under ``nohup`` it stays ignored.
 
@@ -92,6 +92,7 @@ class Daemon:
         signal.signal(signal.SIGINT, self._stop)
         if hasattr(signal, "SIGUSR1"):
             signal.signal(signal.SIGUSR1, self._drain)
+            signal.signal(signal.SIGUSR2, self._undrain)
         if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
             signal.signal(signal.SIGHUP, self._stop if os.isatty(STDIN) else self._hang_up)
 
@@ -110,6 +111,10 @@ class Daemon:
         self._notifier.tell("STATUS=draining: new jobs are refused")
         self._server.drain()
 
+    def _undrain(self, _number: int, _frame: "FrameType | None") -> None:
+        self._notifier.tell(self._serving_status())
+        self._server.undrain()
+
     def _hang_up(self, _number: int, _frame: "FrameType | None") -> None:
         self._log("INFO", "SIGHUP ignored: there is no configuration file to read again")
 
@@ -118,10 +123,13 @@ class Daemon:
         self._notifier.tell(f"STATUS={text}", f"EXTEND_TIMEOUT_USEC={START_EXTENSION_US}")
 
     def _tell_ready(self) -> None:
-        self._notifier.tell("READY=1", f"STATUS=serving {' '.join(self._server.addresses)}")
+        self._notifier.tell("READY=1", self._serving_status())
         interval_ns = systemd.watchdog_interval_ns(os.environ, os.getpid())
         if interval_ns is not None:
             self._tell_alive(interval_ns)
+
+    def _serving_status(self) -> str:
+        return f"STATUS=serving {' '.join(self._server.addresses)}"
 
     def _tell_alive(self, interval_ns: int) -> None:
         self._notifier.tell("WATCHDOG=1")

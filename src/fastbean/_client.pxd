@@ -9,6 +9,11 @@ from fastbean._protocol cimport Reply
 from fastbean._table cimport Table
 from fastbean._tube cimport Timer, Tube, Watch
 
+cdef enum:                      # what bounds one client, see _connection
+    INPUT_LIMIT = 65536         # received bytes that wait behind an unanswered command
+    OUTPUT_LIMIT = 262144       # answered bytes from which on no further command is run
+    STEPS_IN_A_TICK = 512       # lines and bodies of one client
+
 cdef struct Answer:             # what the client is told; the reply says which members count
     Reply reply
     uint64_t number             # a job's id, or a count
@@ -20,6 +25,7 @@ cdef enum WorkKind:
     WORK_KICK
     WORK_LIST_TUBES
     WORK_LIST_WATCHED
+    WORK_OLDEST
     WORK_LEAVE
 
 cdef struct Work:               # a command, or a farewell, that may take more than one tick
@@ -29,6 +35,8 @@ cdef struct Work:               # a command, or a farewell, that may take more t
     uint32_t left               # jobs still to kick, or entries still to list
     uint32_t done               # jobs kicked, or entries listed
     bint buried                 # kick: takes buried jobs, not delayed ones
+    Tube *tube                  # whose oldest job is looked for; NULL when it has ended meanwhile
+    uint64_t reached            # the tube's `oldest_id` at the end of the last step
 
 cdef struct Client:
     Timer timer                 # its first reservation to end, or the end of its wait

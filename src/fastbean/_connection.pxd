@@ -45,6 +45,7 @@ cdef class Connection:
     cdef char[2] trailer            # what stands where the body's CRLF must be
     cdef Buffer input               # received and not yet run
     cdef Outbox out                 # answered and not yet sent
+    cdef size_t counted_bytes       # of input and out, as the engine's memory has them
     cdef int interest               # what the selector watches
     cdef bint socket_full
     cdef bint blocked               # its command is not answered yet
@@ -65,6 +66,7 @@ cdef class Connection:
     cdef void look_for_hang_up(self, int64_t now_ns) noexcept
     cdef void give_up_waiting(self) noexcept
     cdef bint is_halted(self) noexcept
+    cdef void postpone(self, uint32_t steps) noexcept
     cdef void make_runnable(self) noexcept
     cdef void resume(self, int64_t now_ns) noexcept
 
@@ -86,6 +88,7 @@ cdef class Connection:
     cdef void flush(self, int64_t now_ns) noexcept
     cdef void go_on(self) noexcept
     cdef void await_log(self) noexcept
+    cdef void count_memory(self) noexcept
     cdef void settle(self, int64_t now_ns) noexcept
     cdef int wanted_events(self) noexcept
     cdef void watch_events(self, int events, int64_t now_ns) noexcept

@@ -21,10 +21,11 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from fastbean._buffer cimport buffer_append, buffer_drop_front, buffer_free, buffer_reserve
-from fastbean._client cimport WORK_NONE, Client
+from fastbean._client cimport INPUT_LIMIT, OUTPUT_LIMIT, STEPS_IN_A_TICK, WORK_NONE, Client
 from fastbean._dispatch cimport dispatch
 from fastbean._engine cimport Engine
 from fastbean._job cimport Job, job_body
+from fastbean._memory cimport memory_drop
 from fastbean._outbox cimport (
     KEPT_BYTES, PIECES, SENT_AT_ONCE, iovec, outbox_answer, outbox_free, outbox_gate, outbox_gather, outbox_send,
     outbox_sent, outbox_unsent,
@@ -62,9 +63,6 @@ cdef extern from "<unistd.h>" nogil:
 
 cdef enum:
     SCRATCH_BYTES = 65536
-    INPUT_LIMIT = 65536             # received bytes that wait behind an unanswered command
-    OUTPUT_LIMIT = 262144           # answered bytes from which on no further command is run
-    STEPS_IN_A_TICK = 512           # lines and bodies of one client
     CRLF_BYTES = 2
     SWALLOWED_RECEIVES = 4          # before a close
 
@@ -129,6 +127,8 @@ cdef class Connection:
     def __dealloc__(self):
         outbox_free(&self.out)
         buffer_free(&self.input)
+        if self.engine is not None:
+            self.count_memory()
 
     def feed(self, bytes data not None, int64_t now_ns):
         """In memory only: bytes arrive.
@@ -173,6 +173,7 @@ cdef class Connection:
             output += PyBytes_FromStringAndSize(<char *>pieces[0].iov_base, pieces[0].iov_len)
             outbox_sent(&self.out, pieces[0].iov_len)
             self.go_on()
+        self.count_memory()
         return output
 
     def close(self, int64_t now_ns):
@@ -246,6 +247,7 @@ cdef class Connection:
         cdef size_t used
         if self.is_halted():
             self.input.len += size
+            self.engine.hits.client_input += self.input.len >= INPUT_LIMIT
             return
         if self.phase == PHASE_BODY and self.body_got < self.client.arriving.body_bytes:
             used = min(size, <size_t>(self.client.arriving.body_bytes - self.body_got))
@@ -288,6 +290,14 @@ cdef class Connection:
         """Whether what arrives has to wait behind commands that are not run yet."""
         return self.blocked or self.is_runnable or self.held_back
 
+    cdef void postpone(self, uint32_t steps) noexcept:
+        """The rest of the commands waits for the next tick, after so many steps in this one."""
+        if steps == STEPS_IN_A_TICK:
+            self.engine.hits.client_steps += 1
+        elif not self.engine.journal.tight:
+            self.engine.hits.tick_effort += 1
+        self.make_runnable()
+
     cdef void make_runnable(self) noexcept:
         """Have the hub call `resume` in the next tick."""
         if not self.is_runnable and not self.closed:
@@ -314,11 +324,12 @@ cdef class Connection:
         while at < size and not self.blocked and not self.quitting:
             if outbox_unsent(&self.out) >= OUTPUT_LIMIT:
                 self.held_back = True
+                self.engine.hits.client_output += 1
                 break
             if self.engine.journal.tight or steps == STEPS_IN_A_TICK or (
                 steps and self.engine.effort >= self.engine.effort_limit
             ):
-                self.make_runnable()
+                self.postpone(steps)
                 break
             steps += 1
             if self.phase == PHASE_LINE:
@@ -413,6 +424,7 @@ cdef class Connection:
         """The line of a put. A body that is refused here for its size or for want of memory is skipped."""
         if command.op == OP_PUT and command.body_bytes > self.engine.max_job_size:
             self.refusal = REPLY_JOB_TOO_BIG
+            self.engine.hits.job_size += 1
         elif command.fault != REPLY_NONE:
             return command.fault
         else:
@@ -503,10 +515,21 @@ cdef class Connection:
             self.is_gated = True
             self.hub.gated.append(self)
 
+    cdef void count_memory(self) noexcept:
+        """Tell the engine what the buffers take now, and which deleted jobs are sent at last."""
+        cdef size_t held = self.input.cap + self.out.bytes.cap
+        self.engine.memory.buffer_bytes += held
+        self.engine.memory.buffer_bytes -= self.counted_bytes
+        self.counted_bytes = held
+        memory_drop(&self.engine.memory, self.out.freed_bytes)
+        self.out.freed_bytes = 0
+
     cdef void settle(self, int64_t now_ns) noexcept:
         """After everything that happens to a connection: close it if it is done with, watch what is to be watched."""
         if self.closed:
             return
+        if self.input.cap + self.out.bytes.cap != self.counted_bytes or self.out.freed_bytes:
+            self.count_memory()
         if self.out.bytes.failed or self.input.failed:
             self.drop(now_ns)
         elif (self.eof or self.quitting) and not self.is_halted() and not (self.fd >= 0 and outbox_unsent(&self.out)):
@@ -557,6 +580,7 @@ cdef class Connection:
         if self.fd >= 0:
             outbox_free(&self.out)
             buffer_free(&self.input)
+            self.count_memory()
             self.swallow()
             close_descriptor(self.fd)
             if self.hub.on_close is not None:

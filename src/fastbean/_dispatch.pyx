@@ -17,6 +17,7 @@ from fastbean._protocol cimport (
 )
 from fastbean._report cimport stats_job_text, stats_text, stats_tube_text
 from fastbean._state cimport NEVER
+from fastbean._tube cimport Tube, tube_find
 
 
 cdef Reply dispatch(Engine engine, Client *client, Command *command, int64_t now_ns) noexcept:
@@ -56,6 +57,7 @@ cdef Reply dispatch_look(Engine engine, Client *client, Command *command, int64_
     cdef Buffer *text = &client.answer.text
     cdef Op op = command.op
     cdef bint there = True
+    cdef Tube *tube
     if op == OP_PEEK:
         return engine.peek(client, command.id)
     if op == OP_PEEK_READY:
@@ -75,5 +77,9 @@ cdef Reply dispatch_look(Engine engine, Client *client, Command *command, int64_
     elif op == OP_STATS_JOB:
         there = stats_job_text(engine, command.id, text, now_ns)
     else:
-        there = stats_tube_text(engine, command.name, command.name_bytes, text, now_ns)
+        tube = tube_find(&engine.tubes, command.name, command.name_bytes)
+        if tube is NULL:
+            return REPLY_NOT_FOUND
+        stats_tube_text(tube, text, now_ns)
+        return engine.begin_oldest(client, tube, now_ns)
     return REPLY_OK if there else REPLY_NOT_FOUND

@@ -2,14 +2,25 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from fastbean._client cimport Client, Work, WorkKind
+from fastbean._client cimport Client
 from fastbean._job cimport Job
 from fastbean._protocol cimport OP_COUNT, Command, Reply
-from fastbean._recovery cimport Recovery
 from fastbean._tube cimport Tube
+from fastbean._work cimport WorkQueue
+
+cdef struct Hits:                   # how often each limit was reached, as `stats` shows it
+    uint64_t memory                 # puts refused
+    uint64_t log_space              # puts refused: the log may not, or cannot, get larger
+    uint64_t job_size               # puts refused: JOB_TOO_BIG
+    uint64_t tubes                  # commands refused
+    uint64_t connections            # clients refused
+    uint64_t client_input           # times that a client was not read from any more
+    uint64_t client_output          # times that a client's commands had to wait until it takes its replies
+    uint64_t client_steps           # times that the rest of a client's commands waited for the next tick
+    uint64_t tick_effort            # likewise, because all clients together had done much
 
 
-cdef class Engine(Recovery):
+cdef class Engine(WorkQueue):
     cdef uint64_t next_id
     cdef Client *first_held         # clients whose put waits for room in the log, oldest first
     cdef Client *last_held
@@ -22,6 +33,9 @@ cdef class Engine(Recovery):
     cdef readonly bytes platform
     cdef readonly uint64_t binlog_max_size
     cdef public uint32_t max_job_size
+    cdef readonly uint32_t max_tubes
+    cdef readonly uint32_t max_connections
+    cdef Hits hits
     cdef public bint draining
 
     cdef Client *connect(self, void *connection) noexcept
@@ -47,6 +61,7 @@ cdef class Engine(Recovery):
     cdef Reply peek_ready(self, Client *client) noexcept
     cdef Reply peek_delayed(self, Client *client) noexcept
     cdef Reply peek_buried(self, Client *client) noexcept
+    cdef Tube *wanted_tube(self, const char *name, uint32_t name_bytes) noexcept
     cdef Reply use(self, Client *client, const char *name, uint32_t name_bytes) noexcept
     cdef Reply watch(self, Client *client, const char *name, uint32_t name_bytes) noexcept
     cdef Reply ignore(self, Client *client, const char *name, uint32_t name_bytes) noexcept
@@ -55,17 +70,7 @@ cdef class Engine(Recovery):
     cdef Reply list_tubes(self, Client *client, int64_t now_ns) noexcept
     cdef Reply list_tubes_watched(self, Client *client, int64_t now_ns) noexcept
 
-    cdef bint work_on(self, int64_t now_ns) noexcept
-
     cdef Job *reserved_job(self, Client *client, uint64_t id) noexcept
     cdef Job *best_ready(self, Client *client) noexcept
     cdef Reply found(self, Client *client, Job *job) noexcept
     cdef void set_worker(self, Client *client) noexcept
-    cdef int kick_one(self, Job *job, int64_t now_ns) noexcept
-    cdef Reply begin_work(self, Client *client, WorkKind kind, uint32_t left, int64_t now_ns) noexcept
-    cdef bint step_work(self, Work *work, int64_t now_ns) noexcept
-    cdef bint step_kick(self, Work *work, int64_t now_ns) noexcept
-    cdef bint step_list(self, Work *work) noexcept
-    cdef int give_back(self, Client *client, int64_t now_ns) noexcept
-    cdef bint step_leave(self, Work *work, int64_t now_ns) noexcept
-    cdef Reply end_work(self, Work *work) noexcept

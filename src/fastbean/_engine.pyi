@@ -1,9 +1,9 @@
 from typing import Self
 
 from fastbean._journal import Journal
-from fastbean._recovery import Recovery
+from fastbean._work import WorkQueue
 
-class Engine(Recovery):
+class Engine(WorkQueue):
     draining: bool
     max_job_size: int
     @property
@@ -18,6 +18,10 @@ class Engine(Recovery):
     def platform(self) -> bytes: ...
     @property
     def binlog_max_size(self) -> int: ...
+    @property
+    def max_tubes(self) -> int: ...
+    @property
+    def max_connections(self) -> int: ...
     def __new__(
         cls,
         *,
@@ -29,6 +33,9 @@ class Engine(Recovery):
         os: str = "",
         platform: str = "",
         binlog_max_size: int = 10485760,
+        max_memory_bytes: int = 0,
+        max_tubes: int = 0,
+        max_connections: int = 0,
         hash_key: bytes = ...,
     ) -> Self: ...
     @property

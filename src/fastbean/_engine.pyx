@@ -7,30 +7,31 @@ the answer comes later: the client is found through `next_answered` when its wai
 A client that waits, or whose long command goes on, must not be given another command.
 """
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 
-from fastbean._buffer cimport buffer_append, buffer_free
 from fastbean._client cimport (
-    WORK_KICK, WORK_LEAVE, WORK_LIST_TUBES, WORK_LIST_WATCHED, WORK_NONE, Client, Watch, Work, WorkKind,
-    client_add_watch, client_remove_watch, client_stop_waiting, client_watch_of,
+    WORK_KICK, WORK_LEAVE, WORK_LIST_TUBES, WORK_LIST_WATCHED, WORK_NONE, Client, Watch, client_add_watch,
+    client_remove_watch, client_stop_waiting, client_watch_of,
 )
-from fastbean._core cimport Heap, HeapSlot, heap_pop, heap_push, heap_reserve, heap_top, heap_update
+from fastbean._core cimport Heap, HeapSlot, heap_reserve, heap_top, heap_update
 from fastbean._journal cimport SPACE_COMING, SPACE_NONE, Journal, Space, logged_bytes
 from fastbean._job cimport (
-    JOB_BURIED, JOB_DELAYED, JOB_RESERVED, JOB_RETURNING, Job, job_discard, job_new, job_table_get, job_table_put,
+    JOB_BURIED, JOB_DELAYED, JOB_RESERVED, JOB_RETURNING, Job, first_job, job_cost, job_discard, job_new,
+    job_table_get, job_table_put,
 )
+from fastbean._memory cimport memory_drop, memory_is_full, memory_keep
 from fastbean._protocol cimport (
     REPLY_BURIED, REPLY_DEADLINE_SOON, REPLY_DELETED, REPLY_DRAINING, REPLY_FOUND, REPLY_INSERTED, REPLY_KICKED,
-    REPLY_KICKED_COUNT, REPLY_NONE, REPLY_NOT_FOUND, REPLY_NOT_IGNORED, REPLY_OK, REPLY_OUT_OF_MEMORY, REPLY_PAUSED,
-    REPLY_RELEASED, REPLY_RESERVED, REPLY_TIMED_OUT, REPLY_TOUCHED, REPLY_USING, REPLY_WATCHING, Command, Reply,
+    REPLY_NONE, REPLY_NOT_FOUND, REPLY_NOT_IGNORED, REPLY_OUT_OF_MEMORY, REPLY_PAUSED, REPLY_RELEASED,
+    REPLY_RESERVED, REPLY_TIMED_OUT, REPLY_TOUCHED, REPLY_USING, REPLY_WATCHING, Command, Reply,
 )
 from fastbean._record cimport JobImage
-from fastbean._recovery cimport Recovery
-from fastbean._state cimport NEVER, SAFETY_MARGIN_NS, STEPS_AT_ONCE, append_entry, seconds_ns
+from fastbean._state cimport NEVER, SAFETY_MARGIN_NS, STEPS_AT_ONCE, seconds_ns
 from fastbean._tube cimport Tube, tube_find
+from fastbean._work cimport WorkQueue
 
 
-cdef class Engine(Recovery):
+cdef class Engine(WorkQueue):
     """Every job, tube and client of one server, and what each command does to them.
 
     It does no I/O and reads no clock: it can be run under made-up time.
@@ -44,12 +45,16 @@ cdef class Engine(Recovery):
         os: the version of the operating system.
         platform: the kind of machine.
         binlog_max_size: the size of a binlog file in bytes, shown by `stats`.
+        max_memory_bytes: what jobs and buffers may take before puts are refused; 0 for no limit, as in the next two.
+        max_tubes: tubes from which on no client makes another one.
+        max_connections: clients from which on the hub takes no other one; see `Hub.is_full`.
         hash_key: 16 secret bytes for the hash of tube names.
     """
 
     def __cinit__(
         self, *, uint32_t max_job_size=65535, int64_t now_ns=0, str version="", str instance_id="", str hostname="",
-        str os="", str platform="", uint64_t binlog_max_size=10485760, bytes hash_key=bytes(16),
+        str os="", str platform="", uint64_t binlog_max_size=10485760, uint64_t max_memory_bytes=0,
+        uint32_t max_tubes=0, uint32_t max_connections=0, bytes hash_key=bytes(16),
     ):
         self.max_job_size = max_job_size
         self.started_ns = now_ns
@@ -59,6 +64,10 @@ cdef class Engine(Recovery):
         self.os = os.encode()
         self.platform = platform.encode()
         self.binlog_max_size = binlog_max_size
+        self.max_tubes = max_tubes
+        self.max_connections = max_connections
+        if max_memory_bytes:
+            self.memory.limit_bytes = max_memory_bytes
         self.next_id = 1
 
     def next_deadline_ns(self):
@@ -126,7 +135,12 @@ cdef class Engine(Recovery):
 
         Returns REPLY_NONE, or REPLY_OUT_OF_MEMORY (no id is taken).
         """
-        cdef Job *job = job_new(command.body_bytes)
+        cdef uint64_t cost = job_cost(command.body_bytes)
+        cdef Job *job
+        if memory_is_full(&self.memory, cost):
+            self.hits.memory += 1
+            return REPLY_OUT_OF_MEMORY
+        job = job_new(command.body_bytes)
         if job is NULL:
             return REPLY_OUT_OF_MEMORY
         if self.next_id >= self.journal.id_limit:
@@ -143,6 +157,7 @@ cdef class Engine(Recovery):
         job.ttr_s = command.ttr_s if command.ttr_s > 0 else 1
         job.created_ns = now_ns
         client.use.jobs += 1
+        memory_keep(&self.memory, cost)
         client.arriving = job
         client.arriving_id = self.next_id
         self.next_id += 1
@@ -163,17 +178,19 @@ cdef class Engine(Recovery):
             self.hold(client)
             return REPLY_NONE
         if space == SPACE_NONE or heap_reserve(heap, 1) < 0 or job_table_put(&self.jobs, id, job) < 0:
+            self.hits.log_space += space == SPACE_NONE
             self.put_abort(client)
             return REPLY_OUT_OF_MEMORY
         client.arriving = NULL
-        self.keep_bytes(sizeof(Job) + job.body_bytes)
         client.answer.number = id
         self.counts.total_jobs += 1
         tube.total_jobs += 1
+        tube.body_bytes += job.body_bytes
         if job.delay_s:
             self.to_delayed(tube, job, id, now_ns)
         else:
             self.to_ready(tube, job, id)
+            tube.enqueued += 1
         if self.logging:
             self.log_put(job, id)
         if job.delay_s == 0 and tube.pause_ns == 0:
@@ -232,7 +249,7 @@ cdef class Engine(Recovery):
             return
         tube = self.tube_of(job)
         client.arriving = NULL
-        job_discard(job)
+        memory_drop(&self.memory, job_discard(job))
         tube.jobs -= 1
         self.release_tube(tube)
 
@@ -307,6 +324,7 @@ cdef class Engine(Recovery):
             return REPLY_NOT_FOUND
         tube = self.tube_of(job)
         tube.deletes += 1
+        tube.finished += job.state == JOB_RESERVED
         self.journal.delete(id, job.segment, logged_bytes(job.body_bytes, tube.name_bytes))
         self.remove_job(job, id)
         return REPLY_DELETED
@@ -327,6 +345,7 @@ cdef class Engine(Recovery):
             self.to_delayed(tube, job, id, now_ns)
         else:
             self.to_ready(tube, job, id)
+            tube.enqueued += 1
         self.log_change(job, True)
         if delay_s == 0 and tube.pause_ns == 0:
             self.match(tube, now_ns)
@@ -354,14 +373,6 @@ cdef class Engine(Recovery):
         return REPLY_TOUCHED
 
     # kick
-
-    cdef int kick_one(self, Job *job, int64_t now_ns) noexcept:
-        """Returns 0, or -1 without memory (nothing changed)."""
-        if self.make_ready(job, now_ns) < 0:
-            return -1
-        job.kicks += 1
-        self.log_change(job, True)
-        return 0
 
     cdef Reply kick_job(self, uint64_t id, int64_t now_ns) noexcept:
         cdef Job *job = job_table_get(&self.jobs, id)
@@ -403,8 +414,17 @@ cdef class Engine(Recovery):
 
     # Tubes
 
+    cdef Tube *wanted_tube(self, const char *name, uint32_t name_bytes) noexcept:
+        """As `find_or_make_tube`, for a client: NULL also for a tube beyond the limit. The log's tubes know none."""
+        cdef Tube *tube
+        if self.max_tubes == 0 or self.tubes.count < self.max_tubes:
+            return self.find_or_make_tube(name, name_bytes)
+        tube = tube_find(&self.tubes, name, name_bytes)
+        self.hits.tubes += tube is NULL
+        return tube
+
     cdef Reply use(self, Client *client, const char *name, uint32_t name_bytes) noexcept:
-        cdef Tube *tube = self.find_or_make_tube(name, name_bytes)
+        cdef Tube *tube = self.wanted_tube(name, name_bytes)
         cdef Tube *before = client.use
         if tube is NULL:
             return REPLY_OUT_OF_MEMORY
@@ -415,7 +435,7 @@ cdef class Engine(Recovery):
         return REPLY_USING
 
     cdef Reply watch(self, Client *client, const char *name, uint32_t name_bytes) noexcept:
-        cdef Tube *tube = self.find_or_make_tube(name, name_bytes)
+        cdef Tube *tube = self.wanted_tube(name, name_bytes)
         if tube is NULL:
             return REPLY_OUT_OF_MEMORY
         if client_watch_of(client, tube) is NULL and client_add_watch(client, tube) is NULL:
@@ -457,133 +477,3 @@ cdef class Engine(Recovery):
                 tube.pause_ns = 0
                 return
         self.schedule(&tube.timer, now_ns)
-
-    # Work that may take more than one tick
-
-    cdef Reply begin_work(self, Client *client, WorkKind kind, uint32_t left, int64_t now_ns) noexcept:
-        """Do the first step of the work at once, if this tick has not done too much; queue the rest and return
-        REPLY_NONE, unless there is none."""
-        cdef Work *work = &client.work
-        work.kind = kind
-        work.left = left
-        work.done = 0
-        work.buried = client.use.buried.len > 0
-        if kind == WORK_LIST_TUBES or kind == WORK_LIST_WATCHED:
-            buffer_append(&client.answer.text, b"---\n", 4)
-        if self.effort < self.effort_limit and self.step_work(work, now_ns):
-            return self.end_work(work)
-        self.add_work(work)
-        return REPLY_NONE
-
-    cdef bint work_on(self, int64_t now_ns) noexcept:
-        """One step of the work that waits longest; true when there is more to do."""
-        cdef Work *work = self.first_work
-        if work is NULL:
-            return False
-        self.remove_work(work)
-        if not self.step_work(work, now_ns):
-            self.add_work(work)
-        elif work.kind == WORK_LEAVE:
-            self.end_work(work)
-        else:
-            self.answer_later(work.client, self.end_work(work))
-        return self.first_work is not NULL
-
-    cdef bint step_work(self, Work *work, int64_t now_ns) noexcept:
-        """Up to STEPS_AT_ONCE steps; true when the work is done."""
-        if work.kind == WORK_KICK:
-            return self.step_kick(work, now_ns)
-        if work.kind == WORK_LEAVE:
-            return self.step_leave(work, now_ns)
-        return self.step_list(work)
-
-    cdef Reply end_work(self, Work *work) noexcept:
-        """The work is done: the answer that it leads to."""
-        cdef Client *client = work.client
-        cdef Reply reply = REPLY_NONE
-        if work.kind == WORK_LEAVE:
-            self.end_client(client)
-            return reply
-        if work.kind == WORK_KICK:
-            client.answer.number = work.done
-            reply = REPLY_KICKED_COUNT
-        elif not client.answer.text.failed:
-            reply = REPLY_OK
-        else:
-            buffer_free(&client.answer.text)
-            reply = REPLY_OUT_OF_MEMORY
-        work.kind = WORK_NONE
-        return reply
-
-    cdef bint step_kick(self, Work *work, int64_t now_ns) noexcept:
-        cdef Tube *tube = work.client.use
-        cdef Heap *heap = &tube.buried if work.buried else &tube.delayed
-        cdef uint32_t steps = min(work.left, <uint32_t>STEPS_AT_ONCE)
-        work.left -= steps
-        while steps and heap.len:
-            if self.journal.tight:
-                work.left += steps
-                return False
-            steps -= 1
-            if self.kick_one(<Job *>heap_top(heap).node, now_ns) < 0:
-                return True
-            work.done += 1
-        return work.left == 0 or heap.len == 0
-
-    cdef bint step_list(self, Work *work) noexcept:
-        cdef Client *client = work.client
-        cdef bint every = work.kind == WORK_LIST_TUBES
-        cdef uint32_t count = self.tubes.count if every else client.watched_count
-        cdef uint32_t end = min(count, work.done + STEPS_AT_ONCE)
-        self.effort += end - work.done
-        while work.done < end:
-            append_entry(client, self.tubes.listed[work.done] if every else client.watched[work.done].tube)
-            work.done += 1
-        return work.done == count
-
-    cdef int give_back(self, Client *client, int64_t now_ns) noexcept:
-        """One step: sort one more reservation by its turn, or, when all are sorted, make the first one ready.
-
-        Returns 0, or -1 without memory (nothing changed).
-        """
-        cdef Job *job
-        cdef uint64_t id
-        if client.reserved.len == 0:
-            return self.make_ready(first_job(&client.returning), now_ns)
-        if heap_reserve(&client.returning, 1) < 0:
-            return -1
-        job = first_job(&client.reserved)
-        id = heap_top(&client.reserved).tie
-        heap_pop(&client.reserved)
-        job.state = JOB_RETURNING
-        # The oldest of them is less than 2**32 turns ago: seen from now the order does not wrap.
-        heap_push(&client.returning, &job.node, <uint32_t>(job.turn - client.turns), id)
-        return 0
-
-    cdef bint step_leave(self, Work *work, int64_t now_ns) noexcept:
-        """Give back its reservations in the order in which it made them, then its watches, then the tube it uses."""
-        cdef Client *client = work.client
-        cdef Tube *tube
-        cdef int _step
-        for _step in range(STEPS_AT_ONCE):
-            if self.journal.tight:
-                return False
-            if client.reserved.len or client.returning.len:
-                if self.give_back(client, now_ns) < 0:
-                    self.short_of_memory = True
-                    return False
-            elif client.watched_count:
-                self.effort += 1
-                tube = client.watched[0].tube
-                client_remove_watch(client, client.watched[0])
-                self.release_tube(tube)
-            else:
-                client.use.using -= 1
-                self.release_tube(client.use)
-                return True
-        return False
-
-
-cdef inline Job *first_job(Heap *heap) noexcept nogil:
-    cdef HeapSlot *top = heap_top(heap)
-    return NULL if top is NULL else <Job *>top.node

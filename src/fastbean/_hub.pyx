@@ -8,7 +8,7 @@ With a log, replies that depend on it are sent after the commit at the end of th
 """
 
 cimport cython
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastbean._connection cimport Connection, Shared
 from fastbean._engine cimport Engine
@@ -46,6 +46,14 @@ cdef class Hub(Shared):
     def unsent(self):
         """How many connections have replies that are not sent yet."""
         return sum(1 for connection in self.open if outbox_unsent(&(<Connection>connection).out))
+
+    def is_full(self):
+        """Whether the next client is one too many; each True counts in `stats` as a client that was refused."""
+        cdef uint32_t limit = self.engine.max_connections
+        if limit == 0 or <uint64_t>len(self.open) < limit:
+            return False
+        self.engine.hits.connections += 1
+        return True
 
     def adopt(self, sock, str peer, int64_t now_ns):
         """Take over an accepted socket and serve it.
@@ -224,7 +232,7 @@ cdef class Hub(Shared):
         """Nanoseconds until time brings something new, or -1."""
         cdef int64_t due_ns = self.engine.next_timer_ns()
         cdef int64_t log_ns = self.engine.journal.due_ns()
-        cdef int64_t give_back_ns = self.engine.give_back_at_ns
+        cdef int64_t give_back_ns = self.engine.memory.give_back_at_ns
         if due_ns == NEVER or (log_ns != NEVER and log_ns < due_ns):
             due_ns = log_ns
         if due_ns == NEVER or (give_back_ns != NEVER and give_back_ns < due_ns):

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from fastbean._core cimport HeapNode
+from fastbean._core cimport Heap, HeapNode, HeapSlot, heap_top
 from fastbean._table cimport Entry, Table
 
 cdef enum JobState:
@@ -36,6 +36,7 @@ cdef struct Job:                # the body follows, without its CRLF
 
 cdef enum:
     LEAF_JOBS = 16
+    JOB_PLACES_BYTES = 48           # 24 in a heap, about 11 in the table, and the allocator's share
 
 cdef struct Leaf:               # the jobs of LEAF_JOBS ids that follow one another
     Entry entry
@@ -51,9 +52,18 @@ cdef struct JobTable:           # all zero bytes = an empty table
 cdef inline char *job_body(Job *job) noexcept nogil:
     return <char *>job + sizeof(Job)
 
+cdef inline Job *first_job(Heap *heap) noexcept nogil:
+    """The job at the top of a heap of jobs, or NULL."""
+    cdef HeapSlot *top = heap_top(heap)
+    return NULL if top is NULL else <Job *>top.node
+
+cdef inline uint64_t job_cost(uint32_t body_bytes) noexcept nogil:
+    """What a job counts for in memory, in bytes: its header and body, and its places in a heap and in the table."""
+    return sizeof(Job) + JOB_PLACES_BYTES + body_bytes
+
 cdef Job *job_new(uint32_t body_bytes) noexcept nogil
-cdef void job_unpin(Job *job) noexcept nogil
-cdef void job_discard(Job *job) noexcept nogil
+cdef uint64_t job_unpin(Job *job) noexcept nogil
+cdef uint64_t job_discard(Job *job) noexcept nogil
 cdef void give_memory_back() noexcept nogil
 cdef void expect_many_jobs(JobTable *table, uint64_t count) noexcept nogil
 cdef void expect_no_more_jobs() noexcept nogil
@@ -61,5 +71,6 @@ cdef Job *job_of_many(uint32_t body_bytes) noexcept nogil
 
 cdef int job_table_put(JobTable *table, uint64_t id, Job *job) noexcept nogil
 cdef Job *job_table_get(JobTable *table, uint64_t id) noexcept nogil
+cdef Job *job_table_next(JobTable *table, uint64_t *id) noexcept nogil
 cdef void job_table_remove(JobTable *table, uint64_t id) noexcept nogil
 cdef void job_table_free(JobTable *table) noexcept nogil

@@ -99,18 +99,21 @@ cdef Job *job_new(uint32_t body_bytes) noexcept nogil:
     return job
 
 
-cdef void job_discard(Job *job) noexcept nogil:
-    """The job is gone: free it now, or when the last reply that sends its body is done."""
+cdef uint64_t job_discard(Job *job) noexcept nogil:
+    """The job is gone: free it now, or when the last reply that sends its body is done. Returns its cost if it is
+    freed now, else 0."""
+    cdef uint64_t cost = job_cost(job.body_bytes)
     job.state = JOB_GONE
-    if job.pins == 0:
-        free(job)
+    if job.pins:
+        return 0
+    free(job)
+    return cost
 
 
-cdef void job_unpin(Job *job) noexcept nogil:
-    """One reply is done with this body."""
+cdef uint64_t job_unpin(Job *job) noexcept nogil:
+    """One reply is done with this body. Returns the cost of the job if that frees it, else 0."""
     job.pins -= 1
-    if job.pins == 0 and job.state == JOB_GONE:
-        free(job)
+    return job_discard(job) if job.pins == 0 and job.state == JOB_GONE else 0
 
 
 cdef inline Leaf *leaf_of(JobTable *table, uint64_t id) noexcept nogil:
@@ -148,6 +151,21 @@ cdef Job *job_table_get(JobTable *table, uint64_t id) noexcept nogil:
     """The job with this id, or NULL."""
     cdef Leaf *leaf = leaf_of(table, id)
     return NULL if leaf is NULL else leaf.jobs[id % LEAF_JOBS]
+
+
+cdef Job *job_table_next(JobTable *table, uint64_t *id) noexcept nogil:
+    """One step from `id` upwards: to the next job, which is returned, or past the end of this leaf, and NULL.
+
+    `id` becomes the job's, or the first of the next leaf.
+    """
+    cdef Leaf *leaf = leaf_of(table, id[0])
+    cdef uint64_t end = (id[0] // LEAF_JOBS + 1) * LEAF_JOBS
+    while leaf is not NULL and id[0] < end:
+        if leaf.jobs[id[0] % LEAF_JOBS] is not NULL:
+            return leaf.jobs[id[0] % LEAF_JOBS]
+        id[0] += 1
+    id[0] = end
+    return NULL
 
 
 cdef inline bint is_empty(Leaf *leaf) noexcept nogil:

@@ -38,6 +38,7 @@ cdef struct Outbox:                 # all zero bytes = an empty outbox
     uint32_t gates_count
     uint32_t pinned_cap
     uint32_t gates_cap
+    uint64_t freed_bytes            # of deleted jobs whose bodies were sent; who counts memory sets it to 0
 
 cdef inline size_t outbox_unsent(Outbox *outbox) noexcept nogil:
     """Bytes that are answered and not yet sent."""

@@ -202,7 +202,7 @@ cdef void outbox_sent(Outbox *outbox, size_t size) noexcept nogil:
             body.sent += <uint32_t>step
             outbox.pinned_bytes -= step
             if body.sent == body.job.body_bytes:
-                job_unpin(body.job)
+                outbox.freed_bytes += job_unpin(body.job)
                 outbox.pinned_first += 1
         size -= step
     outbox.start += size
@@ -235,11 +235,13 @@ cdef void shift(Outbox *outbox) noexcept nogil:
 
 
 cdef void outbox_free(Outbox *outbox) noexcept nogil:
-    """Drop everything, and leave an empty outbox."""
+    """Drop everything, and leave an empty outbox, but for ``freed_bytes``."""
+    cdef uint64_t freed_bytes = outbox.freed_bytes
     while outbox.pinned_first < outbox.pinned_count:
-        job_unpin(outbox.pinned[outbox.pinned_first].job)
+        freed_bytes += job_unpin(outbox.pinned[outbox.pinned_first].job)
         outbox.pinned_first += 1
     free(outbox.pinned)
     free(outbox.gates)
     buffer_free(&outbox.bytes)
     memset(outbox, 0, sizeof(Outbox))
+    outbox.freed_bytes = freed_bytes

@@ -9,10 +9,11 @@ from libc.string cimport memcpy
 
 from fastbean._core cimport Heap, heap_reserve
 from fastbean._job cimport (
-    Job, expect_many_jobs, expect_no_more_jobs, job_body, job_discard, job_new, job_of_many, job_table_get,
-    job_table_put,
+    Job, expect_many_jobs, expect_no_more_jobs, job_body, job_cost, job_discard, job_new, job_of_many,
+    job_table_get, job_table_put,
 )
 from fastbean._journal cimport logged_bytes
+from fastbean._memory cimport memory_keep
 from fastbean._record cimport STATE_BURIED, STATE_DELAYED, STATE_READY, JobImage
 from fastbean._state cimport State
 from fastbean._tube cimport Tube
@@ -70,7 +71,8 @@ cdef class Recovery(State):
         job.created_ns = image.created_ns
         job.ttr_s = image.ttr_s
         tube.jobs += 1
-        self.keep_bytes(sizeof(Job) + job.body_bytes)
+        tube.body_bytes += job.body_bytes
+        memory_keep(&self.memory, job_cost(job.body_bytes))
         return job
 
     cdef int restore_place(self, Job *job, JobImage *image) noexcept:

@@ -4,19 +4,21 @@ Keys, their order and their quotes are beanstalkd 1.13's; a key that only fastbe
 text costs O(1): what it tells is counted as it happens.
 """
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from fastbean._buffer cimport Buffer, buffer_append, buffer_append_number, buffer_append_text
+from fastbean._client cimport INPUT_LIMIT, OUTPUT_LIMIT, STEPS_IN_A_TICK
 from fastbean._engine cimport Engine
 from fastbean._journal cimport LogFigures
 from fastbean._job cimport JOB_DELAYED, JOB_READY, JOB_RESERVED, JOB_RETURNING, Job, job_table_get
 from fastbean._protocol cimport (
-    OP_BURY, OP_DELETE, OP_IGNORE, OP_KICK, OP_LIST_TUBE_USED, OP_LIST_TUBES, OP_LIST_TUBES_WATCHED, OP_PAUSE_TUBE,
-    OP_PEEK, OP_PEEK_BURIED, OP_PEEK_DELAYED, OP_PEEK_READY, OP_PUT, OP_RELEASE, OP_RESERVE, OP_RESERVE_WITH_TIMEOUT,
-    OP_STATS, OP_STATS_JOB, OP_STATS_TUBE, OP_TOUCH, OP_USE, OP_WATCH,
+    OP_BURY, OP_DELETE, OP_IGNORE, OP_KICK, OP_KICK_JOB, OP_LIST_TUBE_USED, OP_LIST_TUBES, OP_LIST_TUBES_WATCHED,
+    OP_PAUSE_TUBE, OP_PEEK, OP_PEEK_BURIED, OP_PEEK_DELAYED, OP_PEEK_READY, OP_PUT, OP_RELEASE, OP_RESERVE,
+    OP_RESERVE_JOB, OP_RESERVE_WITH_TIMEOUT, OP_STATS, OP_STATS_JOB, OP_STATS_TUBE, OP_TOUCH, OP_USE, OP_WATCH,
 )
-from fastbean._tube cimport Tube, tube_find, tube_name
+from fastbean._state cimport EFFORT_IN_A_TICK
+from fastbean._tube cimport Tube, tube_name
 
 cdef extern from "<sys/resource.h>" nogil:
     cdef struct timeval:
@@ -151,6 +153,8 @@ cdef void stats_text(Engine engine, Buffer *text, int64_t now_ns) noexcept:
     put_quoted(text, b"platform", engine.platform)
     if engine.logging:
         put_log(text, &log)
+    put_more_commands(engine, text)
+    put_limits(engine, text)
 
 
 cdef void put_log(Buffer *text, LogFigures *log) noexcept:
@@ -164,13 +168,37 @@ cdef void put_log(Buffer *text, LogFigures *log) noexcept:
     put_number(text, b"binlog-write-longest-us", log.write_longest_us)
 
 
-cdef bint stats_tube_text(
-    Engine engine, const char *name, uint32_t name_bytes, Buffer *text, int64_t now_ns
-) noexcept:
-    """Write the statistics of one tube; false when there is no such tube."""
-    cdef Tube *tube = tube_find(&engine.tubes, name, name_bytes)
-    if tube is NULL:
-        return False
+cdef void put_more_commands(Engine engine, Buffer *text) noexcept:
+    """The commands that beanstalkd does not count."""
+    put_number(text, b"cmd-reserve-job", engine.commands[<int>OP_RESERVE_JOB])
+    put_number(text, b"cmd-kick-job", engine.commands[<int>OP_KICK_JOB])
+
+
+cdef void put_limits(Engine engine, Buffer *text) noexcept:
+    """What bounds the server and each client, and how often it did. A limit of 0 is none."""
+    cdef uint64_t max_memory = engine.memory.limit_bytes
+    put_number(text, b"memory-jobs", engine.memory.job_bytes)
+    put_number(text, b"memory-buffers", engine.memory.buffer_bytes)
+    put_number(text, b"max-memory", 0 if max_memory == UINT64_MAX else max_memory)
+    put_number(text, b"max-memory-hits", engine.hits.memory)
+    put_number(text, b"max-connections", engine.max_connections)
+    put_number(text, b"max-connections-hits", engine.hits.connections)
+    put_number(text, b"max-tubes", engine.max_tubes)
+    put_number(text, b"max-tubes-hits", engine.hits.tubes)
+    put_number(text, b"max-job-size-hits", engine.hits.job_size)
+    put_number(text, b"binlog-full-hits", engine.hits.log_space)
+    put_number(text, b"max-client-input", INPUT_LIMIT)
+    put_number(text, b"max-client-input-hits", engine.hits.client_input)
+    put_number(text, b"max-client-output", OUTPUT_LIMIT)
+    put_number(text, b"max-client-output-hits", engine.hits.client_output)
+    put_number(text, b"max-client-steps", STEPS_IN_A_TICK)
+    put_number(text, b"max-client-steps-hits", engine.hits.client_steps)
+    put_number(text, b"max-tick-effort", EFFORT_IN_A_TICK)
+    put_number(text, b"max-tick-effort-hits", engine.hits.tick_effort)
+
+
+cdef void stats_tube_text(Tube *tube, Buffer *text, int64_t now_ns) noexcept:
+    """Write the statistics of one tube, but for the last line: `begin_oldest` adds it."""
     buffer_append(text, b"---\n", 4)
     put_quoted(text, b"name", tube_name(tube))
     put_number(text, b"current-jobs-urgent", tube.urgent)
@@ -186,7 +214,9 @@ cdef bint stats_tube_text(
     put_number(text, b"cmd-pause-tube", tube.pauses)
     put_signed(text, b"pause", tube.pause_ns // 1000000000)
     put_signed(text, b"pause-time-left", (tube.unpause_at_ns - now_ns) // 1000000000 if tube.pause_ns else 0)
-    return True
+    put_number(text, b"total-enqueued", tube.enqueued)
+    put_number(text, b"total-finished", tube.finished)
+    put_number(text, b"current-bytes", tube.body_bytes)
 
 
 cdef inline const char *state_word(Job *job) noexcept nogil:

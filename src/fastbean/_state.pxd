@@ -6,6 +6,7 @@ from fastbean._client cimport Client, ClientSet, Work
 from fastbean._core cimport Heap
 from fastbean._job cimport Job, JobTable
 from fastbean._journal cimport Journal, Store
+from fastbean._memory cimport Memory
 from fastbean._protocol cimport Reply
 from fastbean._record cimport JobImage
 from fastbean._tube cimport Timer, TimerKind, Tube, TubeSet
@@ -52,9 +53,7 @@ cdef class State(Store):
     cdef Work *last_work
     cdef uint64_t effort            # moves and looks so far: jobs moved, watches looked at, entries listed
     cdef uint64_t effort_limit      # beyond it, what can wait for the next tick does
-    cdef uint64_t freed_bytes       # of jobs, since memory was last given back
-    cdef uint64_t kept_bytes        # of jobs that live
-    cdef int64_t give_back_at_ns    # when free memory goes back to the system, or NEVER
+    cdef Memory memory
     cdef int64_t begun_ns           # when the last delay or ttr began
     cdef bint short_of_memory       # an expiry or a piece of work could not go on
     cdef Counters counts
@@ -86,8 +85,6 @@ cdef class State(Store):
     cdef int time_out(self, Client *client, int64_t now_ns) noexcept
 
     cdef void begin_tick(self, int64_t now_ns) noexcept
-    cdef void give_free_memory_back(self, int64_t now_ns) noexcept
-    cdef void keep_bytes(self, uint64_t size) noexcept
     cdef void start_waiting(self, Client *client) noexcept
     cdef void end_wait(self, Client *client, Reply reply) noexcept
     cdef void answer_later(self, Client *client, Reply reply) noexcept
@@ -104,6 +101,4 @@ cdef class State(Store):
     cdef int tube_step(self, Tube *tube, int64_t now_ns) noexcept
     cdef int client_step(self, Client *client, int64_t now_ns) noexcept
 
-    cdef void add_work(self, Work *work) noexcept
-    cdef void remove_work(self, Work *work) noexcept
     cdef void relist(self, Tube *removed) noexcept

@@ -14,10 +14,10 @@ A move first makes sure of the memory that it needs, then changes: one that fail
 does I/O or reads a clock; `now_ns` comes in, monotonic, in nanoseconds.
 """
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 
 from fastbean._client cimport (
-    WORK_LIST_TUBES, Client, Work, client_add_watch, client_new, client_remove, client_remove_watch, client_set_free,
+    WORK_LIST_TUBES, WORK_OLDEST, Client, Work, client_add_watch, client_new, client_remove, client_remove_watch, client_set_free,
     client_start_waiting, client_stop_waiting,
 )
 from fastbean._buffer cimport buffer_append
@@ -25,10 +25,12 @@ from fastbean._core cimport (
     Heap, HeapSlot, heap_free, heap_push, heap_remove, heap_reserve, heap_slot, heap_top, heap_update,
 )
 from fastbean._job cimport (
-    JOB_BURIED, JOB_DELAYED, JOB_READY, JOB_RESERVED, JOB_RETURNING, Job, give_memory_back, job_body, job_discard,
-    job_table_free, job_table_remove,
+    JOB_BURIED, JOB_DELAYED, JOB_READY, JOB_RESERVED, JOB_RETURNING, Job, job_body, job_discard, job_table_free,
+    job_table_remove,
 )
 from fastbean._journal cimport Journal
+from fastbean._memory cimport NO_TIME, memory_drop, memory_tick
+from fastbean._oldest cimport oldest_enters
 from fastbean._protocol cimport REPLY_DEADLINE_SOON, REPLY_RESERVED, REPLY_TIMED_OUT, Reply
 from fastbean._record cimport STATE_BURIED, STATE_DELAYED, STATE_READY, JobImage
 from fastbean._tube cimport (
@@ -37,8 +39,6 @@ from fastbean._tube cimport (
 
 cdef enum:
     URGENT_BELOW_PRI = 1024         # beanstalkd's URGENT_THRESHOLD
-    GIVE_BACK_BYTES = 8388608       # freed jobs from which on it is worth the walk through the heap
-    GIVE_BACK_AFTER_NS = 1000000000
 
 NEVER = -1
 cdef uint64_t NOT_DUE = <uint64_t>-1
@@ -71,7 +71,8 @@ cdef class State(Store):
         if len(hash_key) != sizeof(self.tubes.key):
             raise ValueError(f"hash_key must have {sizeof(self.tubes.key)} bytes, not {len(hash_key)}")
         self.effort_limit = EFFORT_IN_A_TICK
-        self.give_back_at_ns = NEVER
+        self.memory.limit_bytes = UINT64_MAX
+        self.memory.give_back_at_ns = NO_TIME
         self.begun_ns = NEVER
         self.tubes.key.k0 = int.from_bytes(hash_key[:8], "little")
         self.tubes.key.k1 = int.from_bytes(hash_key[8:], "little")
@@ -178,9 +179,8 @@ cdef class State(Store):
         cdef Tube *tube = self.tube_of(job)
         self.take(job)
         job_table_remove(&self.jobs, id)
-        self.kept_bytes -= sizeof(Job) + job.body_bytes
-        self.freed_bytes += sizeof(Job) + job.body_bytes
-        job_discard(job)
+        tube.body_bytes -= job.body_bytes
+        memory_drop(&self.memory, job_discard(job))
         tube.jobs -= 1
         self.release_tube(tube)
 
@@ -193,6 +193,7 @@ cdef class State(Store):
 
     cdef void to_ready(self, Tube *tube, Job *job, uint64_t id) noexcept:
         heap_push(&tube.ready, &job.node, job.pri, id)
+        oldest_enters(tube, id)
         job.state = JOB_READY
         self.counts.ready += 1
         if job.pri < URGENT_BELOW_PRI:
@@ -253,6 +254,7 @@ cdef class State(Store):
         if heap_reserve(&tube.ready, 1) < 0:
             return -1
         self.to_ready(tube, job, self.take(job))
+        tube.enqueued += 1
         if tube.pause_ns == 0:
             self.match(tube, now_ns)
         return 0
@@ -321,24 +323,7 @@ cdef class State(Store):
     cdef void begin_tick(self, int64_t now_ns) noexcept:
         """A new tick, and a new allowance of effort."""
         self.effort_limit = self.effort + EFFORT_IN_A_TICK
-        if self.freed_bytes > GIVE_BACK_BYTES and self.freed_bytes > self.kept_bytes // 2:
-            self.give_free_memory_back(now_ns)
-        else:
-            self.give_back_at_ns = NEVER
-
-    cdef void give_free_memory_back(self, int64_t now_ns) noexcept:
-        """Much memory is free: it goes back if that lasts. Who fills and empties a queue again and again needs it."""
-        if self.give_back_at_ns == NEVER:
-            self.give_back_at_ns = now_ns + GIVE_BACK_AFTER_NS
-        elif now_ns >= self.give_back_at_ns:
-            self.give_back_at_ns = NEVER
-            self.freed_bytes = 0
-            give_memory_back()
-
-    cdef void keep_bytes(self, uint64_t size) noexcept:
-        """A job of so many bytes has come; it takes memory that was free, where there is some."""
-        self.kept_bytes += size
-        self.freed_bytes -= min(self.freed_bytes, size)
+        memory_tick(&self.memory, now_ns)
 
     cdef void start_waiting(self, Client *client) noexcept:
         self.effort += client.watched_count
@@ -480,28 +465,9 @@ cdef class State(Store):
 
     # Unfinished work
 
-    cdef void add_work(self, Work *work) noexcept:
-        """Put work at the end of the queue."""
-        work.next = NULL
-        if self.last_work is NULL:
-            self.first_work = work
-        else:
-            self.last_work.next = work
-        self.last_work = work
-
-    cdef void remove_work(self, Work *work) noexcept:
-        """Take work that is in the queue out of it."""
-        cdef Work **link = &self.first_work
-        cdef Work *previous = NULL
-        while link[0] != work:
-            previous = link[0]
-            link = &previous.next
-        link[0] = work.next
-        if self.last_work == work:
-            self.last_work = previous
-
     cdef void relist(self, Tube *removed) noexcept:
-        """`removed` is about to leave the visible list: no list that is being written may miss the tube that moves."""
+        """`removed` is about to leave the visible list: no list that is being written may miss the tube that moves,
+        and nobody looks for its oldest job any more."""
         cdef Tube *last = self.tubes.listed[self.tubes.count - 1]
         cdef Work *work = self.first_work
         while work is not NULL:
@@ -510,4 +476,6 @@ cdef class State(Store):
                     append_entry(work.client, last)
                 elif work.done == self.tubes.count:
                     work.done -= 1
+            elif work.kind == WORK_OLDEST and work.tube == removed:
+                work.tube = NULL
             work = work.next

@@ -40,10 +40,14 @@ cdef struct Tube:               # the name follows, with a NUL behind it
     uint32_t reserved
     uint32_t urgent
     uint64_t total_jobs
+    uint64_t enqueued           # times that a job became ready
+    uint64_t finished           # jobs deleted by the client that had reserved them
     uint64_t deletes
     uint64_t pauses
     int64_t pause_ns            # 0: not paused
     int64_t unpause_at_ns
+    uint64_t body_bytes         # of all jobs that stand in a heap
+    uint64_t oldest_id          # no ready job has a lower id; see _oldest
 
 cdef struct TubeSet:
     Table names

@@ -33,6 +33,8 @@ class Config:
     - ``unix_mode``: mode of Unix sockets, 0..0o777; None leaves it to the umask.
     - ``keepalive_idle_s``, ``keepalive_interval_s`` (1..32767 seconds), ``keepalive_count`` (1..127): when a silent
       peer is probed, how often, and after how many probes it counts as gone.
+    - ``max_memory_bytes``, ``max_connections``, ``max_tubes``: what jobs and buffers may take, how many clients and
+      tubes there may be; 0 for no limit. Memory for one job of the largest size is the least.
     - ``stop_timeout_s``: seconds that a stop waits for replies to be sent, 0..86400.
 
     A value out of its range raises :class:`~fastbean.errors.UsageError`, a port out of its range
@@ -48,7 +50,10 @@ class Config:
         "keepalive_idle_s",
         "keepalive_interval_s",
         "listen",
+        "max_connections",
         "max_job_size",
+        "max_memory_bytes",
+        "max_tubes",
         "port",
         "stop_timeout_s",
         "unix_mode",
@@ -68,6 +73,9 @@ class Config:
     keepalive_idle_s: int
     keepalive_interval_s: int
     keepalive_count: int
+    max_memory_bytes: int
+    max_connections: int
+    max_tubes: int
     stop_timeout_s: float
 
     def __init__(
@@ -86,6 +94,9 @@ class Config:
         keepalive_idle_s: int = limits.DEFAULT_KEEPALIVE_IDLE_S,
         keepalive_interval_s: int = limits.DEFAULT_KEEPALIVE_INTERVAL_S,
         keepalive_count: int = limits.DEFAULT_KEEPALIVE_COUNT,
+        max_memory_bytes: int = 0,
+        max_connections: int = 0,
+        max_tubes: int = 0,
         stop_timeout_s: float = limits.DEFAULT_STOP_TIMEOUT_S,
     ) -> None:
         if isinstance(listen, str):
@@ -103,6 +114,10 @@ class Config:
         _check("keepalive_idle_s", keepalive_idle_s, 1, limits.MAX_KEEPALIVE_S)
         _check("keepalive_interval_s", keepalive_interval_s, 1, limits.MAX_KEEPALIVE_S)
         _check("keepalive_count", keepalive_count, 1, limits.MAX_KEEPALIVE_COUNT)
+        _check("max_memory_bytes", max_memory_bytes, 0, limits.MAX_MEMORY_LIMIT_BYTES)
+        _check("max_connections", max_connections, 0, limits.MAX_COUNT_LIMIT)
+        _check("max_tubes", max_tubes, 0, limits.MAX_COUNT_LIMIT)
+        _check_memory(max_memory_bytes, max_job_size)
         _check("stop_timeout_s", stop_timeout_s, 0, limits.MAX_STOP_TIMEOUT_S)
         values = locals()
         for name in self.__slots__:
@@ -136,6 +151,15 @@ def _check(name: str, value: float, low: int, high: int | None) -> None:
     if value < low or (high is not None and value > high):
         bounds = f"{low} or more" if high is None else f"in {low}..{high}"
         raise UsageError(f"{name} is {value!r}; it must be {bounds}")
+
+
+def _check_memory(max_memory_bytes: int, max_job_size: int) -> None:
+    least_bytes = max_job_size + limits.JOB_COST_BYTES
+    if 0 < max_memory_bytes < least_bytes:
+        raise UsageError(
+            f"max_memory is {max_memory_bytes} bytes, which is too little for one job of {max_job_size} bytes; "
+            f"give it {least_bytes} or more, or lower the size with -z"
+        )
 
 
 class CommandLine:
@@ -214,6 +238,15 @@ class _Parsed:
     def set_keepalive_count(self, spelling: str, text: str) -> None:
         self.settings["keepalive_count"] = parse_number(spelling, text, 1, limits.MAX_KEEPALIVE_COUNT)
 
+    def set_max_memory(self, spelling: str, text: str) -> None:
+        self.settings["max_memory_bytes"] = parse_number(spelling, text, 0, limits.MAX_MEMORY_LIMIT_BYTES)
+
+    def set_max_connections(self, spelling: str, text: str) -> None:
+        self.settings["max_connections"] = parse_number(spelling, text, 0, limits.MAX_COUNT_LIMIT)
+
+    def set_max_tubes(self, spelling: str, text: str) -> None:
+        self.settings["max_tubes"] = parse_number(spelling, text, 0, limits.MAX_COUNT_LIMIT)
+
     def set_stop_timeout(self, spelling: str, text: str) -> None:
         self.settings["stop_timeout_s"] = parse_number(spelling, text, 0, limits.MAX_STOP_TIMEOUT_S)
 
@@ -268,6 +301,14 @@ OPTIONS = (
            "size of each file of the log (default is 10485760)"),
     Option("", "binlog-max-bytes", "BYTES", _Parsed.set_binlog_max_bytes,
            "refuse puts when the log is so large"),
+    Option("", "max-memory", "BYTES", _Parsed.set_max_memory,
+           "refuse puts when jobs and buffers take so much",
+           "(default is 0: no limit, as in the next two)"),
+    Option("", "max-connections", "N", _Parsed.set_max_connections,
+           "refuse clients when there are so many"),
+    Option("", "max-tubes", "N", _Parsed.set_max_tubes,
+           "make no more tubes for clients when there are so",
+           "many"),
     Option("", "unix-mode", "MODE", _Parsed.set_unix_mode,
            "mode of unix: sockets, octal (default: the umask)"),
     Option("", "keepalive-idle", "SECONDS", _Parsed.set_keepalive_idle,

@@ -10,11 +10,17 @@ MAX_PORT = 65535
 DEFAULT_MAX_JOB_SIZE_BYTES = 65535
 MAX_JOB_SIZE_LIMIT_BYTES = 1 << 30
 
+# What a job counts for in memory beside its body; `job_cost` in _job.pxd is what counts.
+JOB_COST_BYTES = 120
+MAX_MEMORY_LIMIT_BYTES = (1 << 63) - 1
+MAX_COUNT_LIMIT = (1 << 31) - 1
+
 DEFAULT_FSYNC_MS = 50
 DEFAULT_BINLOG_SIZE_BYTES = 10485760
 MAX_BINLOG_SIZE_BYTES = 1 << 31
 
 LISTEN_BACKLOG = 1024
+READ_BEFORE_CLOSE_BYTES = 65536
 ACCEPTS_PER_TICK = 128
 # Out of descriptors: how long nobody is accepted unless a connection closes before, and how often that is logged.
 ACCEPT_RETRY_NS = 1_000_000_000
@@ -27,6 +33,9 @@ DEFAULT_KEEPALIVE_COUNT = 4
 # What Linux takes for the three.
 MAX_KEEPALIVE_S = 32767
 MAX_KEEPALIVE_COUNT = 127
+
+# What a client is told that is one too many; clients know it as "try again later".
+REFUSAL_OF_A_CLIENT = b"OUT_OF_MEMORY\r\n"
 
 MAX_WAIT_NS = 60_000_000_000
 

@@ -3,6 +3,7 @@
 ``bind_all`` turns addresses into bound, listening sockets, or raises ListenError and leaves nothing behind.
 ``Acceptor`` takes clients from them, a bounded number in each turn of the loop. When the process is out of descriptors
 it stops listening until a connection closes or a second has passed: no busy loop, no line in the log for each try.
+A client beyond the limit on connections is told so and closed, which takes it out of the queue.
 
 The file of a Unix socket is removed when the socket is closed, unless another server's has taken its place by then; a
 socket of systemd's is never unlinked. What only some systems have is asked for with ``hasattr``, here and nowhere else.
@@ -337,7 +338,7 @@ class Acceptor:
         self._log = log
         self._paused = True
         self._retry_comes = False
-        self._complained_ns: int | None = None
+        self._complained_ns: dict[str, int] = {}
         self.resume()
 
     def resume(self) -> None:
@@ -377,7 +378,19 @@ class Acceptor:
                 if error.errno not in PASSING:
                     self._pause(error)
                 continue
-            self._adopt(sock, peer)
+            if self._hub.is_full():
+                self._refuse(sock)
+            else:
+                self._adopt(sock, peer)
+
+    def _refuse(self, sock: socket.socket) -> None:
+        with contextlib.suppress(OSError), sock:  # it may be gone already
+            sock.setblocking(False)
+            sock.send(limits.REFUSAL_OF_A_CLIENT)
+            sock.shutdown(socket.SHUT_WR)
+            # What it has sent by now: unread, it would make the close a reset, and the reply could be lost.
+            sock.recv(limits.READ_BEFORE_CLOSE_BYTES)
+        self._complain("refusing clients", advice="raise --max-connections, or close idle clients")
 
     def _adopt(self, sock: socket.socket, peer: object) -> None:
         try:
@@ -393,19 +406,18 @@ class Acceptor:
         if not self._retry_comes:
             self._retry_comes = True
             self._loop.call_later(limits.ACCEPT_RETRY_NS, self._retry)
+        reason = error.strerror if isinstance(error, OSError) else "out of memory"
+        advice = "raise the limit on open files (ulimit -n)" if getattr(error, "errno", 0) in EXHAUSTED else "wait"
+        with contextlib.suppress(MemoryError):  # the reason may be the want of it
+            self._complain("not accepting for a while", reason=reason, advice=advice)
+
+    def _complain(self, event: str, *, advice: str, **fields: object) -> None:
+        """Logs a warning, unless the same was logged a short time ago."""
         now_ns = self._loop.now_ns
-        if self._complained_ns is None or now_ns - self._complained_ns >= limits.ACCEPT_COMPLAINT_NS:
-            self._complained_ns = now_ns
-            reason = error.strerror if isinstance(error, OSError) else "out of memory"
-            advice = "raise the limit on open files (ulimit -n)" if getattr(error, "errno", 0) in EXHAUSTED else "wait"
-            with contextlib.suppress(MemoryError):  # the reason may be the want of it
-                self._log(
-                    "WARNING",
-                    "not accepting for a while",
-                    reason=reason,
-                    connections=self._hub.connections,
-                    advice=advice,
-                )
+        if now_ns - self._complained_ns.get(event, -limits.ACCEPT_COMPLAINT_NS) < limits.ACCEPT_COMPLAINT_NS:
+            return
+        self._complained_ns[event] = now_ns
+        self._log("WARNING", event, **fields, connections=self._hub.connections, advice=advice)
 
     def _retry(self) -> None:
         self._retry_comes = False

@@ -6,7 +6,7 @@ folder. So any number of them work side by side, in threads too::
     with fastbean.Server(fastbean.Config(listen=["127.0.0.1"], port=0)) as server:
         client = greenstalk.Client(("127.0.0.1", server.port))
 
-``stop`` and ``drain`` may be called from any thread and from signal handlers; everything else belongs to one thread.
+``stop``, ``drain`` and ``undrain`` may be called from any thread and from signal handlers; everything else belongs to one thread.
 """
 
 import os
@@ -152,6 +152,13 @@ class Server:
             self._engine.draining = True
         self._log("INFO", "draining")
 
+    def undrain(self) -> None:
+        """Takes new jobs again after ``drain``; without one it changes nothing."""
+        self._drain_asked = False
+        if self._state != "new":
+            self._engine.draining = False
+        self._log("INFO", "no longer draining")
+
     def call_later(self, delay_ns: int, callback: "Callable[[], None]") -> None:
         """Has ``callback`` called once by the loop, ``delay_ns`` nanoseconds from now; for the thread that runs it."""
         self._loop.call_later(delay_ns, callback)
@@ -205,6 +212,9 @@ class Server:
             os=uname.version if uname else "",
             platform=uname.machine if uname else "",
             binlog_max_size=self.config.binlog_size,
+            max_memory_bytes=self.config.max_memory_bytes,
+            max_tubes=self.config.max_tubes,
+            max_connections=self.config.max_connections,
             hash_key=os.urandom(16),
         )
         self._engine.draining = self._drain_asked

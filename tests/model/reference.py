@@ -236,6 +236,7 @@ class Model(State):
             return b"NOT_FOUND\r\n"
         self.jobs.remove(job)
         job.tube.deletes += 1
+        job.tube.finished += job.state == "reserved"
         self.forget_unused(job.tube)
         return b"DELETED\r\n"
 
@@ -393,6 +394,7 @@ class Model(State):
         if tube is None:
             return b"NOT_FOUND\r\n"
         left_ns = 0 if tube.unpause_ns is None else tube.unpause_ns - self.now_ns
+        first = min(self.of_state("ready", tube), key=lambda job: job.id, default=None)
         return _statistics(
             [
                 ("name", _quoted(tube.name)),
@@ -405,6 +407,10 @@ class Model(State):
                 ("cmd-pause-tube", tube.pauses),
                 ("pause", tube.pause_s),
                 ("pause-time-left", _whole_seconds(left_ns)),
+                ("total-enqueued", tube.enqueued),
+                ("total-finished", tube.finished),
+                ("current-bytes", sum(len(job.body) for job in self.jobs if job.tube is tube)),
+                ("oldest-ready-age", _whole_seconds(self.now_ns - first.created_ns if first else 0)),
             ]
         )
 

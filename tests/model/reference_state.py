@@ -51,6 +51,8 @@ class Tube:
     unpause_ns: int | None = None
     pause_s: int = 0
     total_jobs: int = 0
+    enqueued: int = 0
+    finished: int = 0
     deletes: int = 0
     pauses: int = 0
 
@@ -215,6 +217,7 @@ class State:
         """Make a job ready, and hand it at once to the client that waits longest for its tube."""
         job.state = "ready"
         job.owner = None
+        job.tube.enqueued += 1
         waiters = [client for client in self.waiting_clients() if job.tube in client.watched]
         if waiters and job.tube.unpause_ns is None:
             self.answer_waiting(waiters[0], self.reserve(waiters[0], job))

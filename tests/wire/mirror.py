@@ -34,6 +34,9 @@ _PASSING = frozenset(("age", "time-left", "pause-time-left", "uptime"))
 # 1.13 put these in quotes, 1.12 did not.
 _NEWLY_QUOTED = frozenset(("hostname", "os", "platform", "name", "tube"))
 
+# The statistics that may have keys of fastbean's own, told by the first key: stats and stats-tube.
+_FIRST_KEYS = frozenset(("current-jobs-urgent", "name"))
+
 
 class DifferenceError(AssertionError):
     """The two sides did not answer alike."""
@@ -371,7 +374,7 @@ def _unlike(left: _Form, right: _Form, apart_s: int) -> str | None:
 
     apart_s: how many seconds there may lie between the starts of the two servers.
     """
-    if len(left) > 2 and left[1][0] == "current-jobs-urgent" and len(right) > len(left):
+    if len(left) > 2 and left[1][0] in _FIRST_KEYS and len(right) > len(left):
         right = right[: len(left)]
     if [name for name, _ in left] != [name for name, _ in right]:
         return f"not the same parts: {[name for name, _ in left]} and {[name for name, _ in right]}"

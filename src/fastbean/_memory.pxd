@@ -1,0 +1,32 @@
+"""What the jobs and buffers of one server take in memory, its limit, and when free memory goes back."""
+
+from libc.stdint cimport int64_t, uint64_t
+
+cdef int64_t NO_TIME                # memory that is free stays
+
+cdef struct Memory:
+    uint64_t job_bytes              # of jobs, those included that still arrive or are deleted and still being sent
+    uint64_t buffer_bytes           # of what clients have sent and what they are sent
+    uint64_t limit_bytes            # of both together, from which on puts are refused; UINT64_MAX for none
+    uint64_t freed_bytes            # of jobs, since memory was last given back
+    int64_t give_back_at_ns         # when free memory goes back to the system, or NO_TIME
+
+
+cdef inline bint memory_is_full(Memory *memory, uint64_t more_bytes) noexcept nogil:
+    """Whether so many bytes more are too many."""
+    return memory.job_bytes + memory.buffer_bytes + more_bytes > memory.limit_bytes
+
+
+cdef inline void memory_keep(Memory *memory, uint64_t job_bytes) noexcept nogil:
+    """A job of so many bytes has come; it takes memory that was free, where there is some."""
+    memory.job_bytes += job_bytes
+    memory.freed_bytes -= min(memory.freed_bytes, job_bytes)
+
+
+cdef inline void memory_drop(Memory *memory, uint64_t job_bytes) noexcept nogil:
+    """A job of so many bytes is gone."""
+    memory.job_bytes -= job_bytes
+    memory.freed_bytes += job_bytes
+
+
+cdef void memory_tick(Memory *memory, int64_t now_ns) noexcept nogil

@@ -1,0 +1,32 @@
+"""What the jobs and buffers of one server take in memory, its limit, and when free memory goes back.
+
+A job counts from the line of its put until nobody needs its bytes any more: deleted, and sent to whoever it was being
+sent to. What it counts for is `job_cost`. Buffers count with the room that they have, not only with what is in it;
+a client's are counted whenever something has happened to that client. Clients and tubes themselves have limits of
+their own and do not count.
+
+To count costs an addition, to look at the limit a comparison.
+"""
+
+from libc.stdint cimport int64_t
+
+from fastbean._job cimport give_memory_back
+
+cdef enum:
+    GIVE_BACK_BYTES = 8388608       # freed jobs from which on it is worth the walk through the heap
+    GIVE_BACK_AFTER_NS = 1000000000
+
+NO_TIME = -1
+
+
+cdef void memory_tick(Memory *memory, int64_t now_ns) noexcept nogil:
+    """Once in a tick. Much free memory goes back if that lasts: who fills and empties a queue again and again needs
+    it."""
+    if memory.freed_bytes <= GIVE_BACK_BYTES or memory.freed_bytes <= memory.job_bytes // 2:
+        memory.give_back_at_ns = NO_TIME
+    elif memory.give_back_at_ns == NO_TIME:
+        memory.give_back_at_ns = now_ns + GIVE_BACK_AFTER_NS
+    elif now_ns >= memory.give_back_at_ns:
+        memory.give_back_at_ns = NO_TIME
+        memory.freed_bytes = 0
+        give_memory_back()

@@ -1,0 +1,3 @@
+from fastbean._recovery import Recovery
+
+class WorkQueue(Recovery): ...
