@@ -34,7 +34,7 @@ class Config:
     - ``keepalive_idle_s``, ``keepalive_interval_s`` (1..32767 seconds), ``keepalive_count`` (1..127): when a silent
       peer is probed, how often, and after how many probes it counts as gone.
     - ``max_memory_bytes``, ``max_connections``, ``max_tubes``: what jobs and buffers may take, how many clients and
-      tubes there may be; 0 for no limit. Memory for one job of the largest size is the least.
+      tubes there may be; 0 for no limit. The least memory is 64 KiB more than ``max_job_size``.
     - ``stop_timeout_s``: seconds that a stop waits for replies to be sent, 0..86400.
 
     A value out of its range raises :class:`~fastbean.errors.UsageError`, a port out of its range
@@ -154,11 +154,11 @@ def _check(name: str, value: float, low: int, high: int | None) -> None:
 
 
 def _check_memory(max_memory_bytes: int, max_job_size: int) -> None:
-    least_bytes = max_job_size + limits.JOB_COST_BYTES
+    least_bytes = max_job_size + limits.LEAST_BESIDE_A_JOB_BYTES
     if 0 < max_memory_bytes < least_bytes:
         raise UsageError(
-            f"max_memory is {max_memory_bytes} bytes, which is too little for one job of {max_job_size} bytes; "
-            f"give it {least_bytes} or more, or lower the size with -z"
+            f"max-memory is {max_memory_bytes} bytes, which is too little for one job of {max_job_size} and what is "
+            f"around it; give it {least_bytes} or more, or lower -z"
         )
 
 

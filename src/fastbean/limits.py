@@ -10,8 +10,8 @@ MAX_PORT = 65535
 DEFAULT_MAX_JOB_SIZE_BYTES = 65535
 MAX_JOB_SIZE_LIMIT_BYTES = 1 << 30
 
-# What a job counts for in memory beside its body; `job_cost` in _job.pxd is what counts.
-JOB_COST_BYTES = 120
+# The least that a limit on memory has to leave beside one job of the largest size: for that job's header, and buffers.
+LEAST_BESIDE_A_JOB_BYTES = 65536
 MAX_MEMORY_LIMIT_BYTES = (1 << 63) - 1
 MAX_COUNT_LIMIT = (1 << 31) - 1
 

@@ -95,6 +95,30 @@ def test_sigusr1_drains(start):
     assert daemon.stop() == 0
 
 
+def test_sigusr2_ends_drain_mode(start):
+    daemon = start()
+    client = daemon.connect()
+    daemon.send_signal(signal.SIGUSR1)
+    daemon.wait_for_line("INFO draining")
+    assert client.ask(b"put 0 0 60 1\r\na\r\n") == b"DRAINING\r\n"
+    daemon.send_signal(signal.SIGUSR2)
+    daemon.wait_for_line("INFO no longer draining")
+    assert client.stats()["draining"] == "false"
+    assert client.ask(b"put 0 0 60 1\r\nb\r\n") == b"INSERTED 2\r\n"
+    daemon.send_signal(signal.SIGUSR1)
+    wait_until(lambda: daemon.log.count("INFO draining") == 2, "drain mode once more")
+    assert client.ask(b"put 0 0 60 1\r\nc\r\n") == b"DRAINING\r\n"
+    assert daemon.stop() == 0
+
+
+def test_sigusr2_without_drain_mode_changes_nothing(start):
+    daemon = start()
+    daemon.send_signal(signal.SIGUSR2)
+    daemon.wait_for_line("INFO no longer draining")
+    assert daemon.connect().ask(b"put 0 0 60 1\r\na\r\n") == b"INSERTED 1\r\n"
+    assert daemon.stop() == 0
+
+
 def test_a_hang_up_without_a_terminal_is_only_logged(start):
     daemon = start()
     daemon.send_signal(signal.SIGHUP)

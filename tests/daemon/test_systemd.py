@@ -51,6 +51,8 @@ def test_readiness_status_and_stopping_are_told(start, manager):
     assert sock.recv(4096).decode().split("\n") == ["READY=1", f"STATUS=serving 127.0.0.1:{daemon.port}"]
     daemon.send_signal(signal.SIGUSR1)
     assert sock.recv(4096).decode() == "STATUS=draining: new jobs are refused"
+    daemon.send_signal(signal.SIGUSR2)
+    assert sock.recv(4096).decode() == f"STATUS=serving 127.0.0.1:{daemon.port}"
     assert daemon.stop() == 0
     assert sock.recv(4096).decode().split("\n") == ["STOPPING=1", "STATUS=stopping"]
 

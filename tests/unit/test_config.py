@@ -58,6 +58,10 @@ def test_the_defaults_are_those_of_beanstalkd():
         (["--keepalive-interval", "8"], {"keepalive_interval_s": 8}),
         (["--keepalive-count", "7"], {"keepalive_count": 7}),
         (["--stop-timeout=0"], {"stop_timeout_s": 0}),
+        (["--max-memory", "131071"], {"max_memory_bytes": 131071}),
+        (["--max-memory=65636", "-z100"], {"max_memory_bytes": 65636, "max_job_size": 100}),
+        (["--max-memory=0"], {"max_memory_bytes": 0}),
+        (["--max-connections", "1", "--max-tubes=2147483647"], {"max_connections": 1, "max_tubes": 2147483647}),
     ],
 )
 def test_spellings(arguments, changes):
@@ -99,6 +103,14 @@ def test_spellings(arguments, changes):
         (["--keepalive-interval", "99999"], 5, "must be in 1..32767"),
         (["--keepalive-count", "128"], 5, "must be in 1..127"),
         (["--stop-timeout", "86401"], 5, "must be in 0..86400"),
+        (["--max-memory", "512M"], 5, "--max-memory 512M: not a number; write it in decimal digits without a unit"),
+        (["--max-memory", "131070"], 5, "too little for one job of 65535 and what is around it; give it 131071 or more"),
+        (["--max-memory", "131071", "-z", "65536"], 5, "give it 131072 or more, or lower -z"),
+        (["--max-memory", "9223372036854775808"], 5, "must be in 0..9223372036854775807"),
+        (["--max-connections", "-1"], 5, "--max-connections -1: not a number"),
+        (["--max-connections", "2147483648"], 5, "must be in 0..2147483647"),
+        (["--max-tubes", "many"], 5, "--max-tubes many: not a number"),
+        (["--max-tubes", "2147483648"], 5, "must be in 0..2147483647"),
         (["-p", "abc"], 111, "-p abc: neither a port nor the name of a service"),
         (["-p", "-1"], 111, "-p -1: neither a port"),
         (["-p", ""], 111, "neither a port"),
@@ -196,6 +208,10 @@ def test_equal_configs_are_interchangeable():
         ({"keepalive_interval_s": 0}, UsageError),
         ({"keepalive_count": 0}, UsageError),
         ({"stop_timeout_s": -0.5}, UsageError),
+        ({"max_memory_bytes": 65635, "max_job_size": 100}, UsageError),
+        ({"max_memory_bytes": 1 << 63}, UsageError),
+        ({"max_connections": -1}, UsageError),
+        ({"max_tubes": 1 << 31}, UsageError),
     ],
 )
 def test_a_config_checks_what_python_gives_it(settings, error):

@@ -275,6 +275,10 @@ class MadeUpHub:
         self.on_close = None
         self.adopted = []
         self.fault = None
+        self.limit = None
+
+    def is_full(self):
+        return self.connections == self.limit
 
     @property
     def connections(self):
@@ -343,9 +347,29 @@ class Scene:
 
 
 class MadeUpSocket:
-    def __init__(self):
+    def __init__(self, fault=None):
         self.blocking = True
         self.closed = False
+        self.fault = fault
+        self.calls = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def send(self, data):
+        self.calls.append(data)
+        if self.fault:
+            raise self.fault
+
+    def shutdown(self, how):
+        self.calls.append(how)
+
+    def recv(self, size):
+        self.calls.append("recv")
+        raise BlockingIOError
 
     def setblocking(self, flag):
         self.blocking = flag
@@ -402,6 +426,42 @@ def test_out_of_descriptors_it_stops_listening(scene, number):
     assert (fields["reason"], fields["connections"]) == ("no more", 1)
     scene.readable()
     assert scene.listener.tries == 2
+
+
+def test_a_client_too_many_is_told_and_closed(scene):
+    scene.hub.limit = 2
+    sockets = [MadeUpSocket() for _ in range(3)]
+    scene.listener.lined_up = [(sock, ("127.0.0.1", 5)) for sock in sockets]
+    scene.readable()
+    assert [sock.closed for sock in sockets] == [False, False, True]
+    assert sockets[2].calls == [b"OUT_OF_MEMORY\r\n", socket.SHUT_WR, "recv"]
+    assert not sockets[2].blocking
+    assert scene.listening
+    ((level, event, fields),) = scene.lines
+    assert (level, event, fields["connections"]) == ("WARNING", "refusing clients", 2)
+
+
+@pytest.mark.parametrize("fault", [BlockingIOError(), ConnectionResetError(), BrokenPipeError()])
+def test_a_client_too_many_that_cannot_be_told_is_closed_all_the_same(scene, fault):
+    scene.hub.limit = 0
+    sock = MadeUpSocket(fault)
+    scene.listener.lined_up = [(sock, ""), client()]
+    scene.readable()
+    assert sock.closed
+    assert scene.listener.lined_up == []
+
+
+def test_refused_clients_are_taken_in_bounded_numbers_and_logged_once_a_minute(scene):
+    scene.hub.limit = 0
+    scene.listener.lined_up = [client() for _ in range(1000)]
+    scene.readable()
+    assert scene.listener.tries == limits.ACCEPTS_PER_TICK
+    scene.readable()
+    assert scene.listener.tries == 2 * limits.ACCEPTS_PER_TICK
+    assert len(scene.lines) == 1
+    scene.loop.now_ns += limits.ACCEPT_COMPLAINT_NS
+    scene.readable()
+    assert len(scene.lines) == 2
 
 
 def test_it_listens_again_after_a_second(scene):

@@ -106,6 +106,22 @@ def test_drain_refuses_puts():
         assert ask(server, b"put 0 0 1 1\r\nx\r\n") == b"DRAINING\r\n"
 
 
+def test_undrain_takes_puts_again():
+    with Server(LOCAL) as server:
+        server.drain()
+        assert ask(server, b"put 0 0 1 1\r\nx\r\n") == b"DRAINING\r\n"
+        server.undrain()
+        assert ask(server, b"put 0 0 1 1\r\nx\r\n") == b"INSERTED 2\r\n"
+
+
+def test_undrain_before_the_start_takes_a_drain_back():
+    server = Server(LOCAL)
+    server.drain()
+    server.undrain()
+    with server:
+        assert ask(server, b"put 0 0 1 1\r\nx\r\n") == b"INSERTED 1\r\n"
+
+
 def test_drain_before_the_start_holds_from_the_start():
     server = Server(LOCAL)
     server.drain()

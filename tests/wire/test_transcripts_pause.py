@@ -169,6 +169,7 @@ def test_statistics_of_a_pause(server: Server) -> None:
         A: cmd-pause-tube: 2
         A: pause: 200
         A: pause-time-left: {198..200}
+        A: ...
         A<
         A> pause-tube t1 0\r\nstats-tube t1
         A< PAUSED
@@ -188,6 +189,7 @@ def test_statistics_of_a_pause(server: Server) -> None:
         A: cmd-pause-tube: 3
         A: pause: 0
         A: pause-time-left: 0
+        A: ...
         A<
         """,
     )

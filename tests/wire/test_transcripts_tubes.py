@@ -166,6 +166,7 @@ def test_a_tube_lives_while_it_is_used_or_watched_or_holds_a_job(server: Server)
         A: cmd-pause-tube: 0
         A: pause: 0
         A: pause-time-left: 0
+        A: ...
         A<
         A> delete 1\r\nstats-tube t1\r\npause-tube t1 0
         A< DELETED
@@ -202,6 +203,7 @@ def test_what_a_tube_counted_is_gone_with_it(server: Server) -> None:
         A: cmd-pause-tube: 0
         A: pause: 0
         A: pause-time-left: 0
+        A: ...
         A<
         """,
     )

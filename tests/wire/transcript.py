@@ -6,6 +6,7 @@ r"""Conversations with a server, written down as one would tell them, and played
     A> delete {job}          and used here
     A>> pea                  sends without CRLF
     A: - default             a line of a body that ends with LF alone, as in the lists and the statistics
+    A: ...                   and keys of the server's own, of which a real beanstalkd has none
     A waits                  nothing has come for A, although the server has done all that was asked
     A leaves                 closes its connection
     A half-closes            says that it sends no more, and still reads
@@ -76,6 +77,8 @@ class _Play:
             name, how, words = said.group(1), said.group(2), said.group(3) or ""
             if how in (">", ">>"):
                 self._client(name).send(self._bytes(words) + (b"\r\n" if how == ">" else b""))
+            elif how == ":" and words == "...":
+                self._own_keys(name)
             else:
                 self._expect(name, self._client(name), words, b"\r\n" if how == "<" else b"\n")
         elif done := _DONE.match(line):
@@ -123,6 +126,11 @@ class _Play:
         for place, number in found.groupdict().items():
             self.known[place] = int(number)
         self._check_ranges(words, line)
+
+    def _own_keys(self, name: str) -> None:
+        rest = self._client(name).read_exactly(self.unread.pop(name))
+        pattern = rb"([a-z-]+: [0-9]+\n)+" if self.server.kind == servers.FASTBEAN else rb""
+        assert re.fullmatch(pattern, rest), f"this came: {rest!r}"
 
     def _bytes(self, words: str) -> bytes:
         def fill(place: re.Match[str]) -> str:
