@@ -7,7 +7,7 @@ the answer comes later: the client is found through `next_answered` when its wai
 A client that waits, or whose long command goes on, must not be given another command.
 """
 
-from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastbean._client cimport (
     WORK_KICK, WORK_LEAVE, WORK_LIST_TUBES, WORK_LIST_WATCHED, WORK_NONE, Client, Watch, client_add_watch,

@@ -11,7 +11,7 @@ id is passed once, until a job with a lower one comes back.
 A call costs O(1) while the oldest job stays ready, a look at each entry of a short heap, and otherwise `steps`.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t
 
 from fastbean._core cimport heap_at
 from fastbean._job cimport JOB_READY, Job, JobTable, job_table_get, job_table_next

@@ -17,8 +17,8 @@ does I/O or reads a clock; `now_ns` comes in, monotonic, in nanoseconds.
 from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 
 from fastbean._client cimport (
-    WORK_LIST_TUBES, WORK_OLDEST, Client, Work, client_add_watch, client_new, client_remove, client_remove_watch, client_set_free,
-    client_start_waiting, client_stop_waiting,
+    WORK_LIST_TUBES, WORK_OLDEST, Client, Work, client_add_watch, client_new, client_remove, client_remove_watch,
+    client_set_free, client_start_waiting, client_stop_waiting,
 )
 from fastbean._buffer cimport buffer_append
 from fastbean._core cimport (

@@ -26,6 +26,7 @@ cdef struct Tube:               # the name follows, with a NUL behind it
     Entry entry                 # in the table of names
     Timer timer                 # the sooner of its first delayed job and the end of its pause
     Heap ready                  # by (pri, id)
+    uint64_t oldest_id          # no ready job has a lower id; see _oldest
     Heap delayed                # by (deadline, id)
     Heap buried                 # by (number of the burial, id)
     Watch *longest_waiting      # the line of waiting clients, from the one that waits longest
@@ -42,12 +43,11 @@ cdef struct Tube:               # the name follows, with a NUL behind it
     uint64_t total_jobs
     uint64_t enqueued           # times that a job became ready
     uint64_t finished           # jobs deleted by the client that had reserved them
+    uint64_t body_bytes         # of all jobs that stand in a heap
     uint64_t deletes
     uint64_t pauses
     int64_t pause_ns            # 0: not paused
     int64_t unpause_at_ns
-    uint64_t body_bytes         # of all jobs that stand in a heap
-    uint64_t oldest_id          # no ready job has a lower id; see _oldest
 
 cdef struct TubeSet:
     Table names

@@ -6,7 +6,8 @@ folder. So any number of them work side by side, in threads too::
     with fastbean.Server(fastbean.Config(listen=["127.0.0.1"], port=0)) as server:
         client = greenstalk.Client(("127.0.0.1", server.port))
 
-``stop``, ``drain`` and ``undrain`` may be called from any thread and from signal handlers; everything else belongs to one thread.
+``stop``, ``drain`` and ``undrain`` may be called from any thread and from signal handlers; everything else belongs to
+one thread.
 """
 
 import os

@@ -104,7 +104,7 @@ def test_spellings(arguments, changes):
         (["--keepalive-count", "128"], 5, "must be in 1..127"),
         (["--stop-timeout", "86401"], 5, "must be in 0..86400"),
         (["--max-memory", "512M"], 5, "--max-memory 512M: not a number; write it in decimal digits without a unit"),
-        (["--max-memory", "131070"], 5, "too little for one job of 65535 and what is around it; give it 131071 or more"),
+        (["--max-memory", "131070"], 5, "for one job of 65535 and what is around it; give it 131071 or more"),
         (["--max-memory", "131071", "-z", "65536"], 5, "give it 131072 or more, or lower -z"),
         (["--max-memory", "9223372036854775808"], 5, "must be in 0..9223372036854775807"),
         (["--max-connections", "-1"], 5, "--max-connections -1: not a number"),
