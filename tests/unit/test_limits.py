@@ -365,12 +365,12 @@ def test_every_way_into_ready_is_enqueued() -> None:
     assert tube(client) == [2, 0, 3]
     client(b"reserve\r\nrelease 1 0 5\r\n")
     assert tube(client) == [2, 0, 3]
-    server.advance(5)
+    server.advance(6)
     assert tube(client) == [3, 0, 3]
     client(b"reserve\r\nbury 1 0\r\nkick 1\r\n")
     assert tube(client) == [4, 0, 3]
     client(b"reserve\r\n")
-    server.advance(60)
+    server.advance(61)
     assert tube(client) == [5, 0, 3]
     worker = server.client()
     worker(b"reserve\r\n")
