@@ -12,6 +12,7 @@ import pytest
 
 from .world import SECOND_NS, STEP_LIMIT, Client, World, watched_steps
 
+LONGER_THAN_10_NS = 10 * SECOND_NS + 10**6  # what begins in one tick ends a nanosecond apart
 JOBS = 500_000
 WATCHES = 20_000
 WAITERS = 20_000
@@ -93,7 +94,7 @@ def test_half_a_million_reservations_that_end_together_come_back_in_steps(world:
     worker = world.client()
     world.put(worker, JOBS, ttr_s=10)
     world.reserve_all(worker, JOBS)
-    world.now_ns += 10 * SECOND_NS
+    world.now_ns += LONGER_THAN_10_NS
     run_watched(world, "reserved", lambda: None, 0, JOBS)
     assert world.counted("ready") == world.counted("timeouts") == JOBS
 
@@ -102,7 +103,7 @@ def test_a_reserve_behind_half_a_million_ended_reservations_is_a_short_step_too(
     worker = world.client()
     world.put(worker, JOBS, ttr_s=10)
     world.reserve_all(worker, JOBS)
-    world.now_ns += 10 * SECOND_NS
+    world.now_ns += LONGER_THAN_10_NS
     run_watched(world, "timeouts", lambda: worker.send(b"reserve\r\n"), JOBS, JOBS)
     world.settle()
     assert worker.replies() == b"RESERVED 1 1\r\nx\r\n"
@@ -112,7 +113,7 @@ def test_a_reserve_behind_half_a_million_ended_reservations_is_a_short_step_too(
 def test_half_a_million_delays_that_end_together_take_steps(world: World) -> None:
     producer = world.client()
     world.put(producer, JOBS, delay_s=10)
-    world.now_ns += 10 * SECOND_NS
+    world.now_ns += LONGER_THAN_10_NS
     run_watched(world, "delayed", lambda: None, 0, JOBS)
     assert world.counted("ready") == JOBS
 
@@ -134,7 +135,7 @@ def test_the_end_of_a_pause_wakes_20000_waiting_clients_in_steps(world: World) -
         worker.send(b"reserve\r\n")
     world.settle()
     assert world.counted("waiting") == WAITERS
-    world.now_ns += 10 * SECOND_NS
+    world.now_ns += LONGER_THAN_10_NS
     run_watched(world, "waiting", lambda: None, 0, WAITERS)
     world.settle()
     assert [worker.replies() for worker in workers] == [b"RESERVED %d 1\r\nx\r\n" % (n + 1) for n in range(WAITERS)]
