@@ -27,13 +27,17 @@ if TYPE_CHECKING:
     from types import FrameType
 
 STDIN, STDOUT, STDERR = 0, 1, 2
+MOST_VERBOSE = 2
 START_EXTENSION_US = 30_000_000  # how much longer the service manager may wait after each sign of life
 
 
 def main(argv: "Sequence[str] | None" = None) -> int:
     """Runs the program with the arguments ``argv`` (None: the command line's); returns its exit status."""
+    log = None
     try:
         wanted = config.parse_command_line(sys.argv[1:] if argv is None else argv)
+        if wanted.config.log_format == "json":
+            log = logs.Log(STDERR, form="json")
         if wanted.action == "help":
             logs.write_text(STDOUT, config.help_text())
         elif wanted.action == "version":
@@ -41,7 +45,10 @@ def main(argv: "Sequence[str] | None" = None) -> int:
         else:
             Daemon(wanted).run()
     except FastbeanError as error:
-        logs.write_text(STDERR, f"fastbean: {error}\n")
+        if log is None:
+            logs.complain(STDERR, str(error))
+        else:
+            log("ERROR", "ended", error=str(error), exit_status=error.exit_status)
         return error.exit_status
     return 0
 
@@ -51,12 +58,15 @@ class Daemon:
 
     def __init__(self, wanted: config.CommandLine) -> None:
         _fill_standard_descriptors()
-        self._config = wanted.config
-        self._log = logs.Log(STDERR)
+        level = wanted.config.log_level or ("debug" if wanted.config.verbosity == MOST_VERBOSE else "info")
+        # What would not be written need not be told.
+        heard = {"debug": MOST_VERBOSE, "info": 1}.get(level, 0)
+        self._config = wanted.config.replace(verbosity=min(wanted.config.verbosity, heard))
+        self._log = logs.Log(STDERR, level=level, form=wanted.config.log_format)
         self._notifier = systemd.notifier(os.environ)
         self._stopping = False
         for warning in wanted.warnings:
-            self._log("WARNING", warning)
+            self._log("WARNING", "flag-note", text=warning)
         self._server = Server(self._config, log=self._log, inherited_fds=self._inherited_fds())
 
     def run(self) -> None:
@@ -70,7 +80,7 @@ class Daemon:
             signal.set_wakeup_fd(self._server.wake_fd, warn_on_full_buffer=False)
             if self._config.user is not None:
                 privileges.become(self._config.user)
-                self._log("INFO", "changed user", user=self._config.user)
+                self._log("INFO", "user-changed", user=self._config.user)
             self._server.open_log(self._tell_progress)
             self._log("INFO", "serving", version=__version__, pid=os.getpid(), open_files_limit=limit)
             self._tell_ready()
@@ -84,7 +94,8 @@ class Daemon:
         fds = systemd.inherited_fds(os.environ, os.getpid())
         systemd.forget(os.environ)
         if fds and (self._config.listen or self._config.port != limits.DEFAULT_PORT):
-            self._log("WARNING", "-l and -p are not used: systemd handed over the sockets", sockets=len(fds))
+            text = "-l and -p are not used: systemd handed over the sockets"
+            self._log("WARNING", "flag-note", text=text, sockets=len(fds))
         return fds
 
     def _catch_signals(self) -> None:
@@ -99,7 +110,7 @@ class Daemon:
     def _stop(self, number: int, _frame: "FrameType | None") -> None:
         name = signal.Signals(number).name
         if self._stopping:
-            self._log("INFO", "stopping at once", signal=name)
+            self._log("INFO", "stopping-at-once", signal=name)
             self._server.stop(0)
             return
         self._stopping = True
@@ -116,10 +127,10 @@ class Daemon:
         self._server.undrain()
 
     def _hang_up(self, _number: int, _frame: "FrameType | None") -> None:
-        self._log("INFO", "SIGHUP ignored: there is no configuration file to read again")
+        self._log("INFO", "hang-up-ignored", reason="there is no configuration file to read again")
 
     def _tell_progress(self, text: str) -> None:
-        self._log("INFO", text)
+        self._log("INFO", "starting", text=text)
         self._notifier.tell(f"STATUS={text}", f"EXTEND_TIMEOUT_USEC={START_EXTENSION_US}")
 
     def _tell_ready(self) -> None:

@@ -19,6 +19,9 @@ cdef class Binlog(Segments):
     cdef uint64_t marked_lsn        # the durable LSN that the log tells of itself
     cdef int64_t unsynced_since_ns  # -1: all is synced, or asked to be
     cdef bint syncing
+    cdef bint warned                # of the sync that is under way
+    cdef public int64_t slow_sync_ns
+    cdef public object on_slow_sync
     cdef SyncRound round
     cdef list closed_fds            # of full segments that are not synced yet
     cdef int closing                # how many of them the round syncs
@@ -47,6 +50,7 @@ cdef class Binlog(Segments):
     cdef void let_through(self) noexcept
     cdef void begin_sync(self) noexcept
     cdef void synced(self, uint64_t lsn, int closed) noexcept
+    cdef void warn_of_sync(self, int64_t took_ns, uint64_t lsn, int files, bint running) noexcept
     cdef void sync_now(self) noexcept
     cdef void look_at_room(self, uint32_t place, uint64_t going_bytes) noexcept
     cdef bint is_tight(self) noexcept

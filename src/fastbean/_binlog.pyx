@@ -217,6 +217,8 @@ cdef class Binlog(Segments):
                 self.number_record(RECORD_DURABLE, self.durable_lsn, False)
             self.write_pending()
         self.keep_room(now_ns)
+        if self.syncing and not self.warned:
+            self.warn_of_sync(now_ns - self.round.begun_ns, self.round.lsn, self.round.count, True)
         if self.unsynced_since_ns < 0 and self.written_lsn > max(self.durable_lsn, self.round.lsn):
             self.unsynced_since_ns = now_ns
         if self.failure is None and self.sync_every_ns >= 0 and not self.syncing:
@@ -232,7 +234,9 @@ cdef class Binlog(Segments):
             self.committed_lsn = self.durable_lsn if self.sync_every_ns == 0 else self.written_lsn
 
     cdef int64_t due_ns(self) noexcept:
-        """When the next sync should begin; -1 when none is wanted, or one is on its way."""
+        """When the next sync should begin, or the one that is on its way is slow; -1 when nothing of that is to come."""
+        if self.syncing and self.slow_sync_ns and not self.warned:
+            return self.round.begun_ns + self.slow_sync_ns
         if self.unsynced_since_ns < 0 or self.sync_every_ns < 0 or self.syncing:
             return -1
         if self.sync_every_ns:
@@ -244,6 +248,7 @@ cdef class Binlog(Segments):
         if sync_begin(&self.round, self.closed_fds, self.current().fd, self.written_lsn) == 0:
             self.closing = len(self.closed_fds)
             self.syncing = True
+            self.warned = False
             self.unsynced_since_ns = -1
 
     def sync_done(self):
@@ -261,12 +266,20 @@ cdef class Binlog(Segments):
     cdef void synced(self, uint64_t lsn, int closed) noexcept:
         """All up to `lsn` is safe, and so are the first `closed` of the full segments."""
         cdef int place
+        self.warn_of_sync(<int64_t>self.round.last_us * 1000, lsn, closed + 1, False)
         for place in range(closed):
             close(self.closed_fds[place])
         del self.closed_fds[:closed]
         # Under -F a full segment is not synced, and what follows it proves nothing about it.
         if not self.left_unsynced:
             self.durable_lsn = max(self.durable_lsn, lsn)
+
+    cdef void warn_of_sync(self, int64_t took_ns, uint64_t lsn, int files, bint running) noexcept:
+        """Tell of a sync of all up to `lsn` if it is slow; of one that is under way, once."""
+        cdef uint64_t bytes = lsn - min(lsn, self.durable_lsn)
+        if self.slow_sync_ns and took_ns >= self.slow_sync_ns:
+            self.warned = running
+            self.on_slow_sync(running, took_ns // 1000000, files, bytes)
 
     cdef void sync_now(self) noexcept:
         """Write and sync here and now."""

@@ -7,7 +7,7 @@ from fastbean._client cimport Client
 from fastbean._engine cimport Engine
 from fastbean._job cimport Job
 from fastbean._outbox cimport Outbox, iovec
-from fastbean._protocol cimport Command, Reply
+from fastbean._protocol cimport Command, Op, Reply
 
 cdef enum Phase:
     PHASE_LINE                      # a command line comes next
@@ -25,6 +25,8 @@ cdef class Shared:
     cdef list gated                 # connections with replies that wait for the log
     cdef char *scratch              # where everybody's bytes arrive
     cdef set unwatched              # connections that the selector cannot watch: their input is full
+    cdef uint32_t steps             # lines and bodies taken in this turn
+    cdef Op last_op
     cdef public int verbosity
     cdef public object on_event
     cdef public object on_close

@@ -343,6 +343,7 @@ cdef class Connection:
             if used == 0:
                 break
             at += used
+        self.hub.steps += steps
         return size if self.quitting else at
 
     cdef size_t take_line(self, char *data, size_t size, int64_t now_ns) noexcept:
@@ -401,6 +402,7 @@ cdef class Connection:
         if self.hub.verbosity >= 2:
             self.hub.emit("command", self.fd, line[:size])
         self.engine.commands[<int>command.op] += 1
+        self.hub.last_op = command.op
         if command.op == OP_PUT:
             reply = self.begin_put(&command, now_ns)
         elif command.fault != REPLY_NONE:

@@ -1,4 +1,5 @@
 import socket
+from collections.abc import Callable
 from typing import final
 
 from fastbean._connection import Connection, Shared
@@ -6,6 +7,8 @@ from fastbean._connection import Connection, Shared
 @final
 class Hub(Shared):
     now_ns: int
+    slow_turn_ns: int
+    on_slow_turn: Callable[..., None] | None
     @property
     def connections(self) -> int: ...
     @property

@@ -2,7 +2,9 @@
 
 `serve` is what the loop runs. A turn of it waits for sockets, reads the clock once, serves what is ready, and ends with
 `tick`: what no socket announces. All of it takes slices of whatever may be long. A turn that serves connections only
-makes no Python object, and the next one follows at once; `tick` itself reads no clock and never waits.
+makes no Python object, and the next one follows at once; `tick` itself decides nothing by a clock and never waits.
+
+A turn that takes ``slow_turn_ns`` or longer, from the end of its wait to the next one, is told to ``on_slow_turn``.
 
 With a log, replies that depend on it are sent after the commit at the end of the tick, all others at once.
 """
@@ -14,15 +16,26 @@ from fastbean._connection cimport Connection, Shared
 from fastbean._engine cimport Engine
 from fastbean._outbox cimport outbox_unsent
 from fastbean._poller cimport READ, Poller
+from fastbean._protocol cimport OP_COUNT
 from fastbean._state cimport NEVER
+from fastbean._stopwatch cimport TURN_LOG, TURN_SEND, TURN_SERVE, TURN_WORK, stopwatch_begin, stopwatch_mark
 
 from fastbean import clock
 from fastbean.errors import LogFailedError
 
 cdef enum:
+    NS_IN_MS = 1000000
     LOOK_EVERY_NS = 1000000000      # at clients that the selector does not watch
     OUT_OF_MEMORY_RETRY_NS = 100000000
     LOG_RETRY_NS = 10000000         # while the log has no room, or is far behind with its syncs
+
+PHASES = ("serve", "work", "log", "send")
+COMMANDS = (
+    "none", "put", "peek", "peek-ready", "peek-delayed", "peek-buried", "reserve", "reserve-with-timeout",
+    "reserve-job", "delete", "release", "bury", "kick", "kick-job", "touch", "stats", "stats-job", "stats-tube", "use",
+    "watch", "ignore", "list-tubes", "list-tube-used", "list-tubes-watched", "pause-tube", "quit",
+)
+assert len(COMMANDS) == OP_COUNT
 
 
 @cython.final
@@ -36,6 +49,20 @@ cdef class Hub(Shared):
 
     def __cinit__(self, Engine engine, selector=None):
         self.poller = selector if isinstance(selector, Poller) else None
+
+    @property
+    def slow_turn_ns(self):
+        """Nanoseconds from which on a turn is slow; 0, the default: none is.
+
+        ``on_slow_turn`` is called then, by keyword, with ``ms`` for the turn; ``phase`` that took longest, and
+        ``phase_ms``; ``sockets`` that were ready; ``steps``: lines and bodies that were taken; ``last``: the last
+        command; ``moved``: jobs moved, watches looked at, entries listed.
+        """
+        return self.watch.limit_ns
+
+    @slow_turn_ns.setter
+    def slow_turn_ns(self, int64_t limit_ns):
+        self.watch.limit_ns = limit_ns
 
     @property
     def connections(self):
@@ -126,8 +153,22 @@ cdef class Hub(Shared):
         self.wait_ns = 0
         called = self.handle(wait_ns) if self.poller is None else self.handle_polled(wait_ns)
         self.deliver()
+        if self.runnable or self.engine.logging:
+            stopwatch_mark(&self.watch, self.phase)
+            self.phase = TURN_WORK
         self.wait_ns = self.tick(self.now_ns)
+        if stopwatch_mark(&self.watch, self.phase):
+            self.tell_slow_turn()
         return called
+
+    cdef int tell_slow_turn(self) except -1:
+        if self.on_slow_turn is not None:
+            self.on_slow_turn(
+                ms=(self.watch.marked_ns - self.watch.begun_ns) // NS_IN_MS, phase=PHASES[<int>self.watch.longest],
+                phase_ms=self.watch.longest_ns // NS_IN_MS, sockets=self.ready, steps=self.steps,
+                last=COMMANDS[<int>self.last_op], moved=self.engine.effort - self.before_moves,
+            )
+        return 0
 
     cdef bint handle_polled(self, int64_t wait_ns) except -1:
         """Wait and serve what is ready; whether a function was called."""
@@ -154,6 +195,11 @@ cdef class Hub(Shared):
         """The wait is over: a command finds the world as it is now, even if the process was kept from running."""
         self.ready = ready
         self.now_ns = now_ns
+        self.steps = 0
+        self.before_moves = self.engine.effort
+        # Of a turn without sockets all is work that time brings, or that was left over.
+        self.phase = TURN_SERVE if ready else TURN_WORK
+        stopwatch_begin(&self.watch, now_ns)
         self.engine.begin_tick(now_ns)
         self.engine.expire(now_ns)
 
@@ -191,7 +237,11 @@ cdef class Hub(Shared):
             self.engine.retry_held(now_ns)
         copies = self.engine.journal.compact()
         self.deliver()
-        self.commit(now_ns)
+        if self.engine.logging:
+            stopwatch_mark(&self.watch, self.phase)
+            self.commit(now_ns)
+            stopwatch_mark(&self.watch, TURN_LOG)
+            self.phase = TURN_SEND
         if self.engine.journal.failure is not None:
             raise LogFailedError(f"{self.engine.journal.failure}; the server ends and tells no client anything more")
         connections = self.answered

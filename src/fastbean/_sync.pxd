@@ -15,6 +15,7 @@ cdef struct SyncRound:              # shared with the thread
     int count
     int cap
     int error                       # errno of the round, or 0
+    int64_t begun_ns                # when the round was asked for
     uint64_t lsn                    # up to which the log is safe when the round is done
     uint64_t last_us
     uint64_t longest_us

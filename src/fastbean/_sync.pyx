@@ -75,6 +75,7 @@ cdef int sync_begin(SyncRound *round, list closed_fds, int fd, uint64_t lsn) noe
     round.fds[count - 1] = fd
     round.count = count
     round.lsn = lsn
+    round.begun_ns = clock_ns(CLOCK_MONOTONIC)
     while write(round.wake_in, &byte, 1) < 0 and errno == EINTR:
         pass
     return 0

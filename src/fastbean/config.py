@@ -35,6 +35,10 @@ class Config:
       peer is probed, how often, and after how many probes it counts as gone.
     - ``max_memory_bytes``, ``max_connections``, ``max_tubes``: what jobs and buffers may take, how many clients and
       tubes there may be; 0 for no limit. The least memory is 64 KiB more than ``max_job_size``.
+    - ``slow_tick_ms``, ``slow_sync_ms``, 0..86400000: a tick or a sync that takes so many milliseconds is warned of; 0
+      turns the warning off.
+    - ``log_format`` ("text", "json"), ``log_level`` ("debug", "info", "warning", "error"; None: what ``verbosity``
+      asks for): the lines that the daemon writes; an embedded server tells its log everything.
     - ``stop_timeout_s``: seconds that a stop waits for replies to be sent, 0..86400.
 
     A value out of its range raises :class:`~fastbean.errors.UsageError`, a port out of its range
@@ -50,11 +54,15 @@ class Config:
         "keepalive_idle_s",
         "keepalive_interval_s",
         "listen",
+        "log_format",
+        "log_level",
         "max_connections",
         "max_job_size",
         "max_memory_bytes",
         "max_tubes",
         "port",
+        "slow_sync_ms",
+        "slow_tick_ms",
         "stop_timeout_s",
         "unix_mode",
         "user",
@@ -77,6 +85,10 @@ class Config:
     max_connections: int
     max_tubes: int
     stop_timeout_s: float
+    slow_tick_ms: int
+    slow_sync_ms: int
+    log_format: str
+    log_level: str | None
 
     def __init__(
         self,
@@ -98,6 +110,10 @@ class Config:
         max_connections: int = 0,
         max_tubes: int = 0,
         stop_timeout_s: float = limits.DEFAULT_STOP_TIMEOUT_S,
+        slow_tick_ms: int = limits.DEFAULT_SLOW_TICK_MS,
+        slow_sync_ms: int = limits.DEFAULT_SLOW_SYNC_MS,
+        log_format: str = "text",
+        log_level: str | None = None,
     ) -> None:
         if isinstance(listen, str):
             raise UsageError(f"listen is a list of addresses, not one string: write [{listen!r}]")
@@ -119,6 +135,10 @@ class Config:
         _check("max_tubes", max_tubes, 0, limits.MAX_COUNT_LIMIT)
         _check_memory(max_memory_bytes, max_job_size)
         _check("stop_timeout_s", stop_timeout_s, 0, limits.MAX_STOP_TIMEOUT_S)
+        _check("slow_tick_ms", slow_tick_ms, 0, limits.MAX_SLOW_MS)
+        _check("slow_sync_ms", slow_sync_ms, 0, limits.MAX_SLOW_MS)
+        choose("log_format", log_format, limits.LOG_FORMATS)
+        choose("log_level", log_level or limits.LOG_LEVELS[0], limits.LOG_LEVELS)
         values = locals()
         for name in self.__slots__:
             object.__setattr__(self, name, tuple(listen) if name == "listen" else values[name])
@@ -160,6 +180,13 @@ def _check_memory(max_memory_bytes: int, max_job_size: int) -> None:
             f"max-memory is {max_memory_bytes} bytes, which is too little for one job of {max_job_size} and what is "
             f"around it; give it {least_bytes} or more, or lower -z"
         )
+
+
+def choose(name: str, word: str, words: "Sequence[str]") -> str:
+    """``word``, if it is one of ``words``; else UsageError, with ``name``."""
+    if word not in words:
+        raise UsageError(f"{name} {word}: there is no such thing; choose one of {', '.join(words)}")
+    return word
 
 
 class CommandLine:
@@ -250,6 +277,18 @@ class _Parsed:
     def set_stop_timeout(self, spelling: str, text: str) -> None:
         self.settings["stop_timeout_s"] = parse_number(spelling, text, 0, limits.MAX_STOP_TIMEOUT_S)
 
+    def set_slow_tick(self, spelling: str, text: str) -> None:
+        self.settings["slow_tick_ms"] = parse_number(spelling, text, 0, limits.MAX_SLOW_MS)
+
+    def set_slow_sync(self, spelling: str, text: str) -> None:
+        self.settings["slow_sync_ms"] = parse_number(spelling, text, 0, limits.MAX_SLOW_MS)
+
+    def set_log_format(self, spelling: str, text: str) -> None:
+        self.settings["log_format"] = choose(spelling, text, limits.LOG_FORMATS)
+
+    def set_log_level(self, spelling: str, text: str) -> None:
+        self.settings["log_level"] = choose(spelling, text.lower(), limits.LOG_LEVELS)
+
     def more_verbose(self, _spelling: str, _text: str) -> None:
         self.settings["verbosity"] = 2 if "verbosity" in self.settings else 1
 
@@ -322,6 +361,17 @@ OPTIONS = (
     Option("", "stop-timeout", "SECONDS", _Parsed.set_stop_timeout,
            "how long a stop waits for replies to be sent",
            "(default is 5)"),
+    Option("", "log-format", "FORMAT", _Parsed.set_log_format,
+           "lines of the log on stderr: text (default) or json"),
+    Option("", "log-level", "LEVEL", _Parsed.set_log_level,
+           "least level that is logged: debug, info, warning or",
+           "error (default is info; debug with -VV)"),
+    Option("", "slow-tick-ms", "MS", _Parsed.set_slow_tick,
+           "warn when others had to wait so long for a turn of",
+           "the server (default is 500); 0 never does"),
+    Option("", "slow-sync-ms", "MS", _Parsed.set_slow_sync,
+           "warn when a sync of the log takes so long",
+           "(default is 1000); 0 never does"),
     Option("c", "", "", _Parsed.ignore_removed,
            "does nothing, as in beanstalkd"),
     Option("n", "", "", _Parsed.ignore_removed,

@@ -37,7 +37,15 @@ MAX_KEEPALIVE_COUNT = 127
 # What a client is told that is one too many; clients know it as "try again later".
 REFUSAL_OF_A_CLIENT = b"OUT_OF_MEMORY\r\n"
 
+NS_IN_MS = 1_000_000
 MAX_WAIT_NS = 60_000_000_000
 
 DEFAULT_STOP_TIMEOUT_S = 5
+
+LOG_FORMATS = ("text", "json")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+# Clients notice a turn of half a second; a disk that is merely busy may well take some hundred milliseconds to sync.
+DEFAULT_SLOW_TICK_MS = 500
+DEFAULT_SLOW_SYNC_MS = 1000
+MAX_SLOW_MS = 86_400_000
 MAX_STOP_TIMEOUT_S = 86400

@@ -409,7 +409,7 @@ class Acceptor:
         reason = error.strerror if isinstance(error, OSError) else "out of memory"
         advice = "raise the limit on open files (ulimit -n)" if getattr(error, "errno", 0) in EXHAUSTED else "wait"
         with contextlib.suppress(MemoryError):  # the reason may be the want of it
-            self._complain("not accepting for a while", reason=reason, advice=advice)
+            self._complain("not-accepting", reason=reason, advice=advice)
 
     def _complain(self, event: str, *, advice: str, **fields: object) -> None:
         """Logs a warning, unless the same was logged a short time ago."""

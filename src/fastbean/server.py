@@ -81,7 +81,7 @@ class Server:
             self._log("INFO", "listening", address=each.name)
             if each.on_all:
                 advice = "-l 127.0.0.1 keeps other machines out"
-                self._log("WARNING", "listening on all addresses", address=each.name, advice=advice)
+                self._log("WARNING", "listening-on-all-addresses", address=each.name, advice=advice)
 
     def open_log(self, progress: "Callable[[str], None]" = lambda _text: None) -> None:
         """The second half of ``start``: reads the log, if there is one. ``progress`` is told how far it is."""
@@ -101,6 +101,8 @@ class Server:
             log=self._log,
             progress=progress,
         )
+        self._binlog.journal.slow_sync_ns = self.config.slow_sync_ms * limits.NS_IN_MS
+        self._binlog.journal.on_slow_sync = self._tell_slow_sync
         self._binlog.attach(self._selector)
 
     def run(self) -> None:
@@ -223,19 +225,36 @@ class Server:
         self._hub.verbosity = self.config.verbosity
         if self.config.verbosity:
             self._hub.on_event = self._tell
+        self._hub.slow_turn_ns = self.config.slow_tick_ms * limits.NS_IN_MS
+        self._hub.on_slow_turn = self._tell_slow_tick
         self._loop = Loop(self._selector, self._hub)
         self._acceptor = listener.Acceptor(self._loop, self._selector, self._hub, self._listeners, self._log)
 
     def _tell(self, event: str, fd: int, text: str) -> None:
-        level = "INFO" if event in ("accept", "close") else "DEBUG"
-        self._log(level, event, fd=fd, **({"peer" if level == "INFO" else "text": text} if text else {}))
+        if event == "accept":
+            self._log("INFO", "accept", fd=fd, peer=text)
+        elif event == "close":
+            self._log("INFO", "close", fd=fd)
+        elif event == "command":
+            self._log("DEBUG", "command", fd=fd, text=text)
+        else:
+            self._log("DEBUG", "reply", fd=fd, text=text)
+
+    def _tell_slow_tick(self, **fields: object) -> None:
+        self._log("WARNING", "slow-tick", **fields)
+
+    def _tell_slow_sync(self, running: bool, ms: int, files: int, size_bytes: int) -> None:
+        if running:
+            self._log("WARNING", "sync-goes-on", ms=ms, files=files, bytes=size_bytes)
+        else:
+            self._log("WARNING", "slow-sync", ms=ms, files=files, bytes=size_bytes)
 
     def _send_the_rest(self) -> None:
         began_ns = self._loop.now_ns
         while self._hub.unsent:
             left_ns = began_ns + int(self._stop_timeout_s * 1e9) - self._loop.now_ns
             if left_ns <= 0:
-                self._log("WARNING", "stopped before all replies were sent", connections=self._hub.unsent)
+                self._log("WARNING", "replies-not-sent", connections=self._hub.unsent)
                 return
             self._loop.turn(left_ns)
 

@@ -98,7 +98,7 @@ def test_flags_of_the_log_alone_change_nothing(start):
 def test_a_job_size_above_the_limit_is_clamped_with_a_warning(start):
     daemon = start("-z", "1073741825")
     assert daemon.connect().stats()["max-job-size"] == "1073741824"
-    assert daemon.log.count(" WARNING maximum job size was set to 1073741824") == 1
+    assert daemon.log.count(" WARNING flag-note text='maximum job size was set to 1073741824") == 1
 
 
 def test_the_job_size(start):
@@ -109,7 +109,7 @@ def test_the_job_size(start):
 
 def test_removed_flags_warn_and_start(start):
     daemon = start("-c", "-n")
-    assert [daemon.log.count(f" WARNING {flag} was removed") for flag in ("-c", "-n")] == [1, 1]
+    assert [daemon.log.count(f" WARNING flag-note text='{flag} was removed") for flag in ("-c", "-n")] == [1, 1]
 
 
 def test_several_addresses(start, tmp_path):
@@ -138,7 +138,7 @@ def test_a_socket_file_of_a_killed_server_is_replaced(start, tmp_path):
 def test_all_addresses_are_warned_about_and_some_are_not(start):
     assert "WARNING" not in start().log
     daemon = start("-l", "0.0.0.0")
-    assert re.search(r" WARNING listening on all addresses address=0\.0\.0\.0:\d+ advice='-l 127\.0\.0\.1 ", daemon.log)
+    assert re.search(r" WARNING listening-on-all-addresses address=0\.0\.0\.0:\d+ advice='-l 127\.0\.0\.1 ", daemon.log)
 
 
 def test_without_an_address_it_listens_on_all_ipv4_addresses(launch):

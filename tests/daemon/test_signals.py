@@ -69,8 +69,8 @@ def test_a_second_signal_ends_the_wait(start, second):
     daemon.wait_for_line("INFO stopping signal=SIGTERM")
     assert daemon.process.poll() is None
     assert daemon.stop(second) == 0
-    assert f"INFO stopping at once signal={second.name}\n" in daemon.log
-    assert "WARNING stopped before all replies were sent connections=1\n" in daemon.log
+    assert f"INFO stopping-at-once signal={second.name}\n" in daemon.log
+    assert "WARNING replies-not-sent connections=1\n" in daemon.log
 
 
 def test_the_wait_of_a_stop_has_an_end(start):
@@ -78,7 +78,7 @@ def test_the_wait_of_a_stop_has_an_end(start):
     daemon = start("-z", str(len(body)), "--stop-timeout=0")
     slow_reader(daemon, body)
     assert daemon.stop() == 0
-    assert "WARNING stopped before all replies were sent connections=1\n" in daemon.log
+    assert "WARNING replies-not-sent connections=1\n" in daemon.log
 
 
 def test_sigusr1_drains(start):
@@ -122,7 +122,7 @@ def test_sigusr2_without_drain_mode_changes_nothing(start):
 def test_a_hang_up_without_a_terminal_is_only_logged(start):
     daemon = start()
     daemon.send_signal(signal.SIGHUP)
-    daemon.wait_for_line("INFO SIGHUP ignored")
+    daemon.wait_for_line("INFO hang-up-ignored")
     assert daemon.connect().ask(b"list-tube-used\r\n") == b"USING default\r\n"
     assert daemon.stop() == 0
 

@@ -58,14 +58,14 @@ def test_the_soft_limit_on_descriptors_is_raised_to_the_hard_one(start):
 def test_clients_beyond_the_limit_are_served_when_others_have_gone(start):
     daemon = start(preexec_fn=soft_limit(40, 40))
     clients = [daemon.connect() for _ in range(60)]
-    daemon.wait_for_line("WARNING not accepting for a while reason='Too many open files' connections=")
+    daemon.wait_for_line("WARNING not-accepting reason='Too many open files' connections=")
     for client in clients:
         client.sock.sendall(b"list-tube-used\r\n")
     assert [client.lines.readline() for client in clients[:20]] == [b"USING default\r\n"] * 20
     for client in clients[:35]:
         client.close()
     assert [client.lines.readline() for client in clients[35:]] == [b"USING default\r\n"] * 25
-    assert daemon.log.count("not accepting") == 1
+    assert daemon.log.count("not-accepting") == 1
     assert daemon.stop() == 0
 
 

@@ -128,7 +128,7 @@ def test_all_sockets_that_are_handed_over_are_served_and_stay(hand_over, listeni
 
 def test_sockets_that_are_handed_over_override_the_flags_with_a_warning(hand_over, listening):
     daemon = hand_over(listening, "-l", "192.0.2.1", "-p", "1").wait_until_serving()
-    assert " WARNING -l and -p are not used: systemd handed over the sockets sockets=2\n" in daemon.log
+    assert " WARNING flag-note text='-l and -p are not used: systemd handed over the sockets' sockets=2\n" in daemon.log
     assert "192.0.2.1" not in daemon.log
     assert daemon.stop() == 0
 

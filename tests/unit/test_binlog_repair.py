@@ -121,7 +121,7 @@ def test_repair_takes_over_a_damaged_log_of_beanstalkd(directory, run):
     damage(path, 4 + 4 + 5 + 76)
     status, said, _ = run("repair", directory)
     assert status == 0
-    assert "left out of a beanstalkd's log file=binlog.1 offset=4" in said
+    assert "beanstalkd record left out file=binlog.1 offset=4" in said
     assert len(survey.Survey(directory).jobs) == 59
 
 
@@ -134,7 +134,7 @@ def test_repair_finishes_what_was_interrupted(directory, run):
     assert run("check", directory)[0] == 10
     status, said, _ = run("repair", directory)
     assert status == 0
-    assert said.startswith("what was interrupted is finished")
+    assert said.startswith("log replacement finished")
     assert len(survey.Survey(directory).jobs) == 59
 
 

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "src" / "fastbean"
 
 # Every module stands in one layer. What is private to a layer's module, a C helper say, stands in the layer too.
 LAYERS = {
-    0: {"_core", "_protocol", "_buffer", "_table", "_record", "limits", "errors", "clock"},
+    0: {"_core", "_protocol", "_buffer", "_table", "_record", "_stopwatch", "limits", "errors", "clock"},
     1: {
         "_job",
         "_tube",

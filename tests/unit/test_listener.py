@@ -422,7 +422,7 @@ def test_out_of_descriptors_it_stops_listening(scene, number):
     assert not scene.listening
     assert scene.listener.tries == 2
     ((level, event, fields),) = scene.lines
-    assert (level, event) == ("WARNING", "not accepting for a while")
+    assert (level, event) == ("WARNING", "not-accepting")
     assert (fields["reason"], fields["connections"]) == ("no more", 1)
     scene.readable()
     assert scene.listener.tries == 2

@@ -213,4 +213,4 @@ def test_a_client_that_does_not_read_holds_a_stop_up_only_so_long():
             server.stop()
             server.stop(0)
             server.close()
-    assert log.told[-1][:2] == ("WARNING", "stopped before all replies were sent")
+    assert log.told[-1][:2] == ("WARNING", "replies-not-sent")

@@ -96,7 +96,7 @@ class Log:
         self._sync_thread.start()
         figures = self.journal.figures()
         self._log(
-            "INFO", "log is open", directory=self._directory, jobs=figures["live_jobs"], segments=figures["segments"]
+            "INFO", "log-open", directory=self._directory, jobs=figures["live_jobs"], segments=figures["segments"]
         )
 
     def _take_spares(self, spares: list[Path]) -> None:

@@ -132,7 +132,7 @@ class Replay:
         aside = set_aside(self._directory, path, offset, [each for _, each in behind[1:]])
         self._log(
             "WARNING",
-            "the end of the log was torn; what was cut off is saved",
+            "log-torn",
             offset=offset,
             file=path.name,
             saved=aside,

@@ -284,8 +284,10 @@ class Housekeeper:
         except OSError as error:
             if not self._full_told:
                 self._full_told = True
-                level = "WARNING" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "ERROR"
-                self._log(level, "no room for the log: puts are refused until there is", error=error.strerror)
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    self._log("WARNING", "log-has-no-room", error=error.strerror)
+                else:
+                    self._log("ERROR", "log-cannot-grow", error=error.strerror)
             result = Result("refused", task.number, task.size)
         self._tell(result)
         return bool(result.fd >= 0)
@@ -316,7 +318,7 @@ class Housekeeper:
                 path.unlink(missing_ok=True)
                 sync_directory(self._directory)
             except OSError as error:
-                self._log("WARNING", "cannot remove a segment; trying again", file=path.name, error=error.strerror)
+                self._log("WARNING", "segment-not-removed", file=path.name, error=error.strerror)
                 return
             self._to_remove.popleft()
             self._tell(Result("removed", task.old, task.size))

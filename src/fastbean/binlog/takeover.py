@@ -47,7 +47,7 @@ def prepare(
     damaged, or there are logs of both.
     """
     if replacement.finish(directory):
-        log("INFO", "what was interrupted is finished: the log was replaced", directory=directory)
+        log("INFO", "log-replacement-finished", directory=directory)
     replacement.remove_parts(directory)
     if not any(name.startswith("binlog.") for name in os.listdir(directory)):
         return 0
@@ -61,7 +61,7 @@ def prepare(
     tell = _Progress(progress)
     found = beanstalkd.read(directory, on_progress=tell.reading)
     _judge_damage(found.damage, directory, log, despite_damage)
-    log("INFO", "taking over a beanstalkd's log", jobs=len(found), files=len(old))
+    log("INFO", "beanstalkd-log-found", jobs=len(found), files=len(old))
     return _take_over(directory, found, segment_bytes, log, tell)
 
 
@@ -75,7 +75,7 @@ def _take_over(directory: Path, found: "Log", segment_bytes: int, log: "Callable
         id_limit=found.highest_id + 1,
         on_jobs=lambda done: tell.writing(done, len(found)),
     )
-    log("INFO", "a beanstalkd's log was taken over", jobs=len(found), old_files=folder)
+    log("INFO", "beanstalkd-log-taken-over", jobs=len(found), old_files=folder)
     return len(found)
 
 
@@ -99,7 +99,7 @@ def _judge_damage(damage: "list[Damage]", directory: Path, log: "Callable[..., N
         )
     for each in damage:
         what = "was being written when beanstalkd was stopped" if each.torn else each.what
-        log("WARNING", "left out of a beanstalkd's log", file=each.path.name, offset=each.offset, what=what)
+        log("WARNING", "beanstalkd-record-left-out", file=each.path.name, offset=each.offset, what=what)
 
 
 class _Progress:

@@ -248,7 +248,7 @@ def _say(text: str) -> None:
 
 
 def _log(_level: str, event: str, **fields: object) -> None:
-    _say(event + "".join(f" {name}={value}" for name, value in fields.items()))
+    _say(event.replace("-", " ") + "".join(f" {name}={value}" for name, value in fields.items()))
 
 
 def _write_line(members: "dict[str, Any]") -> None:
