@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,3 +44,60 @@ def test_a_stop_does_not_wait_for_a_round_that_the_thread_never_saw(tmp_path: Pa
         hub.connect().feed(b"put 0 0 10 1\r\nx\r\n", 0)
         hub.tick(0)
         assert returns(log.close), f"close {time + 1} hangs: the round that was begun was never made"
+
+
+class Told:
+    """A log with a hub, and what is told of its slow syncs; nobody watches for the end of a sync but the test."""
+
+    def __init__(self, directory: Path, fsync_ms: int, slow_ns: int) -> None:
+        self.engine = Engine(now_ns=time.monotonic_ns())
+        self.log = open_log(directory, self.engine, fsync_ms)
+        self.lines: list[tuple[bool, int, int, int]] = []
+        self.log.journal.slow_sync_ns = slow_ns
+        self.log.journal.on_slow_sync = lambda *line: self.lines.append(line)
+        self.hub = Hub(self.engine)
+        self.client = self.hub.connect()
+        self.put_and_tick()  # the first ids are synced at once
+        self.lines.clear()
+
+    def put_and_tick(self, later_s: int = 0) -> int:
+        """A job, and a tick so many seconds from now; what the tick returns."""
+        now_ns = time.monotonic_ns() + later_s * 1_000_000_000
+        self.client.feed(b"put 0 0 10 1\r\nx\r\n", now_ns)
+        return self.hub.tick(now_ns)
+
+
+def test_a_slow_sync_is_told_when_it_is_done(tmp_path: Path) -> None:
+    told = Told(tmp_path / "log", 0, 1)
+    told.put_and_tick()
+    told.log.journal.sync_done()
+    told.log.close()
+    (running, ms, files, size_bytes), *_ = told.lines
+    assert not running
+    assert ms >= 0
+    assert files == 1
+    assert size_bytes > 0
+
+
+def test_a_sync_that_does_not_come_back_is_told_once_while_it_goes_on(tmp_path: Path) -> None:
+    told = Told(tmp_path / "log", 0, 20_000_000_000)
+    wait_ns = told.put_and_tick()
+    assert 0 < wait_ns <= 20_000_000_000, "the hub would not look after the sync in time"
+    told.put_and_tick(later_s=19)
+    assert told.lines == []
+    told.put_and_tick(later_s=21)
+    told.put_and_tick(later_s=22)
+    assert [line[0] for line in told.lines] == [True]
+    assert told.lines[0][1] >= 20_000
+    told.log.journal.sync_done()
+    told.log.close()
+    assert len(told.lines) == 1, "the sync itself was quick"
+
+
+def test_without_a_threshold_no_sync_is_slow(tmp_path: Path) -> None:
+    told = Told(tmp_path / "log", 0, 0)
+    told.put_and_tick()
+    told.put_and_tick(later_s=100)
+    told.log.journal.sync_done()
+    told.log.close()
+    assert told.lines == []

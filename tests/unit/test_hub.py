@@ -143,3 +143,46 @@ def test_what_a_signal_handler_raises_comes_out(scene):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+class Slow:
+    """A function that takes its time when it is called."""
+
+    def __init__(self, scene, takes_s):
+        self.told = []
+        self.takes_s = takes_s
+        scene.hub.slow_turn_ns = 30_000_000
+        scene.hub.on_slow_turn = lambda **fields: self.told.append(fields)
+        scene.selector.modify(scene.bell, READ, self.ring)
+        self.bell = scene.bell
+
+    def ring(self, mask):
+        self.bell.recv(100)
+        time.sleep(self.takes_s)
+
+
+def test_a_slow_turn_is_told_with_what_it_was_doing(scene):
+    client = scene.client()
+    slow = Slow(scene, 0.1)
+    client.sendall(b"put 0 9 60 1\r\na\r\nkick 3\r\n")
+    scene.knob.send(b"x")
+    scene.serve(once=True)
+    (told,) = slow.told
+    assert told.pop("ms") >= told.pop("phase_ms") >= 90
+    assert told == {"phase": "serve", "sockets": 2, "steps": 3, "last": "kick", "moved": 1}
+
+
+def test_a_turn_that_waits_for_long_is_not_slow(scene):
+    slow = Slow(scene, 0)
+    scene.serve(100_000_000)
+    scene.knob.send(b"x")
+    scene.serve(once=True)
+    assert slow.told == []
+
+
+def test_without_a_limit_no_turn_is_slow(scene):
+    slow = Slow(scene, 0.1)
+    scene.hub.slow_turn_ns = 0
+    scene.knob.send(b"x")
+    scene.serve(once=True)
+    assert slow.told == []

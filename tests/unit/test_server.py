@@ -1,6 +1,7 @@
 """The life of a server: what can be called when, in which order things are closed, and what it tells its log."""
 
 import socket
+import time
 
 import pytest
 
@@ -214,3 +215,29 @@ def test_a_client_that_does_not_read_holds_a_stop_up_only_so_long():
             server.stop(0)
             server.close()
     assert log.told[-1][:2] == ("WARNING", "replies-not-sent")
+
+
+class Sleepy(Lines):
+    """A log that takes its time over a client that comes, in the middle of a turn."""
+
+    def __call__(self, level, event, **fields):
+        super().__call__(level, event, **fields)
+        if event == "accept":
+            time.sleep(0.1)
+
+
+@pytest.mark.parametrize(("slow_tick_ms", "warned"), [(30, True), (0, False)])
+def test_a_slow_tick_is_warned_of(slow_tick_ms, warned):
+    log = Sleepy()
+    with Server(LOCAL.replace(verbosity=1, slow_tick_ms=slow_tick_ms), log=log) as server:
+        ask(server, b"list-tube-used\r\n")
+    told = [fields for level, event, fields in log.told if (level, event) == ("WARNING", "slow-tick")]
+    assert bool(told) == warned
+    assert all(fields["phase"] == "serve" and fields["sockets"] >= 1 for fields in told)
+
+
+@pytest.mark.parametrize(("running", "event"), [(True, "sync-goes-on"), (False, "slow-sync")])
+def test_a_slow_sync_is_warned_of(running, event):
+    log = Lines()
+    Server(LOCAL, log=log)._tell_slow_sync(running, 1500, 2, 4096)
+    assert log.told == [("WARNING", event, {"ms": 1500, "files": 2, "bytes": 4096})]
