@@ -14,6 +14,7 @@ cdef class Binlog(Segments):
     cdef Buffer pending             # records that are not written yet
     cdef int64_t sync_every_ns      # 0: before each reply; -1: never
     cdef int64_t wall_offset_ns
+    cdef int64_t begun_ns           # monotonic: no job was made later, as far as a log tells
     cdef uint64_t written_lsn
     cdef uint64_t durable_lsn
     cdef uint64_t marked_lsn        # the durable LSN that the log tells of itself

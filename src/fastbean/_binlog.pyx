@@ -24,7 +24,7 @@ from fastbean._journal cimport LogFigures, Store, logged_bytes
 from fastbean._record cimport (
     FAULT_END, FAULT_NONE, MAX_RECORD_OVERHEAD, RECORD_DELETE, RECORD_DURABLE, RECORD_NEXT_ID,
     RECORD_SHED, RECORD_UPDATE, SEGMENT_HEADER_BYTES, STATE_DELAYED, Fault, JobImage, Record, RecordType,
-    append_delete, append_number, append_put, append_update, fill_segment_header, read_record,
+    append_delete, append_number, append_put, append_update, fill_segment_header, job_from_wall, read_record,
 )
 from fastbean._segments cimport Segment, Segments, next_id_of
 from fastbean._sync cimport (
@@ -63,6 +63,7 @@ cdef class Binlog(Segments):
         self.unsynced_since_ns = -1
         self.id_limit = 1
         self.floor_bytes = STEP_BYTES
+        self.begun_ns = clock_ns(CLOCK_MONOTONIC)
         self.set_wall_offset()
         self.round.wake_out, self.round.wake_in, self.round.done_out, self.round.done_in = sync_pipes
 
@@ -480,9 +481,7 @@ cdef class Binlog(Segments):
             outcome = number == 0
         else:
             id = record.job.id
-            record.job.created_ns -= self.wall_offset_ns
-            if record.job.state == STATE_DELAYED:
-                record.job.deadline_ns -= self.wall_offset_ns
+            job_from_wall(&record.job, self.wall_offset_ns, self.begun_ns)
             if record.type == RECORD_UPDATE:
                 outcome = self.store.restore_update(&record.job, self.end_lsn)
             else:

@@ -67,3 +67,4 @@ cdef void append_delete(Buffer *buffer, uint64_t id, uint32_t segment, uint64_t 
 cdef void append_number(Buffer *buffer, RecordType type, uint64_t number, uint32_t segment, uint64_t lsn) noexcept nogil
 cdef Fault read_record(const char *data, size_t size, uint32_t segment, uint64_t lsn, Record *record) noexcept nogil
 cdef bint is_zero(const char *data, size_t size) noexcept nogil
+cdef void job_from_wall(JobImage *job, int64_t wall_offset_ns, int64_t now_ns) noexcept nogil

@@ -367,3 +367,13 @@ def checksum(const uint8_t[::1] data not None) -> int:
 def checksum_by_tables(const uint8_t[::1] data not None) -> int:
     """The same, reckoned as on a processor that has no instruction for it; for tests."""
     return crc32c_by_tables(0, <const char *>&data[0] if data.shape[0] else NULL, data.shape[0])
+
+
+cdef void job_from_wall(JobImage *job, int64_t wall_offset_ns, int64_t now_ns) noexcept nogil:
+    """Tell the times of a job that was read by the monotonic clock, which says `now_ns` and is so far behind the wall's.
+
+    The wall clock may have been set back since: then no job becomes one of the future, and no delay longer than it was.
+    """
+    job.created_ns = min(job.created_ns - wall_offset_ns, now_ns)
+    if job.state == STATE_DELAYED:
+        job.deadline_ns = min(job.deadline_ns - wall_offset_ns, now_ns + <int64_t>job.delay_s * 1000000000)

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from .faults import compile_shim
-from .process import find_beanstalkd
+from .process import WallClock, find_beanstalkd
 
 # `make test` is for every few minutes: it runs these. `make test-all` runs everything.
-QUICK_FILES = ("test_kill.py", "test_kept.py", "test_order.py", "test_ledger.py")
+QUICK_FILES = ("test_kill.py", "test_kept.py", "test_order.py", "test_ledger.py", "test_clock.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,6 +38,17 @@ def memory_path() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="fastbean-", dir=parent))
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def wall_clock(tmp_path: Path) -> WallClock:
+    """A wall clock that can be set for one server; missing in CI it is a failure."""
+    libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    if not libraries and os.environ.get("CI"):
+        pytest.fail("CI sets the clock, which needs libfaketime: apt-get install faketime")
+    if not libraries:
+        pytest.skip("sets the clock, which needs libfaketime: apt-get install faketime")
+    return WallClock(libraries[0], tmp_path / "clock")
 
 
 @pytest.fixture

@@ -260,6 +260,26 @@ class Server:
             time.sleep(0.002)
 
 
+class WallClock:
+    """The wall clock of a server that is started with `env`; libfaketime gives it, the monotonic one stays true."""
+
+    def __init__(self, library: Path, file: Path) -> None:
+        self._file = file
+        self.set(0)
+        self.env = {
+            "LD_PRELOAD": str(library),
+            "FAKETIME_TIMESTAMP_FILE": str(file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+
+    def set(self, offset_s: int) -> None:
+        """From now on it is so far from the true time."""
+        new = self._file.with_suffix(".new")
+        new.write_text(f"{offset_s:+d}\n", encoding="ascii")
+        new.replace(self._file)
+
+
 def wait_until(condition: Callable[[], bool], what: str) -> None:
     """Waits until `condition` holds; fails after a long time."""
     give_up = time.monotonic() + PATIENCE_S
