@@ -12,7 +12,7 @@ SOURCES := setup.py pyproject.toml MANIFEST.in $(shell find src -name '*.py' -o 
 PYTEST  := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-pythons wheel-check bench performance bench-check lint pages format build wheel sdist clean
+.PHONY: help run test test-all soak test-pythons wheel-check bench performance bench-check lint pages format build wheel sdist clean
 
 help: ## list the targets
 	@echo 'make TARGET [PYTHON=python3.12]'
@@ -33,6 +33,10 @@ test-pythons: $(VENV)/wheel-tools ## build, install and test whole on each CPyth
 
 wheel-check: $(VENV)/wheel-tools ## make the sdist, from it a wheel for others, and try both in empty environments
 	$(BIN)/python .ci/check_wheels.py $(ARGS)
+
+soak: SECONDS ?= 600
+soak: $(VENV)/installed $(VENV)/test-tools ## mix everything for SECONDS=600, with kills, and account for every job
+	cd tests && $(abspath $(BIN))/python -m crash.soak --seconds $(SECONDS)
 
 bench: $(VENV)/installed $(VENV)/bench-tools ## measure, against beanstalkd too where it is installed
 	$(PYTEST) bench

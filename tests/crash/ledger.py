@@ -17,7 +17,7 @@ import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from .process import Client, Reply, parse_stats
@@ -134,7 +134,7 @@ def to_kick(tube: str, count: int, jobs: Jobs) -> list[Job]:
 EXPECTED = {"delete": "DELETED", "release": "RELEASED", "bury": "BURIED", "kick-job": "KICKED", "kick": "KICKED"}
 EXPECTED |= {"touch": "TOUCHED", "use": "USING", "watch": "WATCHING", "pause-tube": "PAUSED", "put": "INSERTED"}
 EXPECTED |= {"reserve": "RESERVED", "reserve-job": "RESERVED"}
-OTHERWISE = {("put", "OUT_OF_MEMORY"), ("reserve", "TIMED_OUT"), ("pause-tube", "NOT_FOUND")}
+OTHERWISE = {("put", "OUT_OF_MEMORY"), ("put", "DRAINING"), ("reserve", "TIMED_OUT"), ("pause-tube", "NOT_FOUND")}
 
 
 @dataclass(frozen=True)
@@ -341,25 +341,33 @@ class Ledger:
 
     # What is there after a restart
 
-    def check(self, client: Client) -> None:
+    def check(self, client: Client, is_others: Callable[[bytes], bool] | None = None) -> None:
         """Compares everything with a server that was just started again; raises LedgerError for what is wrong.
 
-        Afterwards the ledger holds what is there, and nothing is pending.
+        is_others: tells by its body whether a job is somebody else's business; None: there are no others. Afterwards
+        the ledger holds what is there, and nothing is pending.
         """
         unanswered = sum(op.kind == "put" for each in self.writers for op in each.pending)
         unknown = set(range(self._first_new_id, max(self.highest_id, self._first_new_id - 1) + unanswered + 1))
         known = {job.id for job in self.jobs.values() if job.id is not None}
         seen = look(client, sorted(known | unknown | self._gone.keys()))
+        if is_others:
+            seen = {id: found for id, found in seen.items() if not (found and is_others(found.body))}
         gone, self._gone = self._gone, {}
         complaints = self._recognise(seen, known | gone.keys())
         complaints += [f"job {id} is back: {why}" for id, why in gone.items() if seen.get(id)]
         complaints += self.complaints(seen)
-        counts = client.stats()
-        there = sum(int(counts[f"current-jobs-{state}"]) for state in ("ready", "delayed", "buried", "reserved"))
-        if not complaints and there != len(self.jobs):
-            complaints.append(f"the server has {there} jobs, of which the ledger knows {len(self.jobs)}")
         if complaints:
             raise LedgerError(f"{len(complaints)} faults, the first of them:\n  " + "\n  ".join(complaints[:10]))
+        if not is_others:
+            self.check_nothing_else(client)
+
+    def check_nothing_else(self, client: Client) -> None:
+        """Raises LedgerError when the server has more or fewer jobs than the ledger."""
+        counts = client.stats()
+        there = sum(int(counts[f"current-jobs-{state}"]) for state in ("ready", "delayed", "buried", "reserved"))
+        if there != len(self.jobs):
+            raise LedgerError(f"the server has {there} jobs, of which the ledger knows {len(self.jobs)}")
 
     def restarted(self, client: Client) -> None:
         """One put, by which the ledger knows where the ids of this run begin."""

@@ -57,6 +57,24 @@ def test_the_priority_of_a_release(tmp_path: Path) -> None:
     assert kept(tmp_path, work)["pri"] == "3"
 
 
+def test_after_the_limit_was_lowered_old_jobs_work_and_new_ones_are_refused(tmp_path: Path) -> None:
+    with Server(tmp_path, extra=("-z", "100000")) as server, server.connect() as client:
+        assert client.ask(b"put 0 0 60 50000", b"x" * 50_000).number == 1
+        server.kill()
+    for stop in (Server.kill, Server.stop):
+        with Server(tmp_path, extra=("-z", "100")) as server, server.connect() as client:
+            assert client.ask(b"put 0 0 60 101", b"y" * 101).word == "JOB_TOO_BIG"
+            assert client.ask(b"reserve-job 1").body == b"x" * 50_000
+            assert client.ask(b"release 1 5 0").word == "RELEASED"
+            assert client.ask(b"reserve-job 1").number == 1
+            assert client.ask(b"bury 1 5").word == "BURIED"
+            assert client.ask(b"kick-job 1").word == "KICKED"
+            stop(server)
+    with Server(tmp_path, extra=("-z", "100")) as server, server.connect() as client:
+        assert client.ask(b"peek 1").body == b"x" * 50_000
+        assert client.ask(b"delete 1").word == "DELETED"
+
+
 @pytest.mark.parametrize("state", ["buried", "delayed"])
 def test_the_state_after_reserve_job_and_release(tmp_path: Path, state: str) -> None:
     def work(script: Script) -> None:
