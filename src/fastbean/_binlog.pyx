@@ -235,7 +235,7 @@ cdef class Binlog(Segments):
             self.committed_lsn = self.durable_lsn if self.sync_every_ns == 0 else self.written_lsn
 
     cdef int64_t due_ns(self) noexcept:
-        """When the next sync should begin, or the one that is on its way is slow; -1 when nothing of that is to come."""
+        """When the next sync should begin, or the one on its way is slow; -1 when nothing of that is to come."""
         if self.syncing and self.slow_sync_ns and not self.warned:
             return self.round.begun_ns + self.slow_sync_ns
         if self.unsynced_since_ns < 0 or self.sync_every_ns < 0 or self.syncing:

@@ -29,13 +29,13 @@ cdef enum:
     OUT_OF_MEMORY_RETRY_NS = 100000000
     LOG_RETRY_NS = 10000000         # while the log has no room, or is far behind with its syncs
 
-PHASES = ("serve", "work", "log", "send")
-COMMANDS = (
+_PHASES = ("serve", "work", "log", "send")
+_COMMANDS = (
     "none", "put", "peek", "peek-ready", "peek-delayed", "peek-buried", "reserve", "reserve-with-timeout",
     "reserve-job", "delete", "release", "bury", "kick", "kick-job", "touch", "stats", "stats-job", "stats-tube", "use",
     "watch", "ignore", "list-tubes", "list-tube-used", "list-tubes-watched", "pause-tube", "quit",
 )
-assert len(COMMANDS) == OP_COUNT
+assert len(_COMMANDS) == OP_COUNT
 
 
 @cython.final
@@ -164,9 +164,9 @@ cdef class Hub(Shared):
     cdef int tell_slow_turn(self) except -1:
         if self.on_slow_turn is not None:
             self.on_slow_turn(
-                ms=(self.watch.marked_ns - self.watch.begun_ns) // NS_IN_MS, phase=PHASES[<int>self.watch.longest],
+                ms=(self.watch.marked_ns - self.watch.begun_ns) // NS_IN_MS, phase=_PHASES[<int>self.watch.longest],
                 phase_ms=self.watch.longest_ns // NS_IN_MS, sockets=self.ready, steps=self.steps,
-                last=COMMANDS[<int>self.last_op], moved=self.engine.effort - self.before_moves,
+                last=_COMMANDS[<int>self.last_op], moved=self.engine.effort - self.before_moves,
             )
         return 0
 

@@ -370,7 +370,7 @@ def checksum_by_tables(const uint8_t[::1] data not None) -> int:
 
 
 cdef void job_from_wall(JobImage *job, int64_t wall_offset_ns, int64_t now_ns) noexcept nogil:
-    """Tell the times of a job that was read by the monotonic clock, which says `now_ns` and is so far behind the wall's.
+    """Tell the times of a job that was read by the monotonic clock: it says `now_ns`, and is so far behind the wall's.
 
     The wall clock may have been set back since: then no job becomes one of the future, and no delay longer than it was.
     """

@@ -1,8 +1,8 @@
 """How long a turn takes, at a few nanoseconds each: the system's coarse clock, read a few times in a turn.
 
-The coarse clock is the monotonic one as the kernel's last tick left it, up to 10 ms ago, so a turn seems shorter than it
-was by at most that; nobody asks for less. It is told by the system without a look at the hardware, and costs a fifth of
-the other's reading. A stopwatch without a limit reads nothing.
+The coarse clock is the monotonic one as the kernel's last tick left it, up to 10 ms ago, so a turn seems shorter than
+it was by at most that; nobody asks for less. It is told by the system without a look at the hardware, and costs a fifth
+of the other's reading. A stopwatch without a limit reads nothing.
 """
 
 from libc.stdint cimport int64_t

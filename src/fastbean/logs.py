@@ -4,8 +4,8 @@
 ``{"time": "2026-11-21T21:10:00.123Z", "level": "INFO", "event": "listening", "address": "127.0.0.1:11300"}``
 
 The names of events and fields stay the same from one version to the next; docs/operations.md lists them. A line is one
-line, of printable ASCII, whatever a client sent, at most LINE_BYTES long, and written by one ``write``, so that lines of
-several processes do not mix.
+line of printable ASCII, whatever a client sent, LINE_BYTES long at most, and written by one ``write``, so that lines
+of several processes do not mix.
 
 A log never stops or delays the server: where nobody takes a line at once (a full pipe, a terminal that is held, a full
 disk, a reader that is gone) it is lost, and when lines can be written again, ``lines-lost`` tells how many were. Only a
@@ -24,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Formatter = Callable[[int, str, str, dict[str, object]], str]
+    _Formatter = Callable[[int, str, str, dict[str, object]], str]
 
 STDERR = 2
 LINE_BYTES = 4096  # what a pipe that takes anything takes whole
@@ -103,7 +103,7 @@ def complain(fd: int, text: str) -> None:
     write_at_once(fd, f"fastbean: {line}\n".encode("utf-8", "backslashreplace"))
 
 
-def format_short(form: "Formatter", wall_ns: int, level: str, event: str, fields: dict[str, object]) -> str:
+def format_short(form: "_Formatter", wall_ns: int, level: str, event: str, fields: dict[str, object]) -> str:
     """The line that ``form`` makes; where it is too long, the longest fields are cut, and end with ``...``."""
     line = form(wall_ns, level, event, fields)
     while len(line) > LINE_BYTES:

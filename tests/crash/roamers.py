@@ -1,7 +1,8 @@
 """Roamers: clients that send every command there is, share tubes, let reservations run out, and die at any moment.
 
 Each is a thread with one connection at a time. What they see is told to the account of fates; what cannot be right
-raises there, and ends the soak. A roamer that dies leaves requests behind that it has sent and not read, or half of one.
+raises there, and ends the soak. A roamer that dies leaves requests behind that nobody reads the replies of, or half of
+one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,15 @@ TUBES = [b"free%d" % number for number in range(5)]
 BACKLOG = 800  # jobs; from there on roamers delete more than they put
 LARGEST = 300_000
 RESET = struct.pack("ii", 1, 0)
-QUESTIONS = [b"stats", b"list-tubes", b"list-tube-used", b"list-tubes-watched", b"peek-ready", b"peek-delayed", b"peek-buried"]
+QUESTIONS = [
+    b"stats",
+    b"list-tubes",
+    b"list-tube-used",
+    b"list-tubes-watched",
+    b"peek-ready",
+    b"peek-delayed",
+    b"peek-buried",
+]
 NONSENSE = [b"", b"bogus", b"put 1 2 3", b"delete x", b"use -x", b"reserve-with-timeout", b"kick " + b"9" * 300]
 
 Handler = Callable[[Reply], None]

@@ -3,7 +3,7 @@
 `python -m crash.soak --seconds 60` from the folder of the tests; `make soak SECONDS=60`. It has two halves on one log:
 
 - rounds of a few seconds with a ledger's writers, whose every command is predicted, and roamers, who do as they please
-  and die; a round ends with kill -9, or drains and stops, and the next one begins with a check of all that was promised;
+  and die; a round ends with kill -9, or drains and stops, and the next one checks all that was promised;
 - one long run with roamers only, in which the server's memory and descriptors must stay flat.
 
 Then a last server hands out all that is left. It prints its totals, and ends with status 1 and the reason if a job has
@@ -13,7 +13,6 @@ no fate or two, something else was wrong, or the process has grown.
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import re
 import signal
@@ -172,8 +171,8 @@ def resident_bytes(server: Server) -> int:
 
 def descriptors(server: Server) -> Counter[str]:
     """What the process has open, by kind: sockets, pipes, and the names of files without their numbers."""
-    kinds = (re.sub(r"[\d\[\]]+", "", os.readlink(each)) for each in Path(f"/proc/{server.process.pid}/fd").iterdir())
-    return Counter(kinds)
+    links = Path(f"/proc/{server.process.pid}/fd").iterdir()
+    return Counter(re.sub(r"[\d\[\]]+", "", str(each.readlink())) for each in links)
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,12 @@ LINES = 3_000  # more than a pipe holds
 def send_odd_bytes(daemon):
     """Everything that could break a line or a terminal, in commands that are answered."""
     client = daemon.connect()
-    for odd in (bytes(set(range(256)) - {10, 13}), b"\xe2\x80\xa8\xc2\x85\x0b\x0c", b"\xff\xfe\xc0\x80", b"\n\r\n"[:1] + b"x"):
+    for odd in (
+        bytes(set(range(256)) - {10, 13}),
+        b"\xe2\x80\xa8\xc2\x85\x0b\x0c",
+        b"\xff\xfe\xc0\x80",
+        b"\n\r\n"[:1] + b"x",
+    ):
         assert client.ask(odd[:200] + b"\r\n").endswith(b"\r\n")
 
 
@@ -90,7 +96,7 @@ def test_a_pipe_that_nobody_reads_delays_nobody(launch, tmp_path):
 
 def test_a_full_disk_under_the_log_delays_nobody(launch, tmp_path):
     path = tmp_path / "socket"
-    with open("/dev/full", "wb") as full:
+    with Path("/dev/full").open("wb") as full:
         daemon = launch(fastbean_command("-VV", "-l", f"unix:{path}"), stderr=full)
     client = wait_until(lambda: connected(daemon, path), "a connection")
     for _ in range(100):

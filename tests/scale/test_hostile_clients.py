@@ -79,7 +79,10 @@ def test_slow_loris(daemon: Daemon, many_descriptors: int) -> None:
 @pytest.mark.parametrize(
     ("sent", "answered"),
     [
-        (b"list-tube-used\r\nput 0 0 60 2\r\nhi\r\nreserve\r\n", b"USING default\r\nINSERTED 1\r\nRESERVED 1 2\r\nhi\r\n"),
+        (
+            b"list-tube-used\r\nput 0 0 60 2\r\nhi\r\nreserve\r\n",
+            b"USING default\r\nINSERTED 1\r\nRESERVED 1 2\r\nhi\r\n",
+        ),
         (b"reserve\r\nlist-tube-used\r\n", b"TIMED_OUT\r\nUSING default\r\n"),
         (b"list-tube-used\r\nlist-tube-u", b"USING default\r\n"),
         (b"put 0 0 60 10\r\nhalf", b""),
@@ -120,7 +123,7 @@ def test_reset_in_mid_body(start: Starter) -> None:
 
 
 def test_sockets_that_stop_reading(daemon: Daemon) -> None:
-    """50 clients ask for a hundred megabytes and take nothing: they hold what their bound is, and get it all at last."""
+    """50 clients ask for a hundred megabytes and take nothing: they hold a little each, and get it all at last."""
     body = bytes(60_000)
     questions = 35
     worker = daemon.connect()
@@ -188,7 +191,7 @@ def test_bodies_at_below_and_above_the_limit(start: Starter, limit: int) -> None
 
 
 def test_a_flood_from_one_client_does_not_starve_the_others(daemon: Daemon) -> None:
-    """Two clients' commands wait in their sockets; the flood is many megabytes, and the other one is served within it."""
+    """Two clients' commands wait in their sockets; the flood is megabytes, and the other one is served within it."""
     flood, other = daemon.connect(), daemon.connect()
     command = b"watch default\r\n"
     asked = 200
@@ -221,7 +224,9 @@ def read_away(sock: socket.socket) -> None:
             pass
 
 
-def test_a_flood_of_connections_that_never_speak_does_not_starve_a_client(daemon: Daemon, many_descriptors: int) -> None:
+def test_a_flood_of_connections_that_never_speak_does_not_starve_a_client(
+    daemon: Daemon, many_descriptors: int
+) -> None:
     worker = daemon.connect()
     silent = []
     for _ in range(min(2000, many_descriptors - 200)):

@@ -18,7 +18,9 @@ TIMES = 30
 
 def open_log(directory: Path, engine: Engine, fsync_ms: int, segment_bytes: int = 4096) -> Log:
     directory.mkdir()
-    return Log(directory, engine, segment_bytes=segment_bytes, fsync_ms=fsync_ms, log=logs.silent, progress=lambda _text: None)
+    return Log(
+        directory, engine, segment_bytes=segment_bytes, fsync_ms=fsync_ms, log=logs.silent, progress=lambda _text: None
+    )
 
 
 def returns(function: Callable[[], None]) -> bool:
@@ -37,13 +39,13 @@ def test_a_word_that_somebody_has_taken_already_keeps_nobody_waiting(tmp_path: P
 
 
 def test_a_stop_does_not_wait_for_a_round_that_the_thread_never_saw(tmp_path: Path) -> None:
-    for time in range(TIMES):
+    for run in range(TIMES):
         engine = Engine()
-        log = open_log(tmp_path / str(time), engine, 0)
+        log = open_log(tmp_path / str(run), engine, 0)
         hub = Hub(engine)
         hub.connect().feed(b"put 0 0 10 1\r\nx\r\n", 0)
         hub.tick(0)
-        assert returns(log.close), f"close {time + 1} hangs: the round that was begun was never made"
+        assert returns(log.close), f"close {run + 1} hangs: the round that was begun was never made"
 
 
 class Told:

@@ -98,7 +98,14 @@ def test_a_line_of_json_is_one_object_with_time_level_event_and_fields():
     }
 
 
-ODD = [bytes(range(256)).decode("latin-1"), "\u2028\u2029\x85\x0b", "\udcff\ud800", "\U0001f600", "\r\nINFO fake", "\x1b[2J\0"]
+ODD = [
+    bytes(range(256)).decode("latin-1"),
+    "\u2028\u2029\x85\x0b",
+    "\udcff\ud800",
+    "\U0001f600",
+    "\r\nINFO fake",
+    "\x1b[2J\0",
+]
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
@@ -148,7 +155,7 @@ def test_a_pipe_that_nobody_reads_loses_lines_and_tells_how_many(form, sink):
 
 
 def test_a_full_disk_is_no_error():
-    with open("/dev/full", "wb", buffering=0) as full:
+    with Path("/dev/full").open("wb", buffering=0) as full:
         assert write_at_once(full.fileno(), b"a line\n") == 0
         assert Log(full.fileno())("INFO", "nobody keeps this") is None
 
