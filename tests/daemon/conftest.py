@@ -80,7 +80,7 @@ class Daemon:
 
     @property
     def port(self):
-        return int(re.search(r"listening address=\S+:(\d+)\n", self.log)[1])
+        return int(re.search(r'listening.*address[=": ]+\S+:(\d+)["\n]', self.log)[1])
 
     def connect(self, host="127.0.0.1"):
         return self._add(socket.create_connection((host, self.port), timeout=PATIENCE_S))
