@@ -53,6 +53,7 @@ class Fates:
 
     def __init__(self) -> None:
         self.by_token: dict[bytes, Fate] = {}
+        self.highest_id = 0
         self.live = 0  # acknowledged, and not known to be deleted
         self._by_id: dict[int, bytes] = {}
         self._lock = threading.Lock()
@@ -127,6 +128,7 @@ class Fates:
         if fate.id not in (0, id) or self._by_id.setdefault(id, token) != token:
             raise FateError(f"{token!r} is job {id}, but was {fate.id}; that id was {self._by_id.get(id)!r}")
         fate.id = id
+        self.highest_id = max(self.highest_id, id)
         return fate
 
     def totals(self) -> Counter[str]:

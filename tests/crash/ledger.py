@@ -341,14 +341,18 @@ class Ledger:
 
     # What is there after a restart
 
-    def check(self, client: Client, is_others: Callable[[bytes], bool] | None = None) -> None:
+    def check(
+        self, client: Client, is_others: Callable[[bytes], bool] | None = None, their_highest_id: int = 0
+    ) -> None:
         """Compares everything with a server that was just started again; raises LedgerError for what is wrong.
 
-        is_others: tells by its body whether a job is somebody else's business; None: there are no others. Afterwards
-        the ledger holds what is there, and nothing is pending.
+        is_others: tells by its body whether a job is somebody else's business; None: there are no others. Of the
+        others' jobs, and of puts that nobody was answered, no id is above their_highest_id. Afterwards the ledger holds
+        what is there, and nothing is pending.
         """
         unanswered = sum(op.kind == "put" for each in self.writers for op in each.pending)
-        unknown = set(range(self._first_new_id, max(self.highest_id, self._first_new_id - 1) + unanswered + 1))
+        highest = max(self.highest_id, self._first_new_id - 1) + unanswered
+        unknown = set(range(self._first_new_id, max(highest, their_highest_id) + 1))
         known = {job.id for job in self.jobs.values() if job.id is not None}
         seen = look(client, sorted(known | unknown | self._gone.keys()))
         if is_others:

@@ -25,12 +25,13 @@ from pathlib import Path
 
 from .fates import Fates, is_free
 from .ledger import Ledger
-from .process import Server, segment_numbers, wait_until
+from .process import Client, Server, segment_numbers, wait_until
 from .roamers import LARGEST, Roamer, empty
 from .writers import Load
 
 WRITERS = 3
 ROAMERS = 6
+UNANSWERED = 500  # ids beyond those that anybody was told, at most: puts on their way when the server died
 LONGEST_ROUND_S = 6.0
 POLICIES = (("-f", "0"), ("-f", "50"), ("-F",))
 SAMPLES = 40  # of memory, in the long run
@@ -88,7 +89,7 @@ class Soak:
         kills = self._rng.random() < 0.6
         with self._server() as server:
             with server.connect() as client:
-                self._ledger.check(client, is_free)
+                self._check(client)
                 self._ledger.restarted(client)
             roamers = self._roam(server, stop)
             ender = threading.Timer(seconds, self._kill if kills else self._stop, (server,))
@@ -102,6 +103,10 @@ class Soak:
             self._join(roamers)
             assert status == (-signal.SIGKILL if kills else 0), f"it ended with {status}:\n{server.said()}"
             assert "Traceback" not in server.said(), server.said()
+
+    def _check(self, client: Client) -> None:
+        highest_id = max(self._fates.highest_id, self._ledger.highest_id) + UNANSWERED
+        self._ledger.check(client, is_free, highest_id)
 
     def _kill(self, server: Server) -> None:
         self.counts["kill -9"] += 1
@@ -118,7 +123,7 @@ class Soak:
         stop = threading.Event()
         with self._server() as server:
             with server.connect() as client:
-                self._ledger.check(client, is_free)
+                self._check(client)
             wait_until(lambda: connections(server) == 1, "the check's client to be gone")
             idle = descriptors(server)
             roamers = self._roam(server, stop)
@@ -149,7 +154,7 @@ class Soak:
     def _end(self) -> None:
         """A last server hands out what there is, and every job must have its fate."""
         with self._server() as server, server.connect() as client:
-            self._ledger.check(client, is_free)
+            self._check(client)
             taken = empty(client, self._fates)
             self._ledger.check_nothing_else(client)
             assert server.stop() == 0, server.said()
