@@ -390,7 +390,7 @@ class Acceptor:
             sock.shutdown(socket.SHUT_WR)
             # What it has sent by now: unread, it would make the close a reset, and the reply could be lost.
             sock.recv(limits.READ_BEFORE_CLOSE_BYTES)
-        self._complain("refusing clients", advice="raise --max-connections, or close idle clients")
+        self._complain("refusing-clients", advice="raise --max-connections, or close idle clients")
 
     def _adopt(self, sock: socket.socket, peer: object) -> None:
         try:

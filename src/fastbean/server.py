@@ -160,7 +160,7 @@ class Server:
         self._drain_asked = False
         if self._state != "new":
             self._engine.draining = False
-        self._log("INFO", "no longer draining")
+        self._log("INFO", "no-longer-draining")
 
     def call_later(self, delay_ns: int, callback: "Callable[[], None]") -> None:
         """Has ``callback`` called once by the loop, ``delay_ns`` nanoseconds from now; for the thread that runs it."""

@@ -32,7 +32,7 @@ def test_a_client_too_many_is_told_and_closed_and_the_others_go_on(start):
     stats = first.stats()
     keys = ("max-connections", "max-connections-hits", "current-connections", "total-connections")
     assert [stats[key] for key in keys] == ["2", "50", "2", "2"]
-    assert daemon.log.count("WARNING refusing clients connections=2") == 1
+    assert daemon.log.count("WARNING refusing-clients connections=2") == 1
     wait_until(lambda: sleeps(daemon), "the listener to sleep")
     assert daemon.stop() == 0
 

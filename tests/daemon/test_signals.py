@@ -102,7 +102,7 @@ def test_sigusr2_ends_drain_mode(start):
     daemon.wait_for_line("INFO draining")
     assert client.ask(b"put 0 0 60 1\r\na\r\n") == b"DRAINING\r\n"
     daemon.send_signal(signal.SIGUSR2)
-    daemon.wait_for_line("INFO no longer draining")
+    daemon.wait_for_line("INFO no-longer-draining")
     assert client.stats()["draining"] == "false"
     assert client.ask(b"put 0 0 60 1\r\nb\r\n") == b"INSERTED 2\r\n"
     daemon.send_signal(signal.SIGUSR1)
@@ -114,7 +114,7 @@ def test_sigusr2_ends_drain_mode(start):
 def test_sigusr2_without_drain_mode_changes_nothing(start):
     daemon = start()
     daemon.send_signal(signal.SIGUSR2)
-    daemon.wait_for_line("INFO no longer draining")
+    daemon.wait_for_line("INFO no-longer-draining")
     assert daemon.connect().ask(b"put 0 0 60 1\r\na\r\n") == b"INSERTED 1\r\n"
     assert daemon.stop() == 0
 

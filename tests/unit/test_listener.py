@@ -438,7 +438,7 @@ def test_a_client_too_many_is_told_and_closed(scene):
     assert not sockets[2].blocking
     assert scene.listening
     ((level, event, fields),) = scene.lines
-    assert (level, event, fields["connections"]) == ("WARNING", "refusing clients", 2)
+    assert (level, event, fields["connections"]) == ("WARNING", "refusing-clients", 2)
 
 
 @pytest.mark.parametrize("fault", [BlockingIOError(), ConnectionResetError(), BrokenPipeError()])
