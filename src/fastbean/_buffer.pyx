@@ -9,6 +9,8 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memmove, strlen
 
+from fastbean._live cimport LIVE_BUFFERS, live_born, live_gone
+
 cdef enum:
     SMALLEST_BYTES = 256
     DIGITS = 20                 # of the largest 64-bit number
@@ -27,6 +29,8 @@ cdef int buffer_reserve(Buffer *buffer, size_t extra) noexcept nogil:
     if data is NULL:
         buffer.failed = True
         return -1
+    if buffer.data is NULL:
+        live_born(LIVE_BUFFERS)
     buffer.data = data
     buffer.cap = cap
     return 0
@@ -59,12 +63,16 @@ cdef void buffer_append_number(Buffer *buffer, uint64_t number) noexcept nogil:
 
 cdef void buffer_drop_front(Buffer *buffer, size_t size) noexcept nogil:
     """Forget the first `size` bytes (at most ``len``); the rest moves to the front."""
+    if size == 0:
+        return                          # there may be no memory yet that could be moved
     buffer.len -= size
     memmove(buffer.data, buffer.data + size, buffer.len)
 
 
 cdef void buffer_free(Buffer *buffer) noexcept nogil:
     """Give the memory back and leave an empty buffer."""
+    if buffer.data is not NULL:
+        live_gone(LIVE_BUFFERS)
     free(buffer.data)
     buffer.data = NULL
     buffer.len = 0

@@ -9,6 +9,8 @@ from libc.stdlib cimport calloc, free, realloc
 
 from fastbean._buffer cimport buffer_free
 from fastbean._core cimport heap_free
+from fastbean._job cimport job_free
+from fastbean._live cimport LIVE_CLIENTS, LIVE_WATCHES, live_born, live_gone
 from fastbean._table cimport hash_number, table_first, table_free, table_insert, table_remove
 from fastbean._tube cimport waiting_line_join, waiting_line_leave
 
@@ -62,6 +64,7 @@ cdef Watch *client_add_watch(Client *client, Tube *tube) noexcept nogil:
     if client.watch_table.count:
         # Cannot fail: only the first insertion into an empty table can.
         table_insert(&client.watch_table, &watch.entry, hash_number(tube.number))
+    live_born(LIVE_WATCHES)
     watch.tube = tube
     watch.client = client.number
     watch.place = client.watched_count
@@ -83,6 +86,7 @@ cdef void client_remove_watch(Client *client, Watch *watch) noexcept nogil:
     client.watched[watch.place] = last
     last.place = watch.place
     watch.tube.watching -= 1
+    live_gone(LIVE_WATCHES)
     free(watch)
 
 
@@ -128,6 +132,7 @@ cdef Client *client_new(ClientSet *clients) noexcept nogil:
     client = <Client *>calloc(1, sizeof(Client))
     if client is NULL:
         return NULL
+    live_born(LIVE_CLIENTS)
     if clients.free_count:
         clients.free_count -= 1
         client.number = clients.free_numbers[clients.free_count]
@@ -151,13 +156,15 @@ cdef void free_client(Client *client) noexcept nogil:
     """Free the client, its watches and what it was putting; other jobs and tubes are the engine's."""
     cdef uint32_t place
     for place in range(client.watched_count):
+        live_gone(LIVE_WATCHES)
         free(client.watched[place])
-    free(client.arriving)
+    job_free(client.arriving)
     free(client.watched)
     table_free(&client.watch_table)
     heap_free(&client.reserved)
     heap_free(&client.returning)
     buffer_free(&client.answer.text)
+    live_gone(LIVE_CLIENTS)
     free(client)
 
 

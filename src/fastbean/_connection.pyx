@@ -25,6 +25,7 @@ from fastbean._client cimport INPUT_LIMIT, OUTPUT_LIMIT, STEPS_IN_A_TICK, WORK_N
 from fastbean._dispatch cimport dispatch
 from fastbean._engine cimport Engine
 from fastbean._job cimport Job, job_body
+from fastbean._live cimport LIVE_CONNECTIONS, live_born, live_gone
 from fastbean._memory cimport memory_drop
 from fastbean._outbox cimport (
     KEPT_BYTES, PIECES, SENT_AT_ONCE, iovec, outbox_answer, outbox_free, outbox_gate, outbox_gather, outbox_send,
@@ -117,6 +118,7 @@ cdef class Connection:
     """One client's bytes. Made by `Hub.adopt` (with a socket) or `Hub.connect` (in memory)."""
 
     def __cinit__(self, Shared hub not None, int fd):
+        live_born(LIVE_CONNECTIONS)
         self.hub = hub
         self.engine = hub.engine
         self.fd = fd
@@ -125,6 +127,7 @@ cdef class Connection:
             raise MemoryError("no memory for another connection")
 
     def __dealloc__(self):
+        live_gone(LIVE_CONNECTIONS)
         outbox_free(&self.out)
         buffer_free(&self.input)
         if self.engine is not None:

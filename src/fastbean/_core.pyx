@@ -252,7 +252,8 @@ cdef class Handle:
 
 
 cdef inline PyObject *handle_of(HeapNode *node) noexcept nogil:
-    return <PyObject *>(<char *>node - <size_t>&(<Handle>NULL).node)
+    # A Handle has no vtable, so that its first member stands right behind the head of every object.
+    return <PyObject *>(<char *>node - sizeof(PyObject))
 
 
 cdef inline PyObject *item_of(HeapNode *node) noexcept:

@@ -63,6 +63,7 @@ cdef inline uint64_t job_cost(uint32_t body_bytes) noexcept nogil:
 
 cdef Job *job_new(uint32_t body_bytes) noexcept nogil
 cdef uint64_t job_unpin(Job *job) noexcept nogil
+cdef void job_free(Job *job) noexcept nogil
 cdef uint64_t job_discard(Job *job) noexcept nogil
 cdef void give_memory_back() noexcept nogil
 cdef void expect_many_jobs(JobTable *table, uint64_t count) noexcept nogil

@@ -12,6 +12,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
+from fastbean._live cimport LIVE_JOBS, LIVE_LEAVES, live_born, live_gone
 from fastbean._table cimport Entry, hash_number, table_expect, table_first, table_free, table_insert, table_remove
 
 
@@ -94,9 +95,17 @@ cdef Job *job_new(uint32_t body_bytes) noexcept nogil:
     cdef Job *job = <Job *>malloc(sizeof(Job) + body_bytes)
     if job is NULL:
         return NULL
+    live_born(LIVE_JOBS)
     memset(job, 0, sizeof(Job))
     job.body_bytes = body_bytes
     return job
+
+
+cdef void job_free(Job *job) noexcept nogil:
+    """Free a job that nothing refers to, or NULL."""
+    if job is not NULL:
+        live_gone(LIVE_JOBS)
+        free(job)
 
 
 cdef uint64_t job_discard(Job *job) noexcept nogil:
@@ -106,7 +115,7 @@ cdef uint64_t job_discard(Job *job) noexcept nogil:
     job.state = JOB_GONE
     if job.pins:
         return 0
-    free(job)
+    job_free(job)
     return cost
 
 
@@ -139,6 +148,7 @@ cdef int job_table_put(JobTable *table, uint64_t id, Job *job) noexcept nogil:
         if table_insert(&table.leaves, &leaf.entry, hash_number(number)) < 0:
             free(leaf)
             return -1
+        live_born(LIVE_LEAVES)
         table.last = leaf
         table.last_number = number
         table.end_number = max(table.end_number, number + 1)
@@ -184,6 +194,7 @@ cdef void job_table_remove(JobTable *table, uint64_t id) noexcept nogil:
     if is_empty(leaf):
         table_remove(&table.leaves, &leaf.entry)
         table.last = NULL
+        live_gone(LIVE_LEAVES)
         free(leaf)
 
 
@@ -196,7 +207,8 @@ cdef void free_leaves(Entry **buckets, size_t first, size_t size) noexcept nogil
         while entry is not NULL:
             following = entry.next
             for place in range(LEAF_JOBS):
-                free((<Leaf *>entry).jobs[place])
+                job_free((<Leaf *>entry).jobs[place])
+            live_gone(LIVE_LEAVES)
             free(entry)
             entry = following
 

@@ -16,6 +16,7 @@ from libc.string cimport memmove
 
 from fastbean._buffer cimport Buffer, buffer_append, buffer_free
 from fastbean._journal cimport SPACE_COMING, SPACE_NONE, SPACE_READY, Journal, Space, logged_bytes
+from fastbean._live cimport LIVE_SEGMENTS, live_born, live_gone
 from fastbean._record cimport MAX_RECORD_OVERHEAD, SEGMENT_HEADER_BYTES, JobImage
 from fastbean._sync cimport CLOCK_MONOTONIC, clock_ns
 
@@ -85,6 +86,7 @@ cdef class Segments(Journal):
         cdef uint32_t place
         for place in range(self.segment_count):
             buffer_free(&self.segments[place].ids)
+            live_gone(LIVE_SEGMENTS)
             free(self.segments[place])
         free(self.segments)
 
@@ -119,6 +121,7 @@ cdef class Segments(Journal):
         segment = <Segment *>calloc(1, sizeof(Segment))
         if segment is NULL:
             return NULL
+        live_born(LIVE_SEGMENTS)
         if self.segment_count:
             self.wasted_bytes += self.current().size - min(self.current().used, self.current().size)
         segment.number = number
@@ -141,6 +144,7 @@ cdef class Segments(Journal):
         self.ask_again = True
         self.going.append((oldest.number, oldest.size))
         buffer_free(&oldest.ids)
+        live_gone(LIVE_SEGMENTS)
         free(oldest)
         self.let_go()
 

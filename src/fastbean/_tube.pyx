@@ -10,6 +10,7 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy
 
 from fastbean._core cimport heap_free
+from fastbean._live cimport LIVE_TUBES, live_born, live_gone
 from fastbean._table cimport hash_bytes, table_first, table_free, table_insert, table_next, table_remove
 
 cdef enum:
@@ -85,6 +86,7 @@ cdef Tube *tube_find_or_make(TubeSet *tubes, const char *name, uint32_t name_byt
     if table_insert(&tubes.names, &tube.entry, hash) < 0:
         free(tube)
         return NULL
+    live_born(LIVE_TUBES)
     memcpy(tube_name(tube), name, name_bytes)
     tube.name_bytes = name_bytes
     if tubes.free_count:
@@ -120,6 +122,7 @@ cdef void free_tube(Tube *tube) noexcept nogil:
     heap_free(&tube.ready)
     heap_free(&tube.delayed)
     heap_free(&tube.buried)
+    live_gone(LIVE_TUBES)
     free(tube)
 
 

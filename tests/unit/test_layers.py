@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "src" / "fastbean"
 
 # Every module stands in one layer. What is private to a layer's module, a C helper say, stands in the layer too.
 LAYERS = {
-    0: {"_core", "_protocol", "_buffer", "_table", "_record", "_stopwatch", "limits", "errors", "clock"},
+    0: {"_core", "_protocol", "_buffer", "_table", "_record", "_stopwatch", "_live", "limits", "errors", "clock"},
     1: {
         "_job",
         "_tube",
@@ -122,6 +122,7 @@ BESIDE = {
     ("_dispatch", "_state"),
     ("_dispatch", "_tube"),
     ("_table", "_core"),
+    ("_buffer", "_live"),
     ("_record", "_buffer"),
     ("_state", "_journal"),
     ("_report", "_journal"),

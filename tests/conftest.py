@@ -1,0 +1,71 @@
+"""What holds for every test: in a debug build nothing stays alive behind it; some cannot run under a sanitizer."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+
+from fastbean import _live
+
+# How long an example takes says nothing on a machine that is busy, or under a sanitizer.
+hypothesis.settings.register_profile("without deadlines", deadline=None)
+hypothesis.settings.load_profile("without deadlines")
+
+# Node ids begin like this. Everything else runs under the sanitizers as well.
+NOT_UNDER_SANITIZERS = {
+    "tests/daemon/test_faults.py::test_memory_goes_back_to_the_system_when_the_jobs_are_gone": (
+        "malloc_trim is glibc's own: a sanitizer's memory does not go back"
+    ),
+    "tests/quality/test_valgrind.py": "valgrind and a sanitizer each want to be the only one",
+}
+
+_failed = pytest.StashKey[bool]()
+_looked_at = 0
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what cannot run under the sanitizers; `pytest_terminal_summary` says so."""
+    if "FASTBEAN_SANITIZED" not in os.environ:
+        return
+    out = [item for item in items if item.nodeid.startswith(tuple(NOT_UNDER_SANITIZERS))]
+    items[:] = [item for item in items if item not in out]
+    config.hook.pytest_deselected(items=out)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Remember which tests have failed: a traceback keeps alive what the test has made."""
+    report = yield
+    item.stash[_failed] = report.failed or item.stash.get(_failed, False)
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_alive(request: pytest.FixtureRequest) -> Iterator[None]:
+    """In a debug build: jobs, tubes, clients, connections, buffers are all gone when a test is over."""
+    global _looked_at
+    yield
+    counts = _live.counts()
+    if counts is None or request.node.stash.get(_failed, False):
+        return
+    if any(counts.values()):
+        # All other fixtures of the test are over, but their values are still kept.
+        request.node.funcargs.clear()
+        gc.collect()
+        counts = _live.counts()
+    left = {kind: count for kind, count in counts.items() if count}
+    assert not left, f"left alive: {left}"
+    _looked_at += 1
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was left out, and after how many tests nothing was alive."""
+    if _looked_at:
+        terminalreporter.write_line(f"live objects of every kind: 0 after each of {_looked_at} tests")
+    if "FASTBEAN_SANITIZED" in os.environ:
+        for name, reason in NOT_UNDER_SANITIZERS.items():
+            terminalreporter.write_line(f"left out under the sanitizers: {name}: {reason}")
