@@ -1,0 +1,33 @@
+"""What the targets share: how one says that something is wrong."""
+
+from cpython.pycapsule cimport PyCapsule_New
+from libc.stdint cimport uint8_t
+
+cdef extern from *:
+    """
+    #include <stdio.h>
+    #include <stdlib.h>
+
+    /* abort: the fuzzer then keeps the input, and so does a core dump. */
+    static void fuzz_fail(const char *what, unsigned long long is, unsigned long long should_be) {
+        fprintf(stderr, "\\nFUZZ: %s: %llu, expected %llu\\n", what, is, should_be);
+        abort();
+    }
+    static void fuzz_equal(const char *what, unsigned long long is, unsigned long long should_be) {
+        if (is != should_be)
+            fuzz_fail(what, is, should_be);
+    }
+    static void fuzz_at_most(const char *what, unsigned long long is, unsigned long long most) {
+        if (is > most)
+            fuzz_fail(what, is, most);
+    }
+    """
+    void equal "fuzz_equal"(const char *what, unsigned long long is_, unsigned long long should_be) noexcept nogil
+    void at_most "fuzz_at_most"(const char *what, unsigned long long is_, unsigned long long most) noexcept nogil
+
+ctypedef int (*Target)(const uint8_t *data, size_t size) noexcept
+
+
+cdef inline object as_capsule(Target target):
+    """The target, for `driver.fuzz`."""
+    return PyCapsule_New(<void *>target, b"target", NULL)

@@ -1,0 +1,400 @@
+"""Whole connections, with the engine behind them, under a fuzzer: up to four clients, and time that passes.
+
+An input is a run of steps, a byte each: which client, and what it does. It may send a command made from a form and one
+more byte (at once, in two pieces, byte by byte) or any bytes; hang up, wholly or in half; time may pass; drain mode may
+go on and off. `Peer` cuts what its client sends in the simplest way, so that it knows how many replies are due.
+
+What is checked whenever the server has come to rest: each command had exactly one reply, of a known form; the counts
+agree with each other; nothing is due any more at this time. And at the end, when all clients have left and all jobs
+are deleted: nothing is left over, nor alive once the engine has gone.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.string cimport memcmp, memcpy, memset, strlen
+
+from fastbean._connection cimport Connection
+from fastbean._engine cimport Engine
+from fastbean._hub cimport Hub
+from fastbean._live cimport LIVE_KINDS, live
+from fastbean._protocol cimport (
+    MAX_LINE_BYTES, OP_PUT, OP_QUIT, REPLY_COUNT, REPLY_FOUND, REPLY_NONE, REPLY_OK, REPLY_RESERVED, Command, Reply,
+    parse_line, reply_text,
+)
+
+from check cimport as_capsule, at_most, equal
+
+cdef enum:
+    PEERS = 4
+    STREAM_BYTES = 131072           # what one client may send
+    LARGEST_BODY = 20000            # larger than what is copied into an outbox
+    TICKS_AT_MOST = 5000
+    LINE_BYTES = 256
+    INPUTS_OF_A_SERVER = 1000
+    FORMS = 28
+    FORM_PUT = 0
+    FORM_LARGE_PUT = 1
+
+cdef const char *forms[FORMS]
+forms[:] = [
+    "put %u %u %u", "put %u %u %u", "reserve\r\n", "reserve-with-timeout %u\r\n", "reserve-job %u\r\n",
+    "delete %u\r\n", "release %u %u %u\r\n", "bury %u %u\r\n", "touch %u\r\n", "kick %u\r\n", "kick-job %u\r\n",
+    "peek %u\r\n", "peek-ready\r\n", "peek-delayed\r\n", "peek-buried\r\n", "use t%u\r\n", "watch t%u\r\n",
+    "ignore t%u\r\n", "ignore default\r\n", "pause-tube t%u %u\r\n", "pause-tube default %u\r\n", "stats\r\n",
+    "stats-job %u\r\n", "stats-tube t%u\r\n", "list-tubes\r\n", "list-tubes-watched\r\n", "list-tube-used\r\n",
+    "quit\r\n",
+]
+
+cdef int64_t SECOND_NS = 1000000000
+cdef int64_t[8] passing_ns
+passing_ns[:] = [
+    1, SECOND_NS // 2, SECOND_NS - 1, SECOND_NS, 2 * SECOND_NS, 16 * SECOND_NS, 3600 * SECOND_NS,
+    10000000 * SECOND_NS,
+]
+
+cdef struct Peer:                   # what a client should have been told
+    size_t sent                     # bytes in its stream
+    size_t cut                      # so many of them are done with
+    uint64_t commands               # that are complete
+    uint64_t replies                # that have come
+    uint64_t to_skip                # of the body of a reply
+    size_t line_bytes               # of a reply's line that is not complete
+    char[LINE_BYTES] line
+    bint quit
+    bint full                       # it has sent too much behind a command that is not answered
+
+cdef char[PEERS][STREAM_BYTES] streams
+cdef char[LARGEST_BODY + 2] filler
+memset(filler, c'x', LARGEST_BODY)
+filler[LARGEST_BODY] = c'\r'
+filler[LARGEST_BODY + 1] = c'\n'
+
+
+cdef size_t line_end(const char *data, size_t size) noexcept:
+    """Bytes up to the first CRLF, itself included; 0 if there is none."""
+    cdef size_t at
+    for at in range(1, size):
+        if data[at - 1] == c'\r' and data[at] == c'\n':
+            return at + 1
+    return 0
+
+
+cdef size_t cut_one(Peer *peer, const char *data, size_t size) noexcept:
+    """The size of the command at the front of `data`, or 0 if it is not complete."""
+    cdef char[MAX_LINE_BYTES] line
+    cdef Command command
+    cdef size_t length = line_end(data, size)
+    if length == 0 or length > MAX_LINE_BYTES:
+        return length
+    memcpy(line, data, length)
+    parse_line(line, length - 2, &command)
+    if command.op == OP_PUT and (command.fault == REPLY_NONE or command.body_bytes > LARGEST_BODY):
+        length += <size_t>command.body_bytes + 2
+        return length if length <= size else 0
+    peer.quit = command.op == OP_QUIT and command.fault == REPLY_NONE
+    return length
+
+
+cdef void cut(Peer *peer, const char *stream) noexcept:
+    """Count the commands that are complete."""
+    cdef size_t size
+    while peer.cut < peer.sent and not peer.quit:
+        size = cut_one(peer, stream + peer.cut, peer.sent - peer.cut)
+        if size == 0:
+            return
+        peer.cut += size
+        if not peer.quit:
+            peer.commands += 1
+
+
+cdef uint64_t number_in(const char *line, size_t size) noexcept:
+    """The last number of a reply's line."""
+    cdef uint64_t number = 0
+    cdef size_t at = size - 2
+    while at and c'0' <= line[at - 1] <= c'9':
+        at -= 1
+    at_most("the place of a number in a reply", at, size - 3)
+    for place in range(at, size - 2):
+        number = 10 * number + <uint64_t>(line[place] - c'0')
+    return number
+
+
+cdef void take_reply_line(Peer *peer) noexcept:
+    """A reply's line is complete: it must be a known one."""
+    cdef int reply
+    cdef size_t size
+    cdef const char *text
+    for reply in range(1, REPLY_COUNT):
+        text = reply_text(<Reply>reply)
+        size = strlen(text)
+        if peer.line_bytes < size or memcmp(text, peer.line, size) != 0:
+            continue
+        if text[size - 1] == c'\n' and size != peer.line_bytes:
+            continue
+        if reply == REPLY_RESERVED or reply == REPLY_FOUND or reply == REPLY_OK:
+            peer.to_skip = number_in(peer.line, peer.line_bytes) + 2
+        peer.replies += 1
+        peer.line_bytes = 0
+        return
+    equal("a known reply", 0, 1)
+
+
+cdef void hear(Peer *peer, const char *data, size_t size) noexcept:
+    """Count the replies."""
+    cdef size_t at = 0
+    cdef uint64_t skipped
+    while at < size:
+        if peer.to_skip:
+            skipped = min(peer.to_skip, <uint64_t>(size - at))
+            peer.to_skip -= skipped
+            at += skipped
+            continue
+        at_most("the length of a reply's line", peer.line_bytes, LINE_BYTES - 1)
+        peer.line[peer.line_bytes] = data[at]
+        peer.line_bytes += 1
+        at += 1
+        if peer.line_bytes >= 2 and data[at - 1] == c'\n' and peer.line[peer.line_bytes - 2] == c'\r':
+            take_reply_line(peer)
+
+
+cdef class World:
+    """One server with its clients."""
+
+    cdef Engine engine
+    cdef Hub hub
+    cdef list connections
+    cdef Peer[PEERS] peers
+    cdef int64_t now_ns
+
+    def __cinit__(self):
+        self.now_ns = SECOND_NS
+        self.engine = Engine(max_job_size=LARGEST_BODY, now_ns=SECOND_NS)
+        self.hub = Hub(self.engine)
+        self.connections = [None] * PEERS
+
+    cdef int begin(self) except -1:
+        """Make the empty server as good as new: to make one for each input would take most of the time."""
+        self.now_ns += 5000000000 * SECOND_NS
+        self.engine.begin_tick(self.now_ns)
+        self.settle()
+        self.engine.next_id = 1
+        self.engine.burials = 0
+        self.engine.draining = False
+        self.now_ns = SECOND_NS
+        return 0
+
+    cdef Connection client(self, int number):
+        if self.connections[number] is None:
+            self.connections[number] = self.hub.connect()
+            memset(&self.peers[number], 0, sizeof(Peer))
+        return self.connections[number]
+
+    cdef int send(self, int number, const char *data, size_t size) except -1:
+        cdef Connection connection = self.client(number)
+        cdef Peer *peer = &self.peers[number]
+        if connection.closed or connection.eof or peer.full or peer.sent + size > STREAM_BYTES:
+            return 0
+        try:
+            connection.feed(data[:size], self.now_ns)
+        except BufferError:
+            equal("a client that may not send is blocked", connection.is_halted(), True)
+            peer.full = True
+            return 0
+        memcpy(&streams[number][peer.sent], data, size)
+        peer.sent += size
+        cut(peer, streams[number])
+        return 0
+
+    cdef int close(self, int number) except -1:
+        if self.connections[number] is not None:
+            (<Connection>self.connections[number]).close(self.now_ns)
+            self.connections[number] = None
+        return 0
+
+    cdef int settle(self) except -1:
+        """Run until nothing is left to do at this time; then look whether all is well."""
+        cdef int64_t wait_ns = 0
+        cdef int ticks = 0
+        cdef bint told = True
+        while wait_ns == 0 or told:
+            at_most("ticks until it comes to rest", ticks, TICKS_AT_MOST)
+            ticks += 1
+            wait_ns = self.hub.tick(self.now_ns)
+            told = False
+            for number in range(PEERS):
+                if self.connections[number] is not None:
+                    output = (<Connection>self.connections[number]).take_output()
+                    hear(&self.peers[number], output, len(output))
+                    told = told or len(output) > 0
+        self.check_clients()
+        self.check_counts()
+        return 0
+
+    cdef int check_clients(self) except -1:
+        cdef Connection connection
+        cdef Peer *peer
+        for number in range(PEERS):
+            if self.connections[number] is None:
+                continue
+            connection = self.connections[number]
+            peer = &self.peers[number]
+            equal("bytes of a half reply", peer.line_bytes + peer.to_skip, 0)
+            if peer.full:
+                at_most("replies", peer.replies, peer.commands + 1)
+            elif connection.blocked:
+                equal("a blocked client is there", connection.closed, False)
+                at_most("replies to a blocked client", peer.replies + 1, peer.commands)
+            else:
+                equal("replies", peer.replies, peer.commands)
+                equal("closed after quit or half-close", connection.closed, peer.quit or connection.eof)
+            if connection.closed:
+                self.connections[number] = None
+        return 0
+
+    cdef int check_counts(self) except -1:
+        cdef Engine engine = self.engine
+        cdef uint64_t here = 0, waiting = 0
+        for number in range(PEERS):
+            if self.connections[number] is not None:
+                here += 1
+                waiting += (<Connection>self.connections[number]).client.waiting
+        equal("connections", engine.counts.connections, here)
+        equal("clients", engine.clients.numbers - engine.clients.free_count, here)
+        equal("waiting", engine.counts.waiting, waiting)
+        equal(
+            "jobs", engine.jobs.count,
+            engine.counts.ready + engine.counts.reserved + engine.counts.delayed + engine.counts.buried,
+        )
+        at_most("urgent", engine.counts.urgent, engine.counts.ready)
+        at_most("producers", engine.counts.producers, here)
+        at_most("workers", engine.counts.workers, here)
+        equal("timers", engine.timers.len, engine.tubes.count + here)
+        return 0
+
+    cdef int finish(self) except -1:
+        """Everybody leaves, every job is deleted: nothing may be left."""
+        cdef Engine engine = self.engine
+        cdef int number
+        cdef uint64_t id
+        for number in range(PEERS):
+            self.close(number)
+        self.settle()
+        equal("reserved jobs without clients", engine.counts.reserved, 0)
+        for id in range(1, engine.next_id):
+            engine.delete(self.client(0).client, id)
+        self.close(0)
+        self.settle()
+        equal("jobs at the end", engine.jobs.count, 0)
+        equal("tubes at the end", engine.tubes.count, 1)
+        return 0
+
+
+cdef size_t command(const uint8_t *data, size_t size, char *line, size_t *body_bytes) noexcept:
+    """Fill a form in, by two bytes of the input; the body of a put is `filler` from its end. Returns its length."""
+    cdef uint8_t form = data[0] % FORMS if size else 0
+    cdef uint8_t byte = data[1] if size > 1 else 0
+    cdef uint32_t id = 1 + (byte & 15), second = byte >> 4 & 3, third = byte >> 6
+    cdef int length
+    body_bytes[0] = 0
+    if form == FORM_PUT or form == FORM_LARGE_PUT:
+        body_bytes[0] = 2 + (third if form == FORM_PUT else LARGEST_BODY - third)
+        length = snprintf(
+            line, LINE_BYTES, "put %u %u %u %u\r\n", id, second, third, <uint32_t>(body_bytes[0] - 2)
+        )
+        return length
+    return snprintf(line, LINE_BYTES, forms[form], id, second, third)
+
+
+cdef int send_command(World world, int number, int manner, const uint8_t *data, size_t size) except -1:
+    """Send a command; how it is cut into pieces is the manner."""
+    cdef char[LINE_BYTES] line
+    cdef size_t body_bytes, at, first
+    cdef size_t length = command(data, size, line, &body_bytes)
+    cdef const char *body = filler + LARGEST_BODY + 2 - body_bytes
+    if manner == 0:                     # in two pieces, and the server is at rest in between
+        first = data[1] % length if size > 1 else 1
+        world.send(number, line, first)
+        world.settle()
+        world.send(number, line + first, length - first)
+    elif manner == 1:                   # byte by byte
+        for at in range(length):
+            world.send(number, line + at, 1)
+    else:
+        world.send(number, line, length)
+    if body_bytes and manner == 0:
+        world.send(number, body, body_bytes - 1)
+        world.send(number, body + body_bytes - 1, 1)
+    elif body_bytes:
+        world.send(number, body, body_bytes)
+    return 0
+
+
+cdef size_t step(World world, const uint8_t *data, size_t size) except 0:
+    """One step; returns how many bytes of the input it took."""
+    cdef int number = data[0] & 3
+    cdef int action = data[0] >> 2 & 15
+    cdef size_t length
+    if action < 8:
+        send_command(world, number, action, data + 1, size - 1)
+        if data[0] & 64:
+            world.settle()
+        return 3
+    if action < 11:
+        length = min(<size_t>(data[1] & 63 if size > 1 else 0), size - min(size, <size_t>2))
+        world.send(number, <const char *>data + 2, length)
+        return 2 + length
+    if action == 11 or action == 12:
+        world.settle()
+        world.now_ns += passing_ns[data[0] >> 5]
+        world.engine.begin_tick(world.now_ns)
+        world.engine.expire(world.now_ns)
+    elif action == 13:
+        world.close(number)
+    elif action == 14:
+        world.engine.draining = not world.engine.draining
+    elif not world.client(number).closed:
+        world.client(number).feed_eof(world.now_ns)
+    return 1
+
+
+cdef World world = None
+cdef int inputs = 0
+cdef int64_t[<int>LIVE_KINDS] alive         # in a server that is empty
+
+
+cdef int play(const uint8_t *data, size_t size) except -1:
+    global world, inputs
+    cdef size_t at = 0
+    cdef int kind
+    if inputs % INPUTS_OF_A_SERVER == 0:
+        world = None
+        for kind in range(LIVE_KINDS):
+            equal("objects alive without a server", live[kind], 0)
+        world = World()
+        memcpy(alive, live, sizeof(alive))
+    inputs += 1
+    world.begin()
+    while at < size:
+        at += step(world, data + at, size - at)
+    world.settle()
+    world.finish()
+    for kind in range(LIVE_KINDS):
+        equal("objects alive at the end", live[kind], alive[kind])
+    return 0
+
+
+cdef int one(const uint8_t *data, size_t size) noexcept:
+    try:
+        play(data, size)
+    except BaseException as error:
+        print(repr(error))
+        equal("no error", 1, 0)
+    return 0
+
+
+TARGET = as_capsule(one)
+
+
+def run(bytes data not None):
+    """One input, without a fuzzer."""
+    one(<const uint8_t *><char *>data, len(data))

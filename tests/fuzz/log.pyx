@@ -1,0 +1,210 @@
+"""The log's files under a fuzzer: whatever bytes a segment holds, reading it neither crashes nor invents a job.
+
+Blind bytes would never get past a checksum. So an input is a run of steps that writes a segment: records with any
+payload and a checksum that is right, real records of jobs, records with one byte changed afterwards, and at the end
+any bytes. What is checked:
+
+- reading ends no later than at the first record that was spoilt, and the jobs it has restored are those of the records
+  before that place;
+- the three readers (the one of the server, `records`, `find_record`) agree on where the records are;
+- the counts of the restored engine agree with each other, and with the log a server can go on.
+
+The file lies in memory of exactly its size, so that the AddressSanitizer sees a look behind its end.
+"""
+
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from fastbean._binlog cimport Binlog
+from fastbean._buffer cimport Buffer, buffer_append, buffer_free
+from fastbean._engine cimport Engine
+from fastbean._live cimport LIVE_KINDS, live
+from fastbean._record cimport (
+    RECORD_DURABLE, RECORD_PUT, SEGMENT_HEADER_BYTES, JobImage, Record, RecordState,
+    RecordType, append_delete, append_number, append_put, append_update, crc32c, fill_segment_header, read_record,
+)
+
+from fastbean._scan import find_record, highest_mark, records
+
+from check cimport as_capsule, at_most, equal
+
+cdef enum:
+    NUMBER = 7                      # of the segment
+    CRC_BYTES = 4
+    BODY_BYTES = 24
+
+cdef uint64_t FIRST_LSN = 1000000
+cdef int64_t SECOND_NS = 1000000000
+cdef char[BODY_BYTES] filler
+memset(filler, c'b', BODY_BYTES)
+
+
+cdef uint32_t right_crc(const char *data, size_t size, uint64_t lsn) noexcept:
+    cdef char[12] place
+    cdef uint32_t number = NUMBER
+    memcpy(place, &number, 4)
+    memcpy(place + 4, &lsn, 8)
+    return crc32c(crc32c(0, place, 12), data, size)
+
+
+cdef void add_payload(Buffer *file, const uint8_t *data, size_t size) noexcept:
+    """A record with these bytes behind its length, and the checksum that belongs to them."""
+    cdef uint64_t lsn = FIRST_LSN + file.len - SEGMENT_HEADER_BYTES
+    cdef size_t start = file.len
+    cdef uint32_t crc = 0
+    cdef uint8_t length = <uint8_t>size
+    buffer_append(file, <char *>&crc, CRC_BYTES)
+    buffer_append(file, <char *>&length, 1)
+    buffer_append(file, <const char *>data, size)
+    crc = right_crc(file.data + start + CRC_BYTES, 1 + size, lsn)
+    memcpy(file.data + start, &crc, CRC_BYTES)
+
+
+cdef void add_record(Buffer *file, uint8_t kind, uint8_t byte) noexcept:
+    """A record as the server writes it, made from one byte."""
+    cdef uint64_t lsn = FIRST_LSN + file.len - SEGMENT_HEADER_BYTES
+    cdef JobImage job
+    memset(&job, 0, sizeof(job))
+    job.id = 1 + (byte & 7)
+    job.created_ns = SECOND_NS * byte
+    job.deadline_ns = SECOND_NS * byte
+    job.burial = byte >> 4
+    job.pri = byte
+    job.ttr_s = byte >> 3
+    job.state = <RecordState>((byte >> 6) % 3)
+    job.name = b"tube" if byte & 8 else b"default"
+    job.name_bytes = 4 if byte & 8 else 7
+    job.body = filler
+    job.body_bytes = byte & 15
+    if kind == 0:
+        append_put(file, &job, NUMBER, lsn)
+    elif kind == 1:
+        append_update(file, &job, NUMBER, lsn)
+    elif kind == 2:
+        append_delete(file, job.id, NUMBER, lsn)
+    else:
+        append_number(file, <RecordType>(RECORD_DURABLE + byte % 3), byte, NUMBER, lsn)
+
+
+cdef size_t step(Buffer *file, size_t *sound, const uint8_t *data, size_t size) noexcept:
+    """Write one more record; `sound` is where the first spoilt byte stands. Returns the bytes of the input used."""
+    cdef size_t start = file.len
+    cdef size_t length
+    cdef uint8_t action = data[0] & 7
+    if action < 5 and size > 1:
+        add_record(file, action, data[1])
+        length = 2
+    elif action < 7 and size > 1:
+        length = min(<size_t>(data[0] >> 3) + 1, size - 1)
+        add_payload(file, data + 1, length)
+        length += 1
+    else:
+        # Any bytes: they are nothing, or by a wonder a record.
+        length = min(<size_t>(data[0] >> 3) + 1, size)
+        buffer_append(file, <const char *>data, length)
+        return length
+    if data[0] & 128 and action < 5:
+        file.data[start + (data[0] >> 3 & 15) % (file.len - start)] ^= <char>(1 << (data[0] & 7))
+        sound[0] = min(sound[0], start)
+    return length
+
+
+cdef int check_scan(const uint8_t[::1] view, size_t end) except -1:
+    """The tools find the same records as the server, up to where it has stopped reading."""
+    cdef size_t last = SEGMENT_HEADER_BYTES
+    for at, what in records(view, NUMBER, FIRST_LSN):
+        if isinstance(what, str):
+            equal("where the tools stop reading", at >= end, True)
+        elif at < end:
+            last = at
+            equal("the next record", find_record(view, NUMBER, FIRST_LSN, at), at)
+    at_most("the last record", last, end)
+    at_most("where a record is found", find_record(view, NUMBER, FIRST_LSN, SEGMENT_HEADER_BYTES), view.shape[0])
+    for kind in ("durable", "next-id", "shed"):
+        highest_mark(view, NUMBER, FIRST_LSN, kind)
+    return 0
+
+
+cdef uint64_t puts_before(const char *data, size_t size, size_t end) noexcept:
+    """How many jobs the records before `end` can have made, at most."""
+    cdef Record record
+    cdef size_t at = SEGMENT_HEADER_BYTES
+    cdef uint64_t count = 0
+    while at < end:
+        equal("a record that was read", read_record(data + at, size - at, NUMBER,
+                                                    FIRST_LSN + at - SEGMENT_HEADER_BYTES, &record), 0)
+        count += record.type == RECORD_PUT
+        at += record.size
+    return count
+
+
+cdef int check_engine(Engine engine, uint64_t most) except -1:
+    at_most("jobs", engine.jobs.count, most)
+    equal("jobs", engine.jobs.count, engine.counts.ready + engine.counts.delayed + engine.counts.buried)
+    at_most("tubes", engine.tubes.count, engine.jobs.count + 1)
+    return 0
+
+
+cdef int read(const char *data, size_t size, size_t sound) except -1:
+    cdef const uint8_t[::1] view = <const uint8_t[:size]><const uint8_t *>data
+    cdef Engine engine = Engine(now_ns=SECOND_NS)
+    cdef Binlog log = Binlog(
+        engine, segment_bytes=4096, max_bytes=0, sync_every_ns=-1, ask_for_segment=None, ask_to_recycle=None,
+        ask_to_remove=None, sync_pipes=(-1, -1, -1, -1),
+    )
+    cdef size_t end
+    cdef int64_t now_ns
+    outcome, end = log.load(NUMBER, view, FIRST_LSN, 1 << 40, 1)
+    equal("a known outcome", outcome in ("end", "broken", "unknown"), True)
+    at_most("where reading ended", end, min(size, sound))
+    check_engine(engine, puts_before(data, size, end))
+    check_scan(view, end)
+    equal("jobs in the log's books", log.live_jobs, engine.jobs.count)
+    for now_ns in (SECOND_NS, 1 << 62):
+        while engine.expire(now_ns):
+            pass
+        equal("timers", engine.timers.len, engine.tubes.count)
+        check_engine(engine, engine.jobs.count)
+    return 0
+
+
+cdef int play(const uint8_t *data, size_t size) except -1:
+    cdef char[SEGMENT_HEADER_BYTES] header
+    cdef Buffer file
+    cdef size_t at = 0, sound = <size_t>-1, length
+    cdef char *exact
+    memset(&file, 0, sizeof(file))
+    fill_segment_header(header, NUMBER, FIRST_LSN, 1 << 40, 1)
+    buffer_append(&file, header, SEGMENT_HEADER_BYTES)
+    while at < size:
+        at += step(&file, &sound, data + at, size - at)
+    length = file.len
+    exact = <char *>PyMem_RawMalloc(length)
+    memcpy(exact, file.data, length)
+    buffer_free(&file)
+    try:
+        read(exact, length, sound)
+    finally:
+        PyMem_RawFree(exact)
+    return 0
+
+
+cdef int one(const uint8_t *data, size_t size) noexcept:
+    cdef int kind
+    try:
+        play(data, size)
+    except BaseException as error:
+        print(repr(error))
+        equal("no error", 1, 0)
+    for kind in range(LIVE_KINDS):
+        equal("objects alive at the end", live[kind], 0)
+    return 0
+
+
+TARGET = as_capsule(one)
+
+
+def run(bytes data not None):
+    """One input, without a fuzzer."""
+    one(<const uint8_t *><char *>data, len(data))

@@ -1,0 +1,80 @@
+"""Runs a command with the sanitizers' libraries preloaded and the sanitized fastbean in front of every other.
+
+    python tests/fuzz/sanitizers.py python -m pytest tests/unit
+
+Children of the command get the same, through the environment. What a sanitizer finds ends the process that did it, and
+is written to build/sanitize/findings; the command's status is not 0 then, whatever it was.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+BUILD = ROOT / "build" / "sanitize"
+FINDINGS = BUILD / "findings"
+CLANG = os.environ.get("CLANG", "clang")
+
+
+def runtime(name: str) -> Path:
+    """A library of clang's: ``asan``, or ``fuzzer_no_main``. Ends the program with what to do if it is missing."""
+    kind = "so" if name == "asan" else "a"
+    for file in (
+        f"libclang_rt.{name}-x86_64.{kind}",
+        f"libclang_rt.{name}.{kind}",
+        f"libclang_rt.{name}-aarch64.{kind}",
+    ):
+        if shutil.which(CLANG):
+            said = subprocess.run([CLANG, f"-print-file-name={file}"], capture_output=True, text=True, check=True)
+            if (path := Path(said.stdout.strip())).is_absolute():
+                return path
+    sys.exit(
+        "the sanitizers need clang and its libraries; on Debian: apt-get install clang "
+        "libclang-rt-NN-dev, where NN is the version that clang --version tells"
+    )
+
+
+def environment(*, fuzzer: Path | None = None, stacks: bool = True) -> dict[str, str]:
+    """The environment in which the sanitized build can be imported.
+
+    fuzzer: a library to preload as well. stacks: whether reports tell where memory was allocated and freed.
+    """
+    options = {
+        "ASAN_OPTIONS": ["detect_leaks=0", "quarantine_size_mb=4", "verify_asan_link_order=0"],
+        "UBSAN_OPTIONS": ["halt_on_error=1", "print_stacktrace=1"],
+    }
+    if not stacks:
+        options["ASAN_OPTIONS"].append("malloc_context_size=0")
+    if fuzzer is None:
+        FINDINGS.mkdir(parents=True, exist_ok=True)
+        options["ASAN_OPTIONS"].append(f"log_path={FINDINGS}/found")
+        options["UBSAN_OPTIONS"].append(f"log_path={FINDINGS}/found")
+    # The fuzzer comes first: its ways of counting win over those of the sanitizer, which count nothing.
+    preload = [str(fuzzer)] if fuzzer else []
+    return {
+        **os.environ,
+        **{name: ":".join(values) for name, values in options.items()},
+        "LD_PRELOAD": ":".join([*preload, str(runtime("asan"))]),
+        "PYTHONPATH": os.pathsep.join([str(BUILD / "lib"), str(BUILD / "targets")]),
+        "PYTHONMALLOC": "malloc",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "FASTBEAN_SANITIZED": "1",
+    }
+
+
+def main(words: list[str]) -> int:
+    """Run the command; returns its status, or 1 if there were findings."""
+    shutil.rmtree(FINDINGS, ignore_errors=True)
+    status = subprocess.run(words, env=environment(), check=False).returncode
+    findings = sorted(FINDINGS.iterdir())
+    for path in findings:
+        print(f"\n{path}:\n{path.read_text(errors='replace')}", file=sys.stderr)
+    return 1 if findings else status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
