@@ -12,7 +12,8 @@ SOURCES := setup.py pyproject.toml MANIFEST.in $(shell find src -name '*.py' -o 
 PYTEST  := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all soak test-pythons wheel-check bench performance bench-check lint pages format build wheel sdist clean
+.PHONY: help run test test-all soak test-pythons wheel-check bench performance bench-check lint pages \
+        format build wheel sdist clean sanitize fuzz coverage valgrind
 
 help: ## list the targets
 	@echo 'make TARGET [PYTHON=python3.12]'
@@ -37,6 +38,21 @@ wheel-check: $(VENV)/wheel-tools ## make the sdist, from it a wheel for others, 
 soak: SECONDS ?= 600
 soak: $(VENV)/installed $(VENV)/test-tools ## mix everything for SECONDS=600, with kills, and account for every job
 	cd tests && $(abspath $(BIN))/python -m crash.soak --seconds $(SECONDS)
+
+sanitize: build/sanitize/built ## run the tests under AddressSanitizer and UndefinedBehaviorSanitizer; T= as for test
+	$(BIN)/python tests/fuzz/sanitizers.py $(PYTEST) -p no:cacheprovider -m 'not slow' $(T)
+
+fuzz: build/sanitize/targets-built ## fuzz for a minute and a million executions each; ARGS=--help
+	$(BIN)/python tests/fuzz/run.py $(ARGS)
+
+coverage: build/coverage/built ## measure which lines of the compiled modules the tests reach; ARGS=--missing names the others
+	@find build/coverage -name '*.gcda' -delete
+	FASTBEAN_COVERAGE=1 PYTHONPATH=build/coverage/lib PYTHONDONTWRITEBYTECODE=1 \
+	    $(PYTEST) -p no:cacheprovider -m 'not slow' $(COVERED)
+	$(BIN)/python tests/quality/coverage_of_lines.py build/coverage $(LEAST) $(ARGS)
+
+valgrind: $(VENV)/installed $(VENV)/test-tools ## run a short session under valgrind
+	$(PYTEST) tests/quality/test_valgrind.py
 
 bench: $(VENV)/installed $(VENV)/bench-tools ## measure, against beanstalkd too where it is installed
 	$(PYTEST) bench
@@ -77,6 +93,28 @@ clean: ## remove .venv and everything that was built
 # What an earlier build copied and the sources no longer have must not get into a wheel; compiled files stay, they are
 # slow to make and known to the build by their time.
 DROP_OLD_COPIES = find build/lib* -type f ! -name '*.so' -delete 2>/dev/null || true
+
+# What is built in another way lies in a folder of its own. Nothing of it is kept when sources change: setuptools would
+# not notice that a flag is another one.
+COVERED ?= tests/unit tests/daemon tests/model/test_long_work.py tests/model/test_long_times.py \
+             tests/wire/test_transcripts_*.py tests/wire/test_limits_of_input.py tests/crash/test_kept.py \
+             tests/crash/test_kill.py
+# Lines of 100 that have to be run. What is not is nearly all about memory that is not to be had.
+LEAST   ?= 92
+BUILD_IN = rm -rf $(1)/lib && $(2) $(BIN)/python setup.py -q build --build-base $(1) --build-lib $(1)/lib
+
+build/sanitize/built: $(SOURCES) tests/fuzz/coverage-allow.txt $(VENV)/installed $(VENV)/test-tools
+	$(call BUILD_IN,build/sanitize,CC=clang FASTBEAN_SANITIZE=1)
+	@touch $@
+
+build/sanitize/targets-built: build/sanitize/built $(wildcard tests/fuzz/*.pyx tests/fuzz/*.pxd tests/fuzz/setup.py)
+	CC=clang PYTHONPATH=build/sanitize/lib $(BIN)/python tests/fuzz/setup.py -q build_ext \
+	    --build-lib build/sanitize/targets --build-temp build/sanitize
+	@touch $@
+
+build/coverage/built: $(SOURCES) $(VENV)/installed $(VENV)/test-tools
+	$(call BUILD_IN,build/coverage,FASTBEAN_COVERAGE=1)
+	@touch $@
 
 $(VENV)/installed: $(SOURCES) $(VENV)/build-tools
 	@$(DROP_OLD_COPIES)
