@@ -104,8 +104,7 @@ class Faults:
         with control.open("r+b") as file:
             self._memory = mmap.mmap(file.fileno(), 4096)
         self.env = {
-            # Behind what is preloaded already: a sanitizer's library has to come first.
-            "LD_PRELOAD": ":".join(filter(None, [os.environ.get("LD_PRELOAD"), str(library)])),
+            "LD_PRELOAD": str(library),
             "FAULTS_DIR": str(directory.resolve()),
             "FAULTS_CONTROL": str(control),
             **({"FAULTS_TRACE": str(self.trace_path)} if traced else {}),
