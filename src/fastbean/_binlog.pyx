@@ -36,6 +36,7 @@ cdef extern from "<unistd.h>" nogil:
     int close(int fd)
 
 cdef enum:
+    SHORT_SYNC_US = 250             # the loop may wait so long for a sync, where a round of the thread costs a tenth
     IDS_AT_ONCE = 65536             # how far the ids of a log are ahead of those given out
     COPY_BYTES = 65536              # of one compaction step
     GATHERED_BYTES = 262144         # records that may wait for the sync that is under way before they are written
@@ -206,8 +207,7 @@ cdef class Binlog(Segments):
     cdef void commit(self, int64_t now_ns, bint alone) noexcept:
         """The end of a tick: write its records, and sync as the policy says.
 
-        `alone`: one client only waits for this, and nothing else is to be done: a sync here and now is quicker than
-        a round of the thread.
+        `alone`: nobody else can be served meanwhile: a sync here and now is quicker than a round of the thread.
         """
         if self.failure is not None:
             return
@@ -228,6 +228,10 @@ cdef class Binlog(Segments):
             elif self.due_ns() >= 0 and self.due_ns() <= now_ns:
                 self.begin_sync()
         self.let_through()
+
+    cdef bint syncs_shortly(self) noexcept:
+        cdef bint waited_for = self.gate_lsn > self.durable_lsn and not self.syncing
+        return self.sync_every_ns == 0 and waited_for and self.round.last_us <= SHORT_SYNC_US
 
     cdef void let_through(self) noexcept:
         """Open the gate as far as the policy allows."""

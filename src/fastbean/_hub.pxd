@@ -13,6 +13,9 @@ cdef class Hub(Shared):
     cdef int64_t wait_ns            # what the last tick has returned
     cdef uint64_t committed_lsn     # up to which the replies that waited for the log have been sent
     cdef uint32_t ready             # sockets that the selector found ready in this tick
+    cdef bint polled                # this tick belongs to a turn
+    cdef bint gathering             # the next turn comes before the commit of this one
+    cdef uint32_t gathered_turns
     cdef int64_t looked_ns          # when the clients that it cannot watch were last looked at
     cdef Stopwatch watch            # of this turn
     cdef TurnPhase phase            # what it is at

@@ -27,6 +27,7 @@ cdef enum:
     NS_IN_MS = 1000000
     LOOK_EVERY_NS = 1000000000      # at clients that the selector does not watch
     OUT_OF_MEMORY_RETRY_NS = 100000000
+    MOST_GATHERED_TURNS = 8         # whose replies wait for one sync; nobody waits longer for it to begin
     LOG_RETRY_NS = 10000000         # while the log has no room, or is far behind with its syncs
 
 _PHASES = ("serve", "work", "log", "send")
@@ -194,6 +195,7 @@ cdef class Hub(Shared):
     cdef void begin(self, uint32_t ready, int64_t now_ns) noexcept:
         """The wait is over: a command finds the world as it is now, even if the process was kept from running."""
         self.ready = ready
+        self.polled = True
         self.now_ns = now_ns
         self.steps = 0
         self.before_moves = self.engine.effort
@@ -248,6 +250,8 @@ cdef class Hub(Shared):
         if connections:
             self.answered = []
             self.send(connections, now_ns)
+        if self.gathering:
+            return 0
         if self.engine.short_of_memory:
             return OUT_OF_MEMORY_RETRY_NS
         if self.engine.journal.tight and not copies:
@@ -262,6 +266,15 @@ cdef class Hub(Shared):
         cdef list connections
         cdef bint alone = len(self.gated) == 1 and self.ready == 1 and not self.runnable
         cdef uint64_t before_lsn = self.committed_lsn
+        self.gathering = False
+        if self.polled and self.gated and not alone and not self.runnable and self.engine.journal.syncs_shortly():
+            # Who comes next is served before this sync, and shares it; when nobody comes, nobody is kept waiting by it.
+            self.gathering = self.ready > 0 and self.gathered_turns < MOST_GATHERED_TURNS
+            alone = self.ready == 0
+        self.polled = False
+        self.gathered_turns = self.gathered_turns + 1 if self.gathering else 0
+        if self.gathering:
+            return
         self.engine.journal.commit(now_ns, alone)
         self.committed_lsn = self.engine.journal.committed_lsn
         if self.gated and self.committed_lsn != before_lsn and self.engine.journal.failure is None:

@@ -48,6 +48,7 @@ cdef class Journal:
     cdef void delete(self, uint64_t id, uint32_t segment, uint64_t bytes) noexcept
     cdef void more_ids(self) noexcept
     cdef void commit(self, int64_t now_ns, bint alone) noexcept
+    cdef bint syncs_shortly(self) noexcept
     cdef bint compact(self) noexcept
     cdef int64_t due_ns(self) noexcept
     cdef bint figures_of(self, LogFigures *figures) noexcept

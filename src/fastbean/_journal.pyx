@@ -69,6 +69,10 @@ cdef class Journal:
     cdef void commit(self, int64_t now_ns, bint alone) noexcept:
         """The end of a tick: make its records as safe as the policy says. `alone`: one client only waits for it."""
 
+    cdef bint syncs_shortly(self) noexcept:
+        """Whether replies wait for a sync that can be made here and now, and will probably be short."""
+        return False
+
     cdef bint compact(self) noexcept:
         """One step of compaction, if there is need; true when another can be taken at once."""
         return False

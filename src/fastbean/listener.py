@@ -390,7 +390,9 @@ class Acceptor:
             sock.shutdown(socket.SHUT_WR)
             # What it has sent by now: unread, it would make the close a reset, and the reply could be lost.
             sock.recv(limits.READ_BEFORE_CLOSE_BYTES)
-        self._complain("refusing-clients", advice="raise --max-connections, or close idle clients")
+        if self._may_complain("refusing-clients"):
+            advice = "raise --max-connections, or close idle clients"
+            self._log("WARNING", "refusing-clients", connections=self._hub.connections, advice=advice)
 
     def _adopt(self, sock: socket.socket, peer: object) -> None:
         try:
@@ -408,16 +410,19 @@ class Acceptor:
             self._loop.call_later(limits.ACCEPT_RETRY_NS, self._retry)
         reason = error.strerror if isinstance(error, OSError) else "out of memory"
         advice = "raise the limit on open files (ulimit -n)" if getattr(error, "errno", 0) in EXHAUSTED else "wait"
-        with contextlib.suppress(MemoryError):  # the reason may be the want of it
-            self._complain("not-accepting", reason=reason, advice=advice)
+        if self._may_complain("not-accepting"):
+            with contextlib.suppress(MemoryError):  # the reason may be the want of it
+                self._log(
+                    "WARNING", "not-accepting", reason=reason, connections=self._hub.connections, advice=advice
+                )
 
-    def _complain(self, event: str, *, advice: str, **fields: object) -> None:
-        """Logs a warning, unless the same was logged a short time ago."""
+    def _may_complain(self, event: str) -> bool:
+        """Whether this was not complained of for some time."""
         now_ns = self._loop.now_ns
         if now_ns - self._complained_ns.get(event, -limits.ACCEPT_COMPLAINT_NS) < limits.ACCEPT_COMPLAINT_NS:
-            return
+            return False
         self._complained_ns[event] = now_ns
-        self._log("WARNING", event, **fields, connections=self._hub.connections, advice=advice)
+        return True
 
     def _retry(self) -> None:
         self._retry_comes = False
