@@ -412,9 +412,7 @@ class Acceptor:
         advice = "raise the limit on open files (ulimit -n)" if getattr(error, "errno", 0) in EXHAUSTED else "wait"
         if self._may_complain("not-accepting"):
             with contextlib.suppress(MemoryError):  # the reason may be the want of it
-                self._log(
-                    "WARNING", "not-accepting", reason=reason, connections=self._hub.connections, advice=advice
-                )
+                self._log("WARNING", "not-accepting", reason=reason, connections=self._hub.connections, advice=advice)
 
     def _may_complain(self, event: str) -> bool:
         """Whether this was not complained of for some time."""
