@@ -266,17 +266,21 @@ class Server:
 
 
 class WallClock:
-    """The wall clock of a server that is started with `env`; libfaketime gives it, the monotonic one stays true."""
+    """The wall clock of a server; libfaketime gives it, the monotonic one stays true.
+
+    A server that is started with `env` sees each `set`. Now and then it sees the true time between two of them, because
+    libfaketime reads its file anew for each thread that asks and has no lock. One with `fixed` never does.
+    """
 
     def __init__(self, library: Path, file: Path) -> None:
         self._file = file
         self.set(0)
-        self.env = {
-            "LD_PRELOAD": str(library),
-            "FAKETIME_TIMESTAMP_FILE": str(file),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
+        self._preload = {"LD_PRELOAD": str(library), "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+        self.env = {**self._preload, "FAKETIME_TIMESTAMP_FILE": str(file), "FAKETIME_NO_CACHE": "1"}
+
+    def fixed(self, offset_s: int) -> dict[str, str]:
+        """The environment of a server that is always so far from the true time."""
+        return {**self._preload, "FAKETIME": f"{offset_s:+d}"}
 
     def set(self, offset_s: int) -> None:
         """From now on it is so far from the true time."""
