@@ -31,7 +31,7 @@ SHIM = "shim"
 MAY_BE_SKIPPED = "small_disk"
 
 _failed = pytest.StashKey[bool]()
-_looked_at = 0
+LOOKED_AT = "looked at", True  # a property of a report, which also reaches a run in several processes
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -58,7 +58,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _nothing_stays_alive(request: pytest.FixtureRequest) -> Iterator[None]:
     """In a debug build: jobs, tubes, clients, connections, buffers are all gone when a test is over."""
-    global _looked_at
     yield
     counts = _live.counts()
     if counts is None or request.node.stash.get(_failed, False):
@@ -70,13 +69,14 @@ def _nothing_stays_alive(request: pytest.FixtureRequest) -> Iterator[None]:
         counts = _live.counts()
     left = {kind: count for kind, count in counts.items() if count}
     assert not left, f"left alive: {left}"
-    _looked_at += 1
+    request.node.user_properties.append(LOOKED_AT)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what was left out, and after how many tests nothing was alive."""
-    if _looked_at:
-        terminalreporter.write_line(f"live objects of every kind: 0 after each of {_looked_at} tests")
+    looked_at = sum(LOOKED_AT in report.user_properties for report in terminalreporter.getreports(""))
+    if looked_at:
+        terminalreporter.write_line(f"live objects of every kind: 0 after each of {looked_at} tests")
     if "FASTBEAN_SANITIZED" in os.environ:
         for name, reason in NOT_UNDER_SANITIZERS.items():
             terminalreporter.write_line(f"left out under the sanitizers: {name}: {reason}")

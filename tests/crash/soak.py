@@ -148,7 +148,7 @@ class Soak:
     def _more_than(self, idle: Counter[str], server: Server) -> Counter[str]:
         """Descriptors that there were not before; of the log, more than one for each file."""
         more = descriptors(server) - idle
-        more[str(self._directory / SEGMENTS)] -= len(segment_numbers(self._directory))
+        more[_without_numbers(self._directory / SEGMENTS)] -= len(segment_numbers(self._directory))
         return +more
 
     def _end(self) -> None:
@@ -184,7 +184,11 @@ def resident_bytes(server: Server) -> int:
 def descriptors(server: Server) -> Counter[str]:
     """What the process has open, by kind: sockets, pipes, and the names of files without their numbers."""
     links = Path(f"/proc/{server.process.pid}/fd").iterdir()
-    return Counter(re.sub(r"[\d\[\]]+", "", str(each.readlink())) for each in links)
+    return Counter(_without_numbers(each.readlink()) for each in links)
+
+
+def _without_numbers(path: Path) -> str:
+    return re.sub(r"[\d\[\]]+", "", str(path))
 
 
 def main() -> int:
