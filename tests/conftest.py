@@ -24,8 +24,8 @@ NOT_UNDER_SANITIZERS = {
     "tests/quality/test_valgrind.py": "valgrind and a sanitizer each want to be the only one",
 }
 
-# Tests with this fixture preload a library of their own, which fails calls before a sanitizer's library is ready.
-SHIM = "shim"
+# Tests with these fixtures preload a library of their own, which is called before a sanitizer's library is ready.
+PRELOADED = {"shim", "wall_clock"}
 
 # Tests with this fixture mount a file system, which a container may forbid to root too.
 MAY_BE_SKIPPED = "small_disk"
@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if "FASTBEAN_SANITIZED" not in os.environ:
         return
     names = tuple(NOT_UNDER_SANITIZERS)
-    out = [item for item in items if item.nodeid.startswith(names) or SHIM in getattr(item, "fixturenames", ())]
+    out = [each for each in items if each.nodeid.startswith(names) or PRELOADED & {*getattr(each, "fixturenames", ())}]
     items[:] = [item for item in items if item not in out]
     config.hook.pytest_deselected(items=out)
 
@@ -80,4 +80,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if "FASTBEAN_SANITIZED" in os.environ:
         for name, reason in NOT_UNDER_SANITIZERS.items():
             terminalreporter.write_line(f"left out under the sanitizers: {name}: {reason}")
-        terminalreporter.write_line("left out under the sanitizers: what uses the fixture shim: it is preloaded itself")
+        fixtures = ", ".join(sorted(PRELOADED))
+        terminalreporter.write_line(f"left out under the sanitizers: what preloads a library itself: {fixtures}")

@@ -275,9 +275,7 @@ class WallClock:
     def __init__(self, library: Path, file: Path) -> None:
         self._file = file
         self.set(0)
-        # A sanitizer's library, if there is one, comes first.
-        libraries = [*os.environ.get("LD_PRELOAD", "").split(":"), str(library)]
-        self._preload = {"LD_PRELOAD": ":".join(filter(None, libraries)), "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+        self._preload = {"LD_PRELOAD": str(library), "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
         self.env = {**self._preload, "FAKETIME_TIMESTAMP_FILE": str(file), "FAKETIME_NO_CACHE": "1"}
 
     def fixed(self, offset_s: int) -> dict[str, str]:
