@@ -13,6 +13,7 @@ no fate or two, something else was wrong, or the process has grown.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import random
 import re
 import signal
@@ -183,8 +184,11 @@ def resident_bytes(server: Server) -> int:
 
 def descriptors(server: Server) -> Counter[str]:
     """What the process has open, by kind: sockets, pipes, and the names of files without their numbers."""
-    links = Path(f"/proc/{server.process.pid}/fd").iterdir()
-    return Counter(_without_numbers(each.readlink()) for each in links)
+    found: Counter[str] = Counter()
+    for each in Path(f"/proc/{server.process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found[_without_numbers(each.readlink())] += 1
+    return found
 
 
 def _without_numbers(path: Path) -> str:

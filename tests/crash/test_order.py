@@ -265,7 +265,7 @@ def test_the_log_says_so_before_a_segment_becomes_a_spare(
             for number in range(200):
                 if script.put(f"job{number}", 500).word == "OUT_OF_MEMORY":
                     break
-            for number in range(1000):
+            for number in range(300):
                 script.reserve_job("job0")
                 script.release("job0", number)
             wait_until(lambda: segment_numbers(server.directory)[0] > 3, "some segments to go")
