@@ -12,6 +12,7 @@ SOURCES := setup.py pyproject.toml MANIFEST.in $(shell find src -name '*.py' -o 
 PYTEST  := $(BIN)/python -m pytest
 # One process more than there are processors: many tests wait for something. WORKERS=0 runs all in one.
 WORKERS ?= $(shell expr $$(nproc) + 1)
+SHARED  := -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-all soak test-pythons wheel-check bench performance bench-check lint pages \
@@ -26,10 +27,10 @@ run: $(VENV)/installed ## run the daemon on 127.0.0.1:11300; ARGS='-p 11301 -V' 
 	@exec $(BIN)/python -m fastbean $(ARGS)
 
 test: $(VENV)/installed $(VENV)/test-tools ## run the tests but the slow ones; T=tests/unit runs some of them
-	$(PYTEST) -n $(WORKERS) -m 'not slow' $(T)
+	$(PYTEST) $(SHARED) -m 'not slow' $(T)
 
 test-all: $(VENV)/installed $(VENV)/test-tools ## run all tests, the slow ones too
-	$(PYTEST) -n $(WORKERS) $(T)
+	$(PYTEST) $(SHARED) $(T)
 
 test-pythons: $(VENV)/wheel-tools ## build, install and test whole on each CPython of this machine; ARGS=--help
 	$(BIN)/python .ci/check_wheels.py $(or $(ARGS),--pythons all --tests whole)
@@ -42,7 +43,7 @@ soak: $(VENV)/installed $(VENV)/test-tools ## mix everything for SECONDS=600, wi
 	cd tests && $(abspath $(BIN))/python -m crash.soak --seconds $(SECONDS)
 
 sanitize: build/sanitize/built ## run the tests under AddressSanitizer and UndefinedBehaviorSanitizer; T= as for test
-	$(BIN)/python tests/fuzz/sanitizers.py $(PYTEST) -n $(WORKERS) -p no:cacheprovider -m 'not slow' $(T)
+	$(BIN)/python tests/fuzz/sanitizers.py $(PYTEST) $(SHARED) -p no:cacheprovider -m 'not slow' $(T)
 
 fuzz: build/sanitize/targets-built ## fuzz for a minute and a million executions each; ARGS=--help
 	$(BIN)/python tests/fuzz/run.py $(ARGS)
@@ -50,7 +51,7 @@ fuzz: build/sanitize/targets-built ## fuzz for a minute and a million executions
 coverage: build/coverage/built ## measure which lines of the compiled modules the tests reach; ARGS=--missing names the others
 	@find build/coverage -name '*.gcda' -delete
 	FASTBEAN_COVERAGE=1 PYTHONPATH=build/coverage/lib PYTHONDONTWRITEBYTECODE=1 \
-	    $(PYTEST) -n $(WORKERS) -p no:cacheprovider -m 'not slow' $(COVERED)
+	    $(PYTEST) $(SHARED) -p no:cacheprovider -m 'not slow' $(COVERED)
 	$(BIN)/python tests/quality/coverage_of_lines.py build/coverage $(LEAST) $(ARGS)
 
 valgrind: $(VENV)/installed $(VENV)/test-tools ## run a short session under valgrind

@@ -17,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "sanitize"
 FINDINGS = BUILD / "findings"
+FRAMES = 5
 CLANG = os.environ.get("CLANG", "clang")
 
 
@@ -41,14 +42,18 @@ def runtime(name: str) -> Path:
 def environment(*, fuzzer: Path | None = None, stacks: bool = True) -> dict[str, str]:
     """The environment in which the sanitized build can be imported.
 
-    fuzzer: a library to preload as well. stacks: whether reports tell where memory was allocated and freed.
+    fuzzer: a library to preload as well. stacks: whether reports tell where memory was allocated and freed, by a few
+    frames, for each one takes time.
     """
     options = {
-        "ASAN_OPTIONS": ["detect_leaks=0", "quarantine_size_mb=4", "verify_asan_link_order=0"],
+        "ASAN_OPTIONS": [
+            "detect_leaks=0",
+            "quarantine_size_mb=4",
+            "verify_asan_link_order=0",
+            f"malloc_context_size={FRAMES if stacks else 0}",
+        ],
         "UBSAN_OPTIONS": ["halt_on_error=1", "print_stacktrace=1"],
     }
-    if not stacks:
-        options["ASAN_OPTIONS"].append("malloc_context_size=0")
     if fuzzer is None:
         FINDINGS.mkdir(parents=True, exist_ok=True)
         options["ASAN_OPTIONS"].append(f"log_path={FINDINGS}/found")
