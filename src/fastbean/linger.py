@@ -26,17 +26,19 @@ def linger(descriptors: "Sequence[int]", left_ns: "Callable[[], int]") -> None:
         return
     give_up_ns = clock.monotonic_ns() + limits.LINGER_NS
     still_open = set(descriptors)
-    with selectors.DefaultSelector() as selector:
-        for fd in descriptors:
-            selector.register(fd, selectors.EVENT_READ)
-        while still_open and left_ns() > 0 and clock.monotonic_ns() < give_up_ns:
-            for key, _ in selector.select(LOOK_EVERY_S):
-                if not _drop_some(key.fd):
-                    selector.unregister(key.fd)
-                    os.close(key.fd)
-                    still_open.discard(key.fd)
-    for fd in still_open:
-        os.close(fd)
+    try:
+        with selectors.DefaultSelector() as selector:
+            for fd in descriptors:
+                selector.register(fd, selectors.EVENT_READ)
+            while still_open and left_ns() > 0 and clock.monotonic_ns() < give_up_ns:
+                for key, _ in selector.select(LOOK_EVERY_S):
+                    if not _drop_some(key.fd):
+                        selector.unregister(key.fd)
+                        os.close(key.fd)
+                        still_open.discard(key.fd)
+    finally:
+        for fd in still_open:
+            os.close(fd)
 
 
 def _drop_some(fd: int) -> bool:
