@@ -67,13 +67,15 @@ class Daemon:
         self._stopping = False
         for warning in wanted.warnings:
             self._log("WARNING", "flag-note", text=warning)
-        self._server = Server(self._config, log=self._log, inherited_fds=self._inherited_fds())
+        self._server = Server(self._config, log=self._log, inherited_fds=self._inherited_fds(wanted.given))
 
     def run(self) -> None:
         """Serves until a signal stops it. Raises FastbeanError if it cannot start."""
         if self._config.user is not None:
             privileges.find_user(self._config.user)
         limit = privileges.raise_descriptor_limit()
+        if self._config.max_connections:
+            self._look_at_descriptors(limit)
         self._catch_signals()
         try:
             self._server.bind()
@@ -90,10 +92,20 @@ class Daemon:
             self._server.close()
         self._log("INFO", "stopped")
 
-    def _inherited_fds(self) -> list[int]:
+    def _look_at_descriptors(self, limit: int) -> None:
+        """Warn of a limit on connections that the ``limit`` on open files (-1: nobody knows) does not let it reach."""
+        wanted = self._config.max_connections
+        if 0 <= limit < wanted + limits.DESCRIPTORS_BESIDE_CLIENTS:
+            text = (
+                f"--max-connections {wanted} cannot be reached with {limit} open files: raise ulimit -n (LimitNOFILE=) "
+                f"to {wanted + limits.DESCRIPTORS_BESIDE_CLIENTS} or more"
+            )
+            self._log("WARNING", "flag-note", text=text)
+
+    def _inherited_fds(self, given: frozenset[str]) -> list[int]:
         fds = systemd.inherited_fds(os.environ, os.getpid())
         systemd.forget(os.environ)
-        if fds and (self._config.listen or self._config.port != limits.DEFAULT_PORT):
+        if fds and not given.isdisjoint(("listen", "port")):
             text = "-l and -p are not used: systemd handed over the sockets"
             self._log("WARNING", "flag-note", text=text, sockets=len(fds))
         return fds

@@ -133,11 +133,14 @@ cdef class Engine(WorkQueue):
     cdef Reply put_begin(self, Client *client, Command *command, int64_t now_ns) noexcept:
         """The line of a put has come: take an id, make room for the body (``client.arriving``).
 
-        Returns REPLY_NONE, or REPLY_OUT_OF_MEMORY (no id is taken).
+        Returns REPLY_NONE; or what the put is refused with, and no id is taken: REPLY_OUT_OF_MEMORY, or at the limit on
+        memory REPLY_DRAINING in drain mode, since no delete would make it welcome.
         """
         cdef uint64_t cost = job_cost(command.body_bytes)
         cdef Job *job
         if memory_is_full(&self.memory, cost):
+            if self.draining:
+                return REPLY_DRAINING
             self.hits.memory += 1
             return REPLY_OUT_OF_MEMORY
         job = job_new(command.body_bytes)

@@ -33,4 +33,5 @@ cdef class Hub(Shared):
     cdef void commit(self, int64_t now_ns) noexcept
     cdef void send(self, list connections, int64_t now_ns) noexcept
     cdef int64_t next_ns(self, int64_t now_ns) noexcept
+    cdef int stop_sending(self, Connection connection) noexcept
     cdef void look_at_unwatched(self, int64_t now_ns) noexcept

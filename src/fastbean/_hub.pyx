@@ -12,7 +12,7 @@ With a log, replies that depend on it are sent after the commit at the end of th
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from fastbean._connection cimport Connection, Shared
+from fastbean._connection cimport PHASE_LINE, Connection, Shared
 from fastbean._engine cimport Engine
 from fastbean._outbox cimport outbox_unsent
 from fastbean._poller cimport READ, Poller
@@ -22,6 +22,15 @@ from fastbean._stopwatch cimport TURN_LOG, TURN_SEND, TURN_SERVE, TURN_WORK, sto
 
 from fastbean import clock
 from fastbean.errors import LogFailedError
+
+cdef extern from "<sys/socket.h>" nogil:
+    ssize_t recv(int fd, void *data, size_t size, int flags)
+    int shutdown(int fd, int how)
+    int MSG_DONTWAIT, MSG_PEEK, SHUT_WR
+
+cdef extern from "<fcntl.h>" nogil:
+    int fcntl(int fd, int command, int least)
+    int F_DUPFD_CLOEXEC
 
 cdef enum:
     NS_IN_MS = 1000000
@@ -305,9 +314,30 @@ cdef class Hub(Shared):
         return -1 if due_ns == NEVER else max(due_ns - now_ns, 0)
 
     def close_all(self, int64_t now_ns):
-        """Close every connection at once."""
+        """Close every connection at once.
+
+        Returns:
+            Descriptors of the sockets whose clients may still be sending. Nothing more is sent to them; while they are
+            open, what comes does not make the kernel reset them, with replies that are on their way.
+        """
+        cdef list sending = []
         for connection in list(self.open):
+            fd = self.stop_sending(connection)
+            if fd >= 0:
+                sending.append(fd)
             (<Connection>connection).drop(now_ns)
+        return sending
+
+    cdef int stop_sending(self, Connection connection) noexcept:
+        """Another descriptor of a socket whose client may still be sending, told that no more is sent to it; or -1."""
+        cdef char byte
+        if connection.fd < 0 or not (
+            connection.input.len or connection.phase != PHASE_LINE
+            or recv(connection.fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) > 0
+        ):
+            return -1
+        shutdown(connection.fd, SHUT_WR)
+        return fcntl(connection.fd, F_DUPFD_CLOEXEC, 0)
 
     cdef void look_at_unwatched(self, int64_t now_ns) noexcept:
         """Clients whose input is full are not watched by the selector: see whether they are still there."""

@@ -12,7 +12,7 @@ from fastbean.listener import parse_address, parse_port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 SEE_HELP = "`fastbean --help` lists all flags"
 
@@ -28,8 +28,9 @@ class Config:
     - ``max_job_size``: largest body in bytes, 0..1073741824.
     - ``user``: who to become once the sockets are bound; only the daemon does it.
     - ``verbosity``: 0; 1 logs connections too; 2 logs every command and reply.
-    - ``binlog_dir``, ``fsync_ms`` (None: never), ``binlog_size`` in bytes, 0..2147483648: the log on disk.
-    - ``binlog_max_bytes``: size of the log from which on puts are refused; 0 for no limit.
+    - ``binlog_dir``, ``fsync_ms`` (0..10**12; None: never), ``binlog_size`` in bytes, 0..2147483648: the log on disk.
+    - ``binlog_max_bytes``: size of the log from which on puts are refused, twice ``binlog_size`` at least; 0 for no
+      limit.
     - ``unix_mode``: mode of Unix sockets, 0..0o777; None leaves it to the umask.
     - ``keepalive_idle_s``, ``keepalive_interval_s`` (1..32767 seconds), ``keepalive_count`` (1..127): when a silent
       peer is probed, how often, and after how many probes it counts as gone.
@@ -117,24 +118,25 @@ class Config:
     ) -> None:
         if isinstance(listen, str):
             raise UsageError(f"listen is a list of addresses, not one string: write [{listen!r}]")
-        if not 0 <= port <= limits.MAX_PORT:
+        if not isinstance(port, int) or not 0 <= port <= limits.MAX_PORT:
             raise ListenError(f"port {port} does not exist; choose one in 0..{limits.MAX_PORT}")
         for address in listen:
             parse_address(address, port)
         _check("max_job_size", max_job_size, 0, limits.MAX_JOB_SIZE_LIMIT_BYTES)
         _check("verbosity", verbosity, 0, 2)
-        _check("fsync_ms", 0 if fsync_ms is None else fsync_ms, 0, None)
+        _check("fsync_ms", 0 if fsync_ms is None else fsync_ms, 0, limits.MAX_FSYNC_MS)
         _check("binlog_size", binlog_size, 0, limits.MAX_BINLOG_SIZE_BYTES)
-        _check("binlog_max_bytes", binlog_max_bytes, 0, None)
-        _check("unix_mode", unix_mode or 0, 0, 0o777)
+        _check("binlog_max_bytes", binlog_max_bytes, 0, limits.MAX_BYTES_LIMIT)
+        _check_log(binlog_max_bytes, binlog_size)
+        _check("unix_mode", 0 if unix_mode is None else unix_mode, 0, 0o777)
         _check("keepalive_idle_s", keepalive_idle_s, 1, limits.MAX_KEEPALIVE_S)
         _check("keepalive_interval_s", keepalive_interval_s, 1, limits.MAX_KEEPALIVE_S)
         _check("keepalive_count", keepalive_count, 1, limits.MAX_KEEPALIVE_COUNT)
-        _check("max_memory_bytes", max_memory_bytes, 0, limits.MAX_MEMORY_LIMIT_BYTES)
+        _check("max_memory_bytes", max_memory_bytes, 0, limits.MAX_BYTES_LIMIT)
         _check("max_connections", max_connections, 0, limits.MAX_COUNT_LIMIT)
         _check("max_tubes", max_tubes, 0, limits.MAX_COUNT_LIMIT)
         _check_memory(max_memory_bytes, max_job_size)
-        _check("stop_timeout_s", stop_timeout_s, 0, limits.MAX_STOP_TIMEOUT_S)
+        _check("stop_timeout_s", stop_timeout_s, 0, limits.MAX_STOP_TIMEOUT_S, whole=False)
         _check("slow_tick_ms", slow_tick_ms, 0, limits.MAX_SLOW_MS)
         _check("slow_sync_ms", slow_sync_ms, 0, limits.MAX_SLOW_MS)
         choose("log_format", log_format, limits.LOG_FORMATS)
@@ -167,10 +169,10 @@ class Config:
         return f"Config({', '.join(f'{name}={value!r}' for name, value in self.as_dict().items())})"
 
 
-def _check(name: str, value: float, low: int, high: int | None) -> None:
-    if value < low or (high is not None and value > high):
-        bounds = f"{low} or more" if high is None else f"in {low}..{high}"
-        raise UsageError(f"{name} is {value!r}; it must be {bounds}")
+def _check(name: str, value: float, low: int, high: int, *, whole: bool = True) -> None:
+    # Not a number is below and above nothing.
+    if not isinstance(value, int if whole else (int, float)) or not low <= value <= high:
+        raise UsageError(f"{name} is {value!r}; it must be a {'whole ' if whole else ''}number in {low}..{high}")
 
 
 def _check_memory(max_memory_bytes: int, max_job_size: int) -> None:
@@ -182,6 +184,16 @@ def _check_memory(max_memory_bytes: int, max_job_size: int) -> None:
         )
 
 
+def _check_log(binlog_max_bytes: int, binlog_size: int) -> None:
+    step = limits.SMALLEST_SEGMENT_BYTES
+    least_bytes = limits.LEAST_SEGMENTS * -(-max(binlog_size, 1) // step) * step
+    if 0 < binlog_max_bytes < least_bytes:
+        raise UsageError(
+            f"binlog-max-bytes is {binlog_max_bytes}, which is too little for {limits.LEAST_SEGMENTS} files of the "
+            f"log, and no put would be taken; give it {least_bytes} or more, or lower -s"
+        )
+
+
 def choose(name: str, word: str, words: "Sequence[str]") -> str:
     """``word``, if it is one of ``words``; else UsageError, with ``name``."""
     if word not in words:
@@ -190,14 +202,20 @@ def choose(name: str, word: str, words: "Sequence[str]") -> str:
 
 
 class CommandLine:
-    """What a command line asks for: ``action`` is "run", "help" or "version"; ``warnings`` are lines for the log."""
+    """What a command line asks for: ``action`` is "run", "help" or "version"; ``warnings`` are lines for the log.
 
-    __slots__ = ("action", "config", "warnings")
+    ``given`` has the names of the settings that it sets, to their defaults too.
+    """
 
-    def __init__(self, action: str, config: Config, warnings: list[str]) -> None:
+    __slots__ = ("action", "config", "given", "warnings")
+
+    def __init__(
+        self, action: str, config: Config, given: "Iterable[str]" = (), warnings: "Iterable[str]" = ()
+    ) -> None:
         self.action = action
         self.config = config
-        self.warnings = warnings
+        self.given = frozenset(given)
+        self.warnings = list(warnings)
 
 
 class _Parsed:
@@ -236,22 +254,19 @@ class _Parsed:
         self.settings["binlog_dir"] = text
 
     def set_fsync_ms(self, spelling: str, text: str) -> None:
-        self.settings["fsync_ms"] = parse_number(spelling, text)
+        self.settings["fsync_ms"] = parse_number(spelling, text, 0, limits.MAX_FSYNC_MS)
 
     def set_no_fsync(self, _spelling: str, _text: str) -> None:
         self.settings["fsync_ms"] = None
 
     def set_binlog_max_bytes(self, spelling: str, text: str) -> None:
-        self.settings["binlog_max_bytes"] = parse_number(spelling, text)
+        self.settings["binlog_max_bytes"] = parse_number(spelling, text, 0, limits.MAX_BYTES_LIMIT)
 
     def set_binlog_size(self, spelling: str, text: str) -> None:
-        self.settings["binlog_size"] = parse_number(spelling, text)
+        self.settings["binlog_size"] = parse_number(spelling, text, 0, limits.MAX_BINLOG_SIZE_BYTES)
 
     def set_unix_mode(self, spelling: str, text: str) -> None:
-        try:
-            mode = int(text, 8)
-        except ValueError:
-            mode = -1
+        mode = int(text, 8) if text and not text.strip("01234567") else -1
         if not 0 <= mode <= 0o777:
             raise UsageError(f"{spelling} {text}: not a mode; write it in octal, for example {spelling} 660")
         self.settings["unix_mode"] = mode
@@ -266,7 +281,7 @@ class _Parsed:
         self.settings["keepalive_count"] = parse_number(spelling, text, 1, limits.MAX_KEEPALIVE_COUNT)
 
     def set_max_memory(self, spelling: str, text: str) -> None:
-        self.settings["max_memory_bytes"] = parse_number(spelling, text, 0, limits.MAX_MEMORY_LIMIT_BYTES)
+        self.settings["max_memory_bytes"] = parse_number(spelling, text, 0, limits.MAX_BYTES_LIMIT)
 
     def set_max_connections(self, spelling: str, text: str) -> None:
         self.settings["max_connections"] = parse_number(spelling, text, 0, limits.MAX_COUNT_LIMIT)
@@ -339,7 +354,8 @@ OPTIONS = (
     Option("s", "binlog-size", "BYTES", _Parsed.set_binlog_size,
            "size of each file of the log (default is 10485760)"),
     Option("", "binlog-max-bytes", "BYTES", _Parsed.set_binlog_max_bytes,
-           "refuse puts when the log is so large"),
+           "refuse puts when the log is so large; twice -s at",
+           "least"),
     Option("", "max-memory", "BYTES", _Parsed.set_max_memory,
            "refuse puts when jobs and buffers take so much",
            "(default is 0: no limit, as in the next two)"),
@@ -385,6 +401,7 @@ OPTIONS = (
 )  # fmt: skip
 _BY_SHORT = {option.short: option for option in OPTIONS if option.short}
 _BY_LONG = {option.long: option for option in OPTIONS if option.long}
+_OF_THE_LOG = frozenset(("fsync_ms", "binlog_size", "binlog_max_bytes"))
 
 
 def parse_command_line(arguments: "Sequence[str]") -> CommandLine:
@@ -403,8 +420,13 @@ def parse_command_line(arguments: "Sequence[str]") -> CommandLine:
         else:
             raise UsageError(f"unknown argument: {argument or repr(argument)}; {SEE_HELP}")
     if parsed.action != "run":
-        return CommandLine(parsed.action, Config(), [])
-    return CommandLine("run", Config(**parsed.settings), parsed.warnings)  # type: ignore[arg-type]
+        return CommandLine(parsed.action, Config())
+    if "binlog_dir" not in parsed.settings and not _OF_THE_LOG.isdisjoint(parsed.settings):
+        parsed.warnings.append(
+            "-f, -F, -s and --binlog-max-bytes do nothing without -b DIR: no job outlives this server"
+        )
+    config = Config(**parsed.settings)  # type: ignore[arg-type]
+    return CommandLine("run", config, parsed.settings, parsed.warnings)
 
 
 def _parse_long(parsed: _Parsed, argument: str, rest: list[str]) -> None:

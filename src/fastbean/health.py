@@ -53,7 +53,7 @@ def ask(address: str) -> str:
                 if not more:
                     break
                 found += more
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # what cannot be a host's name is an error of its codec
         return str(error)
     return "" if found == ANSWER else f"it answered {found!r}, not {ANSWER!r}"
 

@@ -12,15 +12,24 @@ MAX_JOB_SIZE_LIMIT_BYTES = 1 << 30
 
 # The least that a limit on memory has to leave beside one job of the largest size: for that job's header, and buffers.
 LEAST_BESIDE_A_JOB_BYTES = 65536
-MAX_MEMORY_LIMIT_BYTES = (1 << 63) - 1
+MAX_BYTES_LIMIT = (1 << 63) - 1
 MAX_COUNT_LIMIT = (1 << 31) - 1
 
 DEFAULT_FSYNC_MS = 50
 DEFAULT_BINLOG_SIZE_BYTES = 10485760
 MAX_BINLOG_SIZE_BYTES = 1 << 31
+# Sizes of the log's files are multiples of it.
+SMALLEST_SEGMENT_BYTES = 4096
+# The least that takes a put: one file to write to, and one ahead.
+LEAST_SEGMENTS = 2
+MAX_FSYNC_MS = 10**12
 
 LISTEN_BACKLOG = 1024
 READ_BEFORE_CLOSE_BYTES = 65536
+# How often a port is chosen that has to be free at all addresses of a host.
+PORT_CHOICES = 16
+# Files, sockets that listen, pipes: what a server may have open beside its clients.
+DESCRIPTORS_BESIDE_CLIENTS = 32
 ACCEPTS_PER_TICK = 128
 # Out of descriptors: how long nobody is accepted unless a connection closes before, and how often that is logged.
 ACCEPT_RETRY_NS = 1_000_000_000
@@ -41,6 +50,8 @@ NS_IN_MS = 1_000_000
 MAX_WAIT_NS = 60_000_000_000
 
 DEFAULT_STOP_TIMEOUT_S = 5
+# How long a stop reads on for clients that were still sending, so that none loses a reply by a reset.
+LINGER_NS = 2_000_000_000
 
 LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")

@@ -32,6 +32,7 @@ ADVICE = {
     errno.EADDRINUSE: "another server has this address: stop it, or choose another port with -p",
     errno.EADDRNOTAVAIL: "this machine has no such address: look at `ip address`",
     errno.ENOENT: "the folder does not exist: make it first",
+    0: "choose a shorter path, or one relative to the folder that it starts in",  # Python's own: it is too long
 }
 # Out of descriptors or memory: trying again at once would change nothing.
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -156,8 +157,8 @@ def parse_address(text: str, port: int) -> Address:
 def bind_all(addresses: "Iterable[Address]", options: Options) -> list[Listener]:
     """Binds and listens on every address of every host; raises ListenError, with nothing left bound, if one cannot be.
 
-    A port 0 is chosen by the system. ``::`` takes IPv4 clients too, as in beanstalkd, unless an IPv4
-    address is listed as well.
+    A port 0 is chosen by the system, one for all addresses of a host. ``::`` takes IPv4 clients too, as in beanstalkd,
+    unless an IPv4 address is listed as well.
     """
     listeners: list[Listener] = []
     try:
@@ -221,12 +222,27 @@ def _listen_tcp(
     v4_ports: set[object],
     options: Options,
 ) -> list[Listener]:
+    choices = limits.PORT_CHOICES if address.port == 0 and len(found) > 1 else 1
+    while True:
+        choices -= 1
+        try:
+            return _bind_all_found(found, v4_ports, options)
+        except OSError as error:
+            # The port that the system chose for one address may be taken at another.
+            if choices <= 0 or error.errno != errno.EADDRINUSE:
+                raise _refusal(address, error) from None
+
+
+def _bind_all_found(
+    found: list[tuple[int, int, int, str, tuple[object, ...]]], v4_ports: set[object], options: Options
+) -> list[Listener]:
     listeners: list[Listener] = []
     refused: OSError | None = None
     try:
         for family, kind, proto, _, name in found:
+            here = (name[0], listeners[0].port if listeners else name[1], *name[2:])
             try:
-                listeners.append(_bind_tcp(family, kind, proto, name, name[1] in v4_ports, options))
+                listeners.append(_bind_tcp(family, kind, proto, here, name[1] in v4_ports, options))
             except OSError as error:
                 # A name may well have an address of a family that this machine does not speak.
                 if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
@@ -234,10 +250,10 @@ def _listen_tcp(
                 refused = error
         if refused is not None and not listeners:
             raise refused
-    except OSError as error:
+    except BaseException:
         for listener in listeners:
             listener.close()
-        raise _refusal(address, error) from None
+        raise
     return listeners
 
 
@@ -279,8 +295,9 @@ def _listen_unix(address: Address, options: Options) -> Listener:
     listener = None
     try:
         sock.setblocking(False)
-        _remove_stale(path)
-        sock.bind(path)
+        # As it was written: in a deep folder the whole path may be longer than a socket's may be.
+        _remove_stale(address.path, path)
+        sock.bind(address.path)
         listener = Listener(sock, path)
         # Nobody can connect before listen(), so the mode is right for the first client.
         if options.unix_mode is not None:
@@ -295,7 +312,7 @@ def _listen_unix(address: Address, options: Options) -> Listener:
     return listener
 
 
-def _remove_stale(path: str) -> None:
+def _remove_stale(written: str, path: str) -> None:
     """Removes a socket file that nobody listens on any more; anything else at ``path`` is a ListenError."""
     try:
         mode = os.lstat(path).st_mode
@@ -305,7 +322,7 @@ def _remove_stale(path: str) -> None:
         raise ListenError(f"cannot listen on unix:{path}: something that is no socket is there; choose another path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
-        answer = probe.connect_ex(path)
+        answer = probe.connect_ex(written)
     if answer == errno.ECONNREFUSED:
         os.unlink(path)
     elif answer != errno.ENOENT:

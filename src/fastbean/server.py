@@ -14,6 +14,7 @@ import os
 
 from fastbean import __version__, clock, limits, listener, logs
 from fastbean.config import Config
+from fastbean.linger import linger
 from fastbean.loop import Loop
 
 TYPE_CHECKING = False
@@ -51,6 +52,7 @@ class Server:
         self._stop_asked = False
         self._drain_asked = False
         self._stop_timeout_s = self.config.stop_timeout_s
+        self._end_began_ns: int | None = None
 
     def start(self) -> None:
         """Binds all addresses and opens the log; clients can connect from now on and are served once ``run`` runs.
@@ -101,8 +103,7 @@ class Server:
             log=self._log,
             progress=progress,
         )
-        self._binlog.journal.slow_sync_ns = self.config.slow_sync_ms * limits.NS_IN_MS
-        self._binlog.journal.on_slow_sync = self._tell_slow_sync
+        self._binlog.warn_of_slow_syncs(self.config.slow_sync_ms * limits.NS_IN_MS, self._tell_slow_sync)
         self._binlog.attach(self._selector)
 
     def run(self) -> None:
@@ -250,9 +251,9 @@ class Server:
             self._log("WARNING", "slow-sync", ms=ms, files=files, bytes=size_bytes)
 
     def _send_the_rest(self) -> None:
-        began_ns = self._loop.now_ns
+        self._end_began_ns = self._loop.now_ns
         while self._hub.unsent:
-            left_ns = began_ns + int(self._stop_timeout_s * 1e9) - self._loop.now_ns
+            left_ns = self._stop_left_ns()
             if left_ns <= 0:
                 self._log("WARNING", "replies-not-sent", connections=self._hub.unsent)
                 return
@@ -262,8 +263,18 @@ class Server:
         self._state = "closed"
         for each in self._listeners:
             each.close()
-        self._hub.close_all(self._loop.now_ns)
-        if self._binlog is not None:
-            self._binlog.close()
-        self._loop.close()
-        self._selector.close()
+        sending = self._hub.close_all(self._loop.now_ns)
+        try:
+            if self._binlog is not None:
+                self._binlog.close()
+        finally:
+            linger(sending, self._stop_left_ns)
+            # Last: a signal may come up to here, and wakes the loop.
+            self._loop.close()
+            self._selector.close()
+
+    def _stop_left_ns(self) -> int:
+        """How long the end may still take; nothing if it is not a clean one."""
+        if self._end_began_ns is None:
+            return 0
+        return self._end_began_ns + int(self._stop_timeout_s * 1e9) - clock.monotonic_ns()

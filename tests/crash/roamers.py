@@ -36,11 +36,13 @@ NONSENSE = [b"", b"bogus", b"put 1 2 3", b"delete x", b"use -x", b"reserve-with-
 Handler = Callable[[Reply], None]
 
 
-class Roamer(threading.Thread):
-    """One roamer on one server. `error` is what was wrong, if anything; `counts` tells what it did."""
+class Roamer:
+    """One roamer on one server. `error` is what was wrong, if anything; `counts` tells what it did.
+
+    It has a thread and is none: a thread's own methods have names like ours.
+    """
 
     def __init__(self, server: Server, fates: Fates, rng: random.Random, stop: threading.Event) -> None:
-        super().__init__(daemon=True)
         self.error: BaseException | None = None
         self.counts: Counter[str] = Counter()
         self._server = server
@@ -48,9 +50,17 @@ class Roamer(threading.Thread):
         self._rng = rng
         self._stop_asked = stop
         self._mine: list[int] = []  # ids that it has reserved, or seen
+        self._thread = threading.Thread(target=self._run, name="roamer", daemon=True)
 
-    def run(self) -> None:
+    def start(self) -> None:
         """Lives one life after the other, until it is told to stop or the server is gone."""
+        self._thread.start()
+
+    def join(self) -> None:
+        """Waits for the end of its lives."""
+        self._thread.join()
+
+    def _run(self) -> None:
         try:
             while not self._stop_asked.is_set():
                 self._live()

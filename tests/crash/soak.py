@@ -35,6 +35,7 @@ ROAMERS = 6
 UNANSWERED = 500  # ids beyond those that anybody was told, at most: puts on their way when the server died
 LONGEST_ROUND_S = 6.0
 POLICIES = (("-f", "0"), ("-f", "50"), ("-F",))
+TAKEN_BACK = 0.7  # of the drains
 SAMPLES = 40  # of memory, in the long run
 SEGMENTS = "fastbean-.log"  # their names without their numbers
 GROWTH_BYTES = 12 << 20  # what an allocator's ups and downs may make of the same load
@@ -48,6 +49,7 @@ class Soak:
         self.samples: list[int] = []
         self._directory = directory
         self._rng = random.Random(seed)
+        self._error: Exception | None = None  # of the thread that ends a round
         self._fates = Fates()
         self._ledger = Ledger(WRITERS)
         self._load = Load(self._ledger, random.Random(self._rng.random()), largest=65535)
@@ -102,6 +104,8 @@ class Soak:
                 ender.join()
             status = server.wait()
             self._join(roamers)
+            if self._error is not None:
+                raise self._error
             assert status == (-signal.SIGKILL if kills else 0), f"it ended with {status}:\n{server.said()}"
             assert "Traceback" not in server.said(), server.said()
 
@@ -114,10 +118,29 @@ class Soak:
         server.process.kill()
 
     def _stop(self, server: Server) -> None:
+        """Drains, and at times takes the drain back, in the midst of all; then drains and stops."""
         self.counts["drains and clean stops"] += 1
-        server.process.send_signal(signal.SIGUSR1)
+        try:
+            self._drain(server)
+            if self._rng.random() < TAKEN_BACK:
+                self.counts["drains taken back"] += 1
+                self._signal(server, signal.SIGUSR2, "false")
+                time.sleep(0.2)
+                self._drain(server)
+        except (AssertionError, EOFError, OSError) as error:
+            self._error = error
+        finally:
+            server.process.send_signal(signal.SIGTERM)
+
+    def _drain(self, server: Server) -> None:
+        self._signal(server, signal.SIGUSR1, "true")
         time.sleep(0.2)
-        server.process.send_signal(signal.SIGTERM)
+
+    def _signal(self, server: Server, number: signal.Signals, draining: str) -> None:
+        """Sends it, and waits until the server's statistics say so."""
+        server.process.send_signal(number)
+        with server.connect() as client:
+            wait_until(lambda: client.stats()["draining"] == draining, f"{number.name} to be heard")
 
     def _long_run(self, seconds: float) -> None:
         """Roamers only: the same load for all the time, and so the same memory."""

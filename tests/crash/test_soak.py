@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -100,3 +102,14 @@ def test_a_short_soak(tmp_path: Path) -> None:
     assert soak.counts["jobs of the roamers: deleted"] > 50
     assert soak.counts["commands of the ledger's writers, as predicted"] > 100
     assert soak.counts["kill -9"] + soak.counts["drains and clean stops"] > 0
+    assert all(thread.is_alive() and thread.name != "roamer" for thread in threading.enumerate())
+
+
+def test_a_drain_that_is_taken_back_lets_puts_in_again(tmp_path: Path) -> None:
+    soak = Soak(tmp_path, 1)
+    with soak._server() as server:
+        for number, draining, word in ((signal.SIGUSR1, "true", "DRAINING"), (signal.SIGUSR2, "false", "INSERTED")):
+            soak._signal(server, number, draining)
+            with server.connect() as client:
+                assert client.ask(b"put 0 0 1 1", b"x").word == word
+        assert server.stop() == 0

@@ -145,3 +145,14 @@ def test_a_limit_that_makes_no_sense_is_refused_at_the_start(run):
         "fastbean: max-memory is 512 bytes, which is too little for one job of 65535 and what is around it; "
         "give it 131071 or more, or lower -z\n"
     )
+
+
+@pytest.mark.parametrize(("connections", "warned"), [(1, False), (60, True), (100, True)])
+def test_more_connections_than_open_files_are_warned_of(start, connections, warned):
+    resource = pytest.importorskip("resource")
+    daemon = start(
+        f"--max-connections={connections}", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    )
+    words = f"WARNING flag-note text='--max-connections {connections} cannot be reached with 64 open files: raise"
+    assert daemon.log.count(words) == warned
+    assert daemon.log.count("WARNING") == warned

@@ -73,6 +73,18 @@ def test_a_second_signal_ends_the_wait(start, second):
     assert "WARNING replies-not-sent connections=1\n" in daemon.log
 
 
+def test_a_second_signal_while_senders_are_waited_for_is_no_error(start):
+    daemon = start("--stop-timeout=60")
+    client = daemon.connect()
+    assert client.ask(b"list-tube-used\r\nput 0 0 1 100\r\nhalf") == b"USING default\r\n"
+    daemon.send_signal(signal.SIGTERM)
+    assert client.lines.read() == b""
+    daemon.send_signal(signal.SIGTERM)
+    assert daemon.wait() == 0
+    assert "Errno" not in daemon.log
+    assert daemon.log.endswith(" INFO stopped\n")
+
+
 def test_the_wait_of_a_stop_has_an_end(start):
     body = b"x" * (8 << 20)
     daemon = start("-z", str(len(body)), "--stop-timeout=0")

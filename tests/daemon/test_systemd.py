@@ -133,6 +133,12 @@ def test_sockets_that_are_handed_over_override_the_flags_with_a_warning(hand_ove
     assert daemon.stop() == 0
 
 
+def test_a_flag_that_names_the_default_port_is_warned_of_too(hand_over, listening):
+    daemon = hand_over(listening, "-p", "11300").wait_until_serving()
+    assert daemon.log.count(" WARNING flag-note text='-l and -p are not used: ") == 1
+    assert daemon.stop() == 0
+
+
 def test_clients_that_came_before_the_start_are_served(hand_over, listening, tmp_path):
     early = socket.socket(socket.AF_UNIX)
     early.connect(str(tmp_path / "activated"))

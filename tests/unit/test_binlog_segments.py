@@ -50,7 +50,12 @@ class Keeper:
         self.logged = []
         self.found = []
         self._told = threading.Condition()
-        self.housekeeper = segments.Housekeeper(directory, self._wake, lambda *words, **_: self.logged.append(words))
+        self.fields = []
+        self.housekeeper = segments.Housekeeper(directory, self._wake, self._log)
+
+    def _log(self, level, event, **fields):
+        self.logged.append((level, event))
+        self.fields.append(fields)
 
     def _wake(self):
         with self._told:
@@ -462,3 +467,21 @@ def test_the_server_of_a_compacted_log_starts_without_complaints(directory):
     found = survey.Survey(directory)
     assert found.segments[0].number > 1
     assert found.needed_from >= found.segments[0].number
+
+
+@pytest.mark.parametrize(("slow_ns", "works"), [(0, []), (1, ["make", "make", "recycle", "remove"]), (10**18, [])])
+def test_work_that_takes_long_is_warned_of(directory, keeper, slow_ns, works):
+    keeper.housekeeper.slow_ns = slow_ns
+    keeper.housekeeper.create(1, 4096)
+    keeper.housekeeper.create(2, 4096)
+    keeper.housekeeper.recycle(1, 3, 4096)
+    keeper.housekeeper.remove(2, 4096)
+    keeper.wait_for("made", "made", "recycled", "removed")
+    keeper.close()
+    keeper.found.clear()
+    assert keeper.logged == [("WARNING", "slow-segment")] * len(works)
+    assert [fields["work"] for fields in keeper.fields] == works
+    assert [fields["file"] for fields in keeper.fields] == [f"fastbean-{number}.log" for number in (1, 2, 3, 2)][
+        : len(works)
+    ]
+    assert all(fields["ms"] >= 0 for fields in keeper.fields)

@@ -3,9 +3,11 @@
 import base64
 import io
 import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -271,3 +273,81 @@ def test_the_program_runs_as_a_module(directory):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("the log is sound\n")
+
+
+# --- odd directories
+
+
+ALL_TOOLS = [("check",), ("dump",), ("repair",), ("export", "--beanstalkd", "OTHER"), ("backup", "OTHER")]
+
+
+def words_of(command, directory, other):
+    name, *more = (other if word == "OTHER" else word for word in command)
+    return [name, directory, *more]
+
+
+@pytest.mark.parametrize("command", ALL_TOOLS)
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link to nothing"])
+def test_what_has_a_segments_name_and_is_no_file_is_refused(directory, run, tmp_path, command, kind):
+    odd = segments.path_of(directory, len(write_log(directory)) + 1)
+    if kind == "folder":
+        odd.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(odd)
+    else:
+        odd.symlink_to("nowhere")
+    status, _, complained = run(*words_of(command, directory, tmp_path / "other"))
+    assert status == 10
+    assert f"{odd}: has the name of a log's file and is none; move it into another directory\n" in complained
+
+
+@pytest.mark.parametrize("command", ALL_TOOLS)
+def test_a_segment_under_nearly_its_name_is_refused(directory, run, tmp_path, command):
+    path = write_log(directory)[0]
+    path.rename(path.with_name("fastbean-0001.log"))
+    status, _, complained = run(*words_of(command, directory, tmp_path / "other"))
+    assert status == 10
+    assert "fastbean-0001.log: no segment has such a name; call it fastbean-1.log again\n" in complained
+
+
+def test_a_segment_that_goes_meanwhile_is_no_odd_one(directory, monkeypatch):
+    paths = write_log(directory)
+    real = Path.is_file
+
+    def goes(path):
+        if path == paths[0]:
+            path.unlink(missing_ok=True)
+        return real(path)
+
+    monkeypatch.setattr(Path, "is_file", goes)
+    assert len(segments.list_segments(directory)) == len(paths)
+
+
+@pytest.mark.parametrize("command", ALL_TOOLS)
+def test_an_empty_name_is_not_the_directory_that_one_is_in(directory, run, tmp_path, monkeypatch, command):
+    write_log(directory)
+    monkeypatch.chdir(directory)
+    before = contents(directory)
+    status, _, complained = run(*words_of(command, "", tmp_path / "other"))
+    assert (status, "argument DIR: the name is empty; write . for" in complained) == (5, True)
+    if "OTHER" in command:
+        status, _, complained = run(*words_of(command, directory, ""))
+        assert (status, "the name is empty" in complained) == (5, True)
+    assert contents(directory) == before
+
+
+def test_check_names_the_directory_to_repair(directory, run):
+    damage(write_log(directory)[0], 100)
+    _, said, _ = run("check", directory)
+    assert said.endswith(f"or run: python -m fastbean.binlog repair {directory}\n")
+
+
+@pytest.mark.parametrize(("offset", "status"), [(None, 0), (100, 2)])
+def test_with_closed_streams_the_status_is_what_it_is(directory, offset, status):
+    paths = write_log(directory)
+    if offset is not None:
+        damage(paths[0], offset)
+    words = [sys.executable, "-m", "fastbean.binlog", "check", str(directory)]
+    for closed in (">&-", "2>&-", ">&- 2>&-"):
+        done = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *words], capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (status, b"")

@@ -67,7 +67,21 @@ def test_the_defaults_are_those_of_beanstalkd():
 def test_spellings(arguments, changes):
     line = parse_command_line(arguments)
     assert line.config == Config().replace(**changes)
-    assert (line.action, line.warnings) == ("run", [])
+    assert line.action == "run"
+    assert [each for each in line.warnings if "without -b" not in each] == []
+
+
+@pytest.mark.parametrize("arguments", [["-f0"], ["-F"], ["-s", "5000"], ["--binlog-max-bytes=30000000"]])
+def test_flags_of_a_log_that_is_not_kept_are_warned_of(arguments):
+    assert parse_command_line(arguments).warnings == [
+        "-f, -F, -s and --binlog-max-bytes do nothing without -b DIR: no job outlives this server"
+    ]
+    assert parse_command_line([*arguments, "-b", "dir"]).warnings == []
+
+
+def test_a_flag_that_names_the_default_is_given_all_the_same():
+    assert parse_command_line(["-p", "11300"]).given == {"port"}
+    assert parse_command_line(["-V"]).given == {"verbosity"}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +111,23 @@ def test_spellings(arguments, changes):
         (["-s", ""], 5, "not a number"),
         (["-u", ""], 5, "-u needs the name of a user"),
         (["-b", ""], 5, "-b needs the name of a folder"),
+        (["-f", "1000000000001"], 5, "-f 1000000000001: out of range; it must be in 0..1000000000000"),
+        (["-f", "9" * 5000], 5, "out of range"),
+        (["-s", "2147483649"], 5, "-s 2147483649: out of range; it must be in 0..2147483648"),
+        (["--binlog-max-bytes", "18446744073709551616"], 5, "must be in 0..9223372036854775807"),
+        (
+            ["--binlog-max-bytes", "20971519"],
+            5,
+            "too little for 2 files of the log, and no put would be taken; give it 20971520",
+        ),
+        (["--binlog-max-bytes", "9999", "-s5000"], 5, "give it 16384 or more, or lower -s"),
+        (["--binlog-max-bytes", "8191", "-s0"], 5, "give it 8192 or more"),
         (["--unix-mode", "888"], 5, "--unix-mode 888: not a mode"),
+        (["--unix-mode", "0o660"], 5, "--unix-mode 0o660: not a mode; write it in octal, for example --unix-mode 660"),
+        (["--unix-mode", "6_6_0"], 5, "not a mode"),
+        (["--unix-mode", "+660"], 5, "not a mode"),
+        (["--unix-mode", " 660"], 5, "not a mode"),
+        (["--unix-mode", ""], 5, "not a mode"),
         (["--unix-mode", "1777"], 5, "--unix-mode 1777: not a mode"),
         (["--keepalive-idle", "0"], 5, "must be in 1..32767"),
         (["--keepalive-interval", "99999"], 5, "must be in 1..32767"),
@@ -173,6 +203,38 @@ def test_every_flag_of_beanstalkd_but_the_removed_ones_has_a_long_form():
     shorts = {option.short: option.long for option in config.OPTIONS if option.short}
     assert set(shorts) == set("lpuzbfFscnVvh")
     assert {short for short, long in shorts.items() if not long} == {"c", "n"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_tubes", 1.5),
+        ("max_memory_bytes", float("nan")),
+        ("fsync_ms", 0.5),
+        ("unix_mode", 0.0),
+        ("unix_mode", "660"),
+        ("stop_timeout_s", float("nan")),
+        ("stop_timeout_s", "5"),
+        ("stop_timeout_s", float("inf")),
+        ("slow_tick_ms", None),
+    ],
+)
+def test_a_setting_that_is_no_such_number_is_refused(name, value):
+    with pytest.raises(UsageError, match=rf"^{name} is .*; it must be a .*number in 0\.\."):
+        Config(**{name: value})
+
+
+def test_a_port_is_a_whole_number():
+    with pytest.raises(ListenError, match="choose one in"):
+        Config(port=80.5)
+
+
+def test_the_time_of_a_stop_may_be_a_fraction():
+    assert Config(stop_timeout_s=0.5).stop_timeout_s == 0.5
+
+
+def test_the_least_log_is_two_files():
+    assert Config(binlog_max_bytes=16384, binlog_size=5000).binlog_max_bytes == 16384
 
 
 def test_a_config_cannot_be_changed():

@@ -52,3 +52,9 @@ def test_a_server_that_does_not_answer_is_unhealthy(monkeypatch, capsys):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         assert health.main([f"127.0.0.1:{listener.getsockname()[1]}"]) == 1
     assert "timed out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["a..\u00e9", "..", "x" * 300 + "\u00e9"])
+def test_what_cannot_be_a_host_is_one_line(host, capsys):
+    assert health.main([host]) == 1
+    assert capsys.readouterr().err.count("\n") == 1

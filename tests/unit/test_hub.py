@@ -1,5 +1,6 @@
 """The turns of the hub, over the compiled selector and over one of the standard library: both must do the same."""
 
+import os
 import selectors
 import signal
 import socket
@@ -43,7 +44,8 @@ class Scene:
         self.hub.serve(self.hub.now_ns + most_ns, once)
 
     def close(self):
-        self.hub.close_all(self.hub.now_ns)
+        for fd in self.hub.close_all(self.hub.now_ns):
+            os.close(fd)
         for end in (*self.ends, self.bell, self.knob):
             end.close()
 
@@ -186,3 +188,26 @@ def test_without_a_limit_no_turn_is_slow(scene):
     scene.knob.send(b"x")
     scene.serve(once=True)
     assert slow.told == []
+
+
+@pytest.mark.parametrize(
+    "sent", [b"reserve\r\nlist-tubes\r\n", b"put 0 0 1 9\r\nab", b"put 0 0 1 9999999\r\nab", b"lis"]
+)
+def test_at_the_end_a_client_in_the_midst_of_sending_is_not_reset(scene, sent):
+    client, idle = scene.client(), scene.client()
+    client.sendall(sent)
+    scene.serve(once=True)
+    (fd,) = scene.hub.close_all(scene.hub.now_ns)
+    client.sendall(b"more")
+    assert client.recv(1) == b""
+    assert os.read(fd, 9) == b"more"
+    os.close(fd)
+    assert idle.recv(1) == b""
+
+
+def test_at_the_end_what_was_not_received_yet_counts_as_sending(scene):
+    client = scene.client()
+    client.sendall(b"list-tubes\r\n")
+    fds = scene.hub.close_all(scene.hub.now_ns)
+    assert len(fds) == 1
+    os.close(fds[0])

@@ -47,7 +47,7 @@ LAYERS = {
         "binlog.tool",
         "binlog.verdict",
     },
-    3: {"_poller", "_outbox", "_connection", "_hub", "listener", "loop"},
+    3: {"_poller", "_outbox", "_connection", "_hub", "linger", "listener", "loop"},
     4: {
         "config",
         "server",

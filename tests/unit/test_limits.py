@@ -142,6 +142,17 @@ def test_a_put_in_drain_mode_is_not_counted() -> None:
     assert memory(client)[0] == 0
 
 
+def test_in_drain_mode_a_put_at_the_limit_is_told_so_and_is_no_hit() -> None:
+    server, client = full_server()
+    server.engine.draining = True
+    line = b"put 0 0 1 10000\r\n" + bytes(10000) + b"\r\n"
+    assert client(line + b"list-tube-used\r\n") == b"DRAINING\r\nUSING default\r\n"
+    assert hits(client, "max-memory") == 0
+    server.engine.draining = False
+    assert client(line) == b"OUT_OF_MEMORY\r\n"
+    assert client.put(b"small") == 5
+
+
 def test_a_deleted_job_counts_until_its_body_is_sent() -> None:
     server = MemoryServer(max_memory_bytes=110000)
     client, reader = server.client(), server.client()

@@ -1,5 +1,7 @@
 """The life of a server: what can be called when, in which order things are closed, and what it tells its log."""
 
+import errno
+import os
 import socket
 import time
 
@@ -80,6 +82,31 @@ def test_a_log_that_cannot_be_opened_leaves_nothing(tmp_path):
     with pytest.raises(BinlogError, match="must exist and be writable"):
         Server(Config(listen=[f"unix:{path}"], binlog_dir=str(tmp_path / "missing"))).start()
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (errno.ENOSPC, "No space left on device; make room on its disk"),
+        (errno.EDQUOT, "make room on its disk"),
+        (errno.EIO, "look at the disk, and at the rights"),
+    ],
+)
+def test_a_log_for_which_there_is_no_room_says_what_to_do(tmp_path, monkeypatch, error, advice):
+    def refuse(*_):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(BinlogError, match=rf"^-b {tmp_path}: its log: .*{advice}"):
+        Server(LOCAL.replace(binlog_dir=str(tmp_path))).start()
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
+def test_slow_syncs_and_slow_segments_have_one_threshold(tmp_path):
+    log = Lines()
+    config = LOCAL.replace(binlog_dir=str(tmp_path), fsync_ms=0, slow_sync_ms=1)
+    with Server(config, log=log) as server:
+        assert server._binlog._housekeeper.slow_ns == server._binlog.journal.slow_sync_ns == 1_000_000
 
 
 def test_jobs_are_there_again_after_a_restart(tmp_path):

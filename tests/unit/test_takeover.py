@@ -379,3 +379,19 @@ def test_an_unreadable_marker_is_an_error_of_its_own(directory, text):
     (directory / replacement.MARKER).write_bytes(text)
     with pytest.raises(BinlogError, match="replacing: not readable"):
         prepare(directory)
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link to nothing"])
+def test_what_has_the_name_of_an_old_file_and_is_none_is_refused(tmp_path, kind):
+    write_old(tmp_path)
+    odd = tmp_path / "binlog.1000"
+    if kind == "folder":
+        odd.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(odd)
+    else:
+        odd.symlink_to("nowhere")
+    for despite_damage in (False, True):
+        with pytest.raises(BinlogError, match=r"binlog\.1000: has the name of a log's file and is none; move it"):
+            prepare(tmp_path, despite_damage=despite_damage)
+    assert beanstalkd.has_log(tmp_path)

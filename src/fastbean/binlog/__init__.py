@@ -4,10 +4,12 @@
 writer (``fastbean._binlog.Binlog``), the thread that syncs and the one that makes and removes files (``segments``).
 """
 
+import errno
 import os
 import threading
 from pathlib import Path
 
+from fastbean import limits
 from fastbean._binlog import Binlog
 from fastbean.binlog import segments, takeover
 from fastbean.binlog.lock import DirectoryLock
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
     from fastbean._engine import Engine
 
-SMALLEST_SEGMENT_BYTES = 4096
 LARGE_LOG_BYTES = 1 << 25
 
 
@@ -56,7 +57,7 @@ class Log:
         self._sync_pipes = (*os.pipe(), *os.pipe())
         self.journal = Binlog(
             engine,
-            segment_bytes=-(-max(segment_bytes, 1) // SMALLEST_SEGMENT_BYTES) * SMALLEST_SEGMENT_BYTES,
+            segment_bytes=-(-max(segment_bytes, 1) // limits.SMALLEST_SEGMENT_BYTES) * limits.SMALLEST_SEGMENT_BYTES,
             max_bytes=max_bytes,
             sync_every_ns=-1 if fsync_ms is None else fsync_ms * 1_000_000,
             ask_for_segment=self._ask_for_segment,
@@ -68,7 +69,9 @@ class Log:
             self._open(progress)
         except OSError as error:
             self._close_descriptors()
-            raise BinlogError(f"-b {directory}: {error.strerror}: {error.filename or 'the log'}") from error
+            raise BinlogError(
+                f"-b {directory}: {error.filename or 'its log'}: {error.strerror}; {_advice(error)}"
+            ) from error
         except BaseException:
             self._close_descriptors()
             raise
@@ -110,6 +113,16 @@ class Log:
                 segments.remove_newest(self._directory, spares[place:])
                 return
             self.journal.add_spare(number, fd, size)
+
+    def warn_of_slow_syncs(self, slow_ns: int, on_slow_sync: "Callable[[bool, int, int, int], None]") -> None:
+        """Tell of what takes ``slow_ns`` nanoseconds or longer, 0 for nothing.
+
+        A sync that replies may wait for is told to ``on_slow_sync``: whether it still goes on, its milliseconds, files
+        and bytes. The making of a segment, which puts may wait for, and its removal are told to the log.
+        """
+        self.journal.slow_sync_ns = slow_ns
+        self.journal.on_slow_sync = on_slow_sync
+        self._housekeeper.slow_ns = slow_ns
 
     def attach(self, selector: "selectors.BaseSelector") -> None:
         """Let the loop hear of syncs that are done and segments that are made."""
@@ -157,3 +170,9 @@ class Log:
                 self.journal.removed(result.size)
             else:
                 self.journal.fail_with(result.text)
+
+
+def _advice(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "make room on its disk, or choose another directory"
+    return "look at the disk, and at the rights of the directory and its files"

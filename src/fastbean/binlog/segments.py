@@ -12,8 +12,10 @@ import threading
 from collections import deque, namedtuple
 from pathlib import Path
 
+from fastbean import clock
 from fastbean._record import checksum
 from fastbean.errors import BinlogError
+from fastbean.limits import NS_IN_MS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,13 +56,29 @@ def number_of(path: Path) -> int:
 
 
 def list_segments(directory: Path) -> list[tuple[int, Path]]:
-    """All segments of a directory, spares too, by number."""
+    """All segments of a directory, spares too, by number.
+
+    Raises BinlogError for what has nearly the name of a segment, and for a segment's name on what is no file: to leave
+    it out may be to lose jobs, and to read it may never end.
+    """
     found = []
     for path in directory.glob("fastbean-*.log"):
         digits = path.name.removeprefix("fastbean-").removesuffix(".log")
         if digits.isascii() and digits.isdigit():
-            found.append((int(digits), path))
+            number = int(digits)
+            if path != path_of(directory, number):
+                raise BinlogError(
+                    f"{path}: no segment has such a name; call it {path_of(directory, number).name} again"
+                )
+            refuse_what_is_no_file(path)
+            found.append((number, path))
     return sorted(found)
+
+
+def refuse_what_is_no_file(path: Path) -> None:
+    """BinlogError if something else than a file is there; a segment may go at any moment, and nothing is no error."""
+    if not path.is_file() and (path.exists() or path.is_symlink()):
+        raise BinlogError(f"{path}: has the name of a log's file and is none; move it into another directory")
 
 
 def parse_header(data: bytes, name: str = "this log") -> Header | None:
@@ -206,7 +224,8 @@ class Housekeeper:
     """The thread that makes and removes segments.
 
     ``wake`` is called from the thread after each result; the loop then calls ``results``. ``log`` is called with a
-    level, an event and fields. ``written``: see ``create``.
+    level, an event and fields. ``written``: see ``create``. ``slow_ns``: what takes so many nanoseconds is warned of,
+    with 0 nothing.
     """
 
     def __init__(
@@ -220,6 +239,7 @@ class Housekeeper:
         self._results: deque[Result] = deque()
         self._to_remove: deque[Task] = deque()
         self._stopping = threading.Event()
+        self.slow_ns = 0
         self._full_told = False
         self._synced_to = 0  # a segment before which all are full and synced, so far as removals wanted it
         self._thread = threading.Thread(target=self._work, name="fastbean-housekeeper", daemon=True)
@@ -262,13 +282,22 @@ class Housekeeper:
                 continue
             if task is None:
                 return
-            if not task.old:
-                self._make("made", task, self._create)
-            elif not task.number:
-                self._to_remove.append(task)
-                self._remove_all()
-            else:
-                self._recycle(task)
+            began_ns = clock.monotonic_ns()
+            self._do(task)
+            took_ns = clock.monotonic_ns() - began_ns
+            if self.slow_ns and took_ns >= self.slow_ns:
+                work = "make" if not task.old else "recycle" if task.number else "remove"
+                name = path_of(self._directory, task.number or task.old).name
+                self._log("WARNING", "slow-segment", ms=took_ns // NS_IN_MS, work=work, file=name)
+
+    def _do(self, task: Task) -> None:
+        if not task.old:
+            self._make("made", task, self._create)
+        elif not task.number:
+            self._to_remove.append(task)
+            self._remove_all()
+        else:
+            self._recycle(task)
 
     def _tell(self, result: Result) -> None:
         self._results.append(result)

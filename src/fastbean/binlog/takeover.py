@@ -58,6 +58,8 @@ def prepare(
     if not old:
         return 0
     _refuse_two_logs(directory, old)
+    for path in old:
+        segments.refuse_what_is_no_file(path)
     tell = _Progress(progress)
     found = beanstalkd.read(directory, on_progress=tell.reading)
     _judge_damage(found.damage, directory, log, despite_damage)

@@ -13,6 +13,7 @@ import argparse
 import base64
 import contextlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -37,6 +38,7 @@ IDS_SHOWN = 20
 
 def main(argv: "Sequence[str] | None" = None) -> int:
     """Runs one command; returns the exit status."""
+    _fill_closed_streams()
     try:
         arguments = _parser().parse_args(argv)
         status: int = arguments.run(arguments)
@@ -49,6 +51,14 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return status
+
+
+def _fill_closed_streams() -> None:
+    """Who has closed them wants the exit status alone."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="ascii")  # noqa: SIM115 - as long as the process
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="ascii")  # noqa: SIM115 - likewise
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -66,7 +76,8 @@ def check(arguments: argparse.Namespace) -> int:
     if fault.torn:
         _say(f"torn tail: {fault}; nothing that was synced is missing; the next start cuts it and saves what it cuts")
         return TORN
-    _say(f"damaged: {fault}; restore the file from a copy, or run: python -m fastbean.binlog repair DIR")
+    repair_it = f"python -m fastbean.binlog repair {arguments.directory}"
+    _say(f"damaged: {fault}; restore the file from a copy, or run: {repair_it}")
     return DAMAGED
 
 
@@ -266,6 +277,12 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; {self.prog} --help tells more")
 
 
+def _directory(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty; write . for the directory that you are in")
+    return Path(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m fastbean.binlog", description="Look after the log that fastbean -b DIR keeps.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -277,10 +294,10 @@ def _parser() -> argparse.ArgumentParser:
         (backup, "copy DIR, whose server may be running, into a new or empty directory"),
     ):
         command = commands.add_parser(run.__name__, help=words, description=words)
-        command.add_argument("directory", type=Path, metavar="DIR", help="the directory given to -b")
+        command.add_argument("directory", type=_directory, metavar="DIR", help="the directory given to -b")
         command.set_defaults(run=run)
         if run is export:
-            command.add_argument("--beanstalkd", type=Path, required=True, metavar="DIR2", help="new or empty")
+            command.add_argument("--beanstalkd", type=_directory, required=True, metavar="DIR2", help="new or empty")
         elif run is backup:
-            command.add_argument("to", type=Path, metavar="DIR2", help="new or empty")
+            command.add_argument("to", type=_directory, metavar="DIR2", help="new or empty")
     return parser

@@ -8,7 +8,7 @@ complete -c fastbean -s b -l binlog-dir -x -a '(__fish_complete_directories)' -d
 complete -c fastbean -s f -l fsync-ms -x -d 'sync the log at most once every MS milliseconds (default is 50); 0 syncs before every reply'
 complete -c fastbean -s F -l no-fsync -d 'never sync the log'
 complete -c fastbean -s s -l binlog-size -x -d 'size of each file of the log (default is 10485760)'
-complete -c fastbean -l binlog-max-bytes -x -d 'refuse puts when the log is so large'
+complete -c fastbean -l binlog-max-bytes -x -d 'refuse puts when the log is so large; twice -s at least'
 complete -c fastbean -l max-memory -x -d 'refuse puts when jobs and buffers take so much (default is 0: no limit, as in the next two)'
 complete -c fastbean -l max-connections -x -d 'refuse clients when there are so many'
 complete -c fastbean -l max-tubes -x -d 'make no more tubes for clients when there are so many'
