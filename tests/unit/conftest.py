@@ -1,7 +1,8 @@
-"""What the tests of the log's program share."""
+"""What the tests of the log's program share, and those of what happens without memory."""
 
 import pytest
 
+from allocations import Allocations, compile_library
 from fastbean.binlog import tool
 
 
@@ -20,3 +21,9 @@ def run(capsys):
         return status, said, complained
 
     return run_tool
+
+
+@pytest.fixture(scope="session")
+def allocations(tmp_path_factory):
+    """Lets the compiled modules have no memory."""
+    return Allocations(compile_library(tmp_path_factory.mktemp("allocations")))

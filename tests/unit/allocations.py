@@ -1,0 +1,60 @@
+"""The test's side of allocations.c: lets chosen allocations of the compiled modules fail, in this process."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+FOR_EVER = 1 << 40
+MODULES = b"/fastbean/_"  # in the path of every compiled module of ours, and of nothing else
+
+
+def compile_library(folder: Path) -> Path:
+    """Compiles allocations.c into a folder; returns the library's path."""
+    library = folder / "allocations.so"
+    compiler = os.environ.get("CC", "cc")
+    source = str(Path(__file__).with_name("allocations.c"))
+    subprocess.run([compiler, "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", str(library), source], check=True)
+    return library
+
+
+class Allocations:
+    """The calls of the compiled modules for memory."""
+
+    def __init__(self, library: Path) -> None:
+        self._library = ctypes.CDLL(str(library))
+        for name in ("take_over", "calls_so_far", "failed_so_far"):
+            getattr(self._library, name).restype = ctypes.c_long
+
+    @property
+    def calls(self) -> int:
+        """How many there were under the newest rule."""
+        return int(self._library.calls_so_far())
+
+    @property
+    def failed(self) -> int:
+        """How many of these failed."""
+        return int(self._library.failed_so_far())
+
+    @contextmanager
+    def failing(self, first: int = 1, count: int = FOR_EVER) -> Iterator[None]:
+        """Meanwhile `count` allocations fail, from the `first` one on."""
+        assert self._library.take_over(MODULES) > 0, "calls can be taken over in ELF files with RELA tables only"
+        self._library.set_rule(ctypes.c_long(first), ctypes.c_long(first + count - 1))
+        try:
+            yield
+        finally:
+            self._library.end_rule()
+
+    def in_turn(self, count: int = 1) -> Iterator[AbstractContextManager[None]]:
+        """Contexts, in each of which `count` allocations fail: from the first on in the first context, then from the
+        second on, and so on. After the one in which none has failed there is no other."""
+        for first in itertools.count(1):
+            yield self.failing(first, count)
+            if not self.failed:
+                return

@@ -1,0 +1,184 @@
+"""A server that may be refused memory at any place: its hub with real sockets, its clients, and what they were told.
+
+`World.play` runs a script of commands. Each has one right reply. Two others are allowed, once an allocation has failed:
+OUT_OF_MEMORY (or a kick of nothing), which must have changed nothing, so that the same command, given again, gets the
+right reply; and the end of the connection, before the first byte of a reply.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
+from pathlib import Path
+from typing import Self
+
+from fastbean import logs
+from fastbean._engine import Engine
+from fastbean._hub import Hub
+from fastbean._poller import Poller
+from fastbean.binlog import Log
+from fastbean.errors import LogFailedError
+
+PATIENCE_S = 60
+SEGMENT_BYTES = 65536
+REFUSALS = (b"OUT_OF_MEMORY\r\n", b"KICKED 0\r\n")
+BODY_FOLLOWS = re.compile(rb"(?:RESERVED \d+|FOUND \d+|OK) (\d+)\r\n")
+
+Step = tuple[str, bytes, bytes]  # who; what it sends, "{name}" being a job's id; the reply, "{name=}" a new one's id
+
+
+def replies_in(data: bytes) -> list[bytes]:
+    """The whole replies at the beginning of what has come."""
+    found = []
+    while (end := data.find(b"\r\n") + 2) >= 2:
+        if match := BODY_FOLLOWS.match(data):
+            end += int(match[1]) + 2
+        if len(data) < end:
+            break
+        found.append(data[:end])
+        data = data[end:]
+    return found
+
+
+class Client:
+    """One connection; `got` is what has come and was not looked at yet."""
+
+    def __init__(self, world: World) -> None:
+        self.closed = False
+        self.got = b""
+        self._world = world
+        self.socket, served = socket.socketpair()
+        self.socket.setblocking(False)
+        try:
+            world.hub.adopt(served, "somebody", time.monotonic_ns())
+        except MemoryError:
+            assert served.fileno() < 0, "a socket that cannot be served is closed"
+
+    def send(self, data: bytes) -> None:
+        with suppress(BrokenPipeError):  # who reads on learns that it is closed
+            assert self.closed or self.socket.send(data) == len(data)
+
+    def receive(self) -> None:
+        try:
+            while not self.closed:
+                data = self.socket.recv(1 << 20)
+                self.got += data
+                self.closed = not data
+        except BlockingIOError:
+            pass
+        except ConnectionResetError:
+            self.closed = True
+
+    def replies(self, count: int = 1) -> list[bytes]:
+        """The next replies; fewer if the connection ends before."""
+        give_up_s = time.monotonic() + PATIENCE_S
+        while len(found := replies_in(self.got)) < count and not self.closed:
+            self._world.turn()
+            self.receive()
+            assert time.monotonic() < give_up_s, f"waited in vain for {count} replies, got {self.got!r}"
+        found = found[:count]
+        self.got = self.got[len(b"".join(found)) :]
+        return found
+
+    def ask(self, request: bytes) -> bytes:
+        """One command's reply, empty if the connection ends instead."""
+        self.send(request)
+        return b"".join(self.replies())
+
+
+class World:
+    """Hub, engine, and a log where `directory` is given; ``ids`` are the jobs that clients were told of by the
+    script's names, ``gone`` those that were deleted, ``unsure`` those whose delete got no reply;
+    ``is_played`` tells whether the script came to its end."""
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self.poller = Poller()
+        self.engine = Engine()
+        self.hub = Hub(self.engine, self.poller)
+        self.log: Log | None = None
+        self.log_failed = False
+        if directory is not None:
+            options = {"segment_bytes": SEGMENT_BYTES, "fsync_ms": 0, "log": logs.silent}
+            self.log = Log(directory, self.engine, progress=lambda _text: None, **options)  # type: ignore[arg-type]
+            self.log.attach(self.poller)
+        self.clients: dict[str, Client] = {}
+        self.ids: dict[str, int] = {}
+        self.gone: set[str] = set()
+        self.unsure: set[str] = set()
+        self.is_played = False
+
+    def turn(self) -> None:
+        """One turn of the loop."""
+        try:
+            if not self.log_failed:
+                self.hub.serve(time.monotonic_ns() + 10_000_000, True)
+        except LogFailedError:
+            self.log_failed = True
+        if self.log_failed:
+            self.hub.close_all(time.monotonic_ns())
+
+    def client(self, name: str) -> Client:
+        """The client of this name, connected when it is first named."""
+        if name not in self.clients:
+            self.clients[name] = Client(self)
+        return self.clients[name]
+
+    def play(self, script: Sequence[Step], outage: AbstractContextManager[None]) -> None:
+        """Runs the script until its end, or until a connection ends. `outage` ends when somebody notices it."""
+        with ExitStack() as outages:
+            outages.enter_context(outage)
+            for step in script:
+                replies = self._take(step)
+                if replies and replies[0] in REFUSALS and step[2] not in REFUSALS:
+                    outages.close()
+                    replies = self._take(step)
+                if not self._is_right(replies, step):
+                    client = self.clients[step[0]]
+                    assert client.closed, f"{step[:2]}: {replies}"
+                    assert client.got == b"", "no part of a reply is sent"
+                    self.unsure |= set(re.findall(r"^delete \{(\w+)\}", step[1].decode()))
+                    return
+        self.is_played = True
+
+    def _take(self, step: Step) -> list[bytes]:
+        name, request, expected = step
+        client = self.client(name)
+        for part in request.split(b"~"):
+            client.send(self._with_ids(part))
+            self.turn()
+        if expected.startswith(b"OK "):  # stands for a text of any length
+            return client.replies()
+        return client.replies(len(replies_in(self._with_ids(expected))))
+
+    def _with_ids(self, text: bytes) -> bytes:
+        text = re.sub(rb"\{\w+=\}", b"0", text)
+        return re.sub(rb"\{(\w+)\}", lambda match: b"%d" % self.ids[match[1].decode()], text)
+
+    def _is_right(self, replies: list[bytes], step: Step) -> bool:
+        """Whether it is the reply; takes down what it tells."""
+        pattern = re.escape(self._with_ids(re.sub(rb"\{\w+=\}", b"NEW", step[2]))).replace(b"NEW", rb"(\d+)")
+        pattern = pattern.replace(re.escape(b"..."), b".*")
+        match = re.fullmatch(pattern, b"".join(replies), re.DOTALL)
+        if match is None:
+            return False
+        if made := re.search(rb"\{(\w+)=\}", step[2]):
+            assert int(match[1]) > max(self.ids.values(), default=0)
+            self.ids[made[1].decode()] = int(match[1])
+        if ended := re.match(rb"delete \{(\w+)\}", step[1]):
+            self.gone.add(ended[1].decode())
+        return True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The end of everything; the log keeps what it has."""
+        for client in self.clients.values():
+            client.socket.close()
+        self.hub.close_all(time.monotonic_ns())
+        if self.log is not None:
+            self.log.close()
+        self.poller.close()
