@@ -2,7 +2,6 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from fastbean._buffer cimport Buffer
 from fastbean._journal cimport Store
 from fastbean._record cimport JobImage, Record, RecordType
 from fastbean._segments cimport Segment, Segments
@@ -11,7 +10,6 @@ from fastbean._sync cimport SyncRound
 
 cdef class Binlog(Segments):
     cdef Store store
-    cdef Buffer pending             # records that are not written yet
     cdef int64_t sync_every_ns      # 0: before each reply; -1: never
     cdef int64_t wall_offset_ns
     cdef int64_t begun_ns           # monotonic: no job was made later, as far as a log tells
@@ -42,7 +40,6 @@ cdef class Binlog(Segments):
     cdef size_t begin_record(self, uint64_t bytes) noexcept
     cdef void end_record(self, size_t start, bint gates) noexcept
     cdef void number_record(self, RecordType type, uint64_t number, bint gates) noexcept
-    cdef void put_counted(self, Segment *segment, JobImage *job) noexcept
     cdef void set_wall_offset(self) noexcept
     cdef void to_wall(self, JobImage *job) noexcept
     cdef void retire(self, int fd) noexcept
@@ -59,4 +56,4 @@ cdef class Binlog(Segments):
     cdef bint copy_some(self, Segment *segment) noexcept
     cdef void shed(self) noexcept
     cdef int restore(self, Segment *segment, Record *record) noexcept
-    cdef void put_restored(self, Segment *segment, JobImage *job, uint32_t before) noexcept
+    cdef int put_restored(self, Segment *segment, JobImage *job, uint32_t before) noexcept

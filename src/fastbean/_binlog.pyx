@@ -15,18 +15,18 @@ What always holds:
 """
 
 from libc.errno cimport EINTR, errno
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport strerror
 
-from fastbean._buffer cimport buffer_append, buffer_free
+from fastbean._buffer cimport buffer_append, buffer_reserve
 from fastbean._journal cimport LogFigures, Store, logged_bytes
 from fastbean._record cimport (
     FAULT_END, FAULT_NONE, MAX_RECORD_OVERHEAD, RECORD_DELETE, RECORD_DURABLE, RECORD_NEXT_ID,
     RECORD_SHED, RECORD_UPDATE, SEGMENT_HEADER_BYTES, STATE_DELAYED, Fault, JobImage, Record, RecordType,
     append_delete, append_number, append_put, append_update, fill_segment_header, job_from_wall, read_record,
 )
-from fastbean._segments cimport Segment, Segments, next_id_of
+from fastbean._segments cimport ID_BYTES, STEP_BYTES, Segment, Segments, next_id_of
 from fastbean._sync cimport (
     CLOCK_MONOTONIC, CLOCK_REALTIME, clock_ns, sync_begin, sync_finished, sync_inline, sync_rounds, sync_stop,
 )
@@ -42,7 +42,6 @@ cdef enum:
     GATHERED_BYTES = 262144         # records that may wait for the sync that is under way before they are written
     UNSYNCED_BYTES = 67108864       # written and not synced, beyond which no further command runs
     UPDATE_BYTES = 80               # at most, as is a record of one number
-    STEP_BYTES = 1024               # what one step of a command may append
     QUIET_SYNC_NS = 50000000        # -f 0: what no reply waits for is synced after so long, too
 
 
@@ -70,7 +69,6 @@ cdef class Binlog(Segments):
 
     def __dealloc__(self):
         free(self.round.fds)
-        buffer_free(&self.pending)
 
     # Records
 
@@ -132,12 +130,8 @@ cdef class Binlog(Segments):
         append_put(&self.pending, job, segment.number, self.end_lsn)
         self.end_record(start, True)
         self.highest_id = max(self.highest_id, job.id)
-        self.put_counted(segment, job)
+        self.count_in(segment, job)
         return segment.number
-
-    cdef void put_counted(self, Segment *segment, JobImage *job) noexcept:
-        if self.count_in(segment, job) < 0:
-            self.fail("no memory for the log", 0)
 
     cdef void update(self, JobImage *job, bint gates) noexcept:
         cdef size_t start = self.begin_record(UPDATE_BYTES)
@@ -169,6 +163,7 @@ cdef class Binlog(Segments):
     cdef void fail(self, str what, int error) noexcept:
         if self.failure is None:
             self.failure = f"{what}: {strerror(error).decode()}" if error else what
+        self.gate_lsn = UINT64_MAX  # no reply that depends on the log is sent any more
 
     cdef void write_pending(self) noexcept:
         """Write what has gathered, behind what was written before."""
@@ -192,8 +187,6 @@ cdef class Binlog(Segments):
         self.write_last_us = <uint64_t>((clock_ns(CLOCK_MONOTONIC) - start_ns) // 1000)
         self.write_longest_us = max(self.write_longest_us, self.write_last_us)
         self.pending.len = 0
-        if self.pending.cap > COPY_BYTES * 16:
-            buffer_free(&self.pending)
         self.written_lsn = self.end_lsn
 
     cdef void retire(self, int fd) noexcept:
@@ -249,12 +242,14 @@ cdef class Binlog(Segments):
         return self.unsynced_since_ns + (0 if self.gate_lsn > self.durable_lsn else QUIET_SYNC_NS)
 
     cdef void begin_sync(self) noexcept:
-        """Have the thread sync all that is written."""
-        if sync_begin(&self.round, self.closed_fds, self.current().fd, self.written_lsn) == 0:
-            self.closing = len(self.closed_fds)
-            self.syncing = True
-            self.warned = False
-            self.unsynced_since_ns = -1
+        """Have the thread sync all that is written; without memory to tell it of the files, sync here."""
+        if sync_begin(&self.round, self.closed_fds, self.current().fd, self.written_lsn) < 0:
+            self.sync_now()
+            return
+        self.closing = len(self.closed_fds)
+        self.syncing = True
+        self.warned = False
+        self.unsynced_since_ns = -1
 
     def sync_done(self):
         """The thread has written to the pipe ``done``: open the gate, or fail."""
@@ -347,7 +342,7 @@ cdef class Binlog(Segments):
     cdef bint is_tight(self) noexcept:
         return self.free_bytes() < self.floor_bytes or (
             self.sync_every_ns >= 0 and self.end_lsn - self.durable_lsn > UNSYNCED_BYTES
-        )
+        ) or (self.pending.cap - self.pending.len < STEP_BYTES and self.make_memory(0) < 0)
 
     cdef void hurry(self) noexcept:
         """Segments wait for a sync to go. A log that is larger than it should be gets one early; at the limit of twice
@@ -372,6 +367,7 @@ cdef class Binlog(Segments):
         cdef uint64_t before_id = segment.copied_id
         cdef size_t before = segment.copied
         cdef size_t start
+        cdef bint fits
         while segment.copied < segment.ids.len and self.end_lsn < end and self.failure is None:
             before = segment.copied
             before_id = segment.copied_id
@@ -379,11 +375,12 @@ cdef class Binlog(Segments):
             if not self.store.image_of(id, segment.number, &job):
                 continue
             bytes = <uint64_t>job.body_bytes + MAX_RECORD_OVERHEAD
-            if not self.fits(bytes):
+            fits = self.fits(bytes)
+            if not fits or self.make_memory(bytes) < 0:
                 segment.copied = before
                 segment.copied_id = before_id
                 # On a full disk this comes again with every step; it is asked for once in a while.
-                if not self.refused:
+                if not fits and not self.refused:
                     self.ask(bytes)
                 return False
             start = self.begin_record(bytes)
@@ -391,7 +388,7 @@ cdef class Binlog(Segments):
             append_put(&self.pending, &job, self.current().number, self.end_lsn)
             self.end_record(start, False)
             self.count_out(segment.number, logged_bytes(job.body_bytes, job.name_bytes))
-            self.put_counted(self.current(), &job)
+            self.count_in(self.current(), &job)
             self.store.moved(id, self.current().number)
             self.records_migrated += 1
         return True
@@ -491,15 +488,19 @@ cdef class Binlog(Segments):
             else:
                 outcome = self.store.restore_put(&record.job, segment.number, self.end_lsn, &number)
                 if outcome == 0:
-                    self.put_restored(segment, &record.job, number)
+                    outcome = self.put_restored(segment, &record.job, number)
         # A segment that has been shed may hold the put of a job below the floor, and then its delete too.
         return 0 if outcome > 0 and id < self.known_from_id else outcome
 
-    cdef void put_restored(self, Segment *segment, JobImage *job, uint32_t before) noexcept:
+    cdef int put_restored(self, Segment *segment, JobImage *job, uint32_t before) noexcept:
+        """Returns 0, or -1 without memory."""
+        if buffer_reserve(&segment.ids, ID_BYTES) < 0:
+            return -1
         if before:
             self.count_out(before, logged_bytes(job.body_bytes, job.name_bytes))
         self.highest_id = max(self.highest_id, job.id)
-        self.put_counted(segment, job)
+        self.count_in(segment, job)
+        return 0
 
     def start(self, uint32_t number, int fd, uint64_t size):
         """The log goes on: in the last loaded segment, or in a new one of this number if there is none.
@@ -510,18 +511,18 @@ cdef class Binlog(Segments):
             size: its size in bytes, all of it allocated.
 
         Raises:
-            MemoryError: there is no memory for it.
+            MemoryError: there is no memory for it; the file stays the caller's.
         """
         cdef char[SEGMENT_HEADER_BYTES] header
         cdef Segment *segment
-        if self.segment_count == 0:
-            segment = self.add_segment(number, fd, size, 0)
-            if segment is NULL:
-                raise MemoryError("no memory for the log")
+        cdef bint is_new = self.segment_count == 0
+        if (is_new and self.add_segment(number, -1, size, 0) is NULL) or self.make_memory(0) < 0:
+            raise MemoryError("no memory for the log")
+        segment = self.current()
+        if is_new:
             self.allocated_bytes = size
             fill_segment_header(header, segment.number, segment.first_lsn, self.id_limit, self.highest_id + 1)
             buffer_append(&self.pending, header, SEGMENT_HEADER_BYTES)
-        segment = self.current()
         segment.fd = fd
         segment.size = size
         self.needed_from = max(self.needed_from, self.segments[0].number)

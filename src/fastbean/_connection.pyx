@@ -148,7 +148,7 @@ cdef class Connection:
         cdef int count, part
         while offset < <size_t>len(data) and not self.closed:
             count = self.space(where)
-            if count == 0:
+            if count == 0 and not self.input.failed:
                 raise BufferError("the client has sent too much behind a command that is not answered yet")
             size = 0
             for part in range(count):

@@ -14,7 +14,7 @@ from fastbean._client cimport (
     client_remove_watch, client_stop_waiting, client_watch_of,
 )
 from fastbean._core cimport Heap, HeapSlot, heap_reserve, heap_top, heap_update
-from fastbean._journal cimport SPACE_COMING, SPACE_NONE, Journal, Space, logged_bytes
+from fastbean._journal cimport SPACE_COMING, SPACE_NONE, SPACE_READY, Journal, Space, logged_bytes
 from fastbean._job cimport (
     JOB_BURIED, JOB_DELAYED, JOB_RESERVED, JOB_RETURNING, Job, first_job, job_cost, job_discard, job_new,
     job_table_get, job_table_put,
@@ -180,7 +180,7 @@ cdef class Engine(WorkQueue):
         if space == SPACE_COMING:
             self.hold(client)
             return REPLY_NONE
-        if space == SPACE_NONE or heap_reserve(heap, 1) < 0 or job_table_put(&self.jobs, id, job) < 0:
+        if space != SPACE_READY or heap_reserve(heap, 1) < 0 or job_table_put(&self.jobs, id, job) < 0:
             self.hits.log_space += space == SPACE_NONE
             self.put_abort(client)
             return REPLY_OUT_OF_MEMORY
@@ -277,6 +277,9 @@ cdef class Engine(WorkQueue):
             return REPLY_DEADLINE_SOON
         if timeout_s == 0:
             return REPLY_TIMED_OUT
+        # Whoever has a job for it later could not tell it that there is no memory.
+        if heap_reserve(&client.reserved, 1) < 0:
+            return REPLY_OUT_OF_MEMORY
         client.give_up_at_ns = NEVER if timeout_s == NEVER else now_ns + seconds_ns(<uint32_t>timeout_s)
         self.start_waiting(client)
         return REPLY_NONE

@@ -8,6 +8,7 @@ cdef enum Space:
     SPACE_READY
     SPACE_COMING                # not yet: the put is held
     SPACE_NONE                  # the disk is full, or the limit reached: the put is refused
+    SPACE_NO_MEMORY             # for the record: the put is refused
 
 
 cdef struct LogFigures:         # for `stats`; sizes in bytes, times in microseconds

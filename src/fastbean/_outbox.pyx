@@ -6,7 +6,7 @@ back until the log is safe up to their LSN; they stand in the order of offsets a
 are none.
 
 To answer costs a copy, to send one system call. An outbox without unsent bytes keeps KEPT_BYTES at most, and one that
-is never quite empty does not grow for ever. Without memory ``bytes.failed`` is set, and the client has to go.
+is never quite empty does not grow for ever. Without memory ``bytes.failed`` is set: nothing more is sent, and the client has to go.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -121,7 +121,12 @@ cdef void outbox_gate(Outbox *outbox, size_t at, uint64_t lsn) noexcept nogil:
 # Sending
 
 cdef size_t open_end(Outbox *outbox, uint64_t committed_lsn) noexcept nogil:
-    """The offset of the bytes up to which replies may be sent: all of them, or where the first gate is shut."""
+    """The offset of the bytes up to which replies may be sent: all of them, or where the first gate is shut.
+
+    An outbox that has failed lacks a piece, or a gate: nothing of it may be sent.
+    """
+    if outbox.bytes.failed:
+        return outbox.start
     if outbox.gates_count == 0:
         return outbox.bytes.len
     while outbox.gates_first < outbox.gates_count:

@@ -6,6 +6,10 @@ from fastbean._buffer cimport Buffer
 from fastbean._journal cimport Journal, Space
 from fastbean._record cimport JobImage
 
+cdef enum:
+    ID_BYTES = 10                   # at most, in a segment's list of ids
+    STEP_BYTES = 1024               # what one step of a command may append
+
 cdef struct Segment:
     uint32_t number
     int fd
@@ -27,6 +31,7 @@ cdef class Segments(Journal):
     cdef object ask_for_segment     # called with a size in bytes
     cdef object ask_to_recycle      # called with a segment's number and size
     cdef object ask_to_remove       # likewise
+    cdef Buffer pending             # records that are not written yet
     cdef Segment **segments         # oldest first; the last one is written to
     cdef uint32_t segment_count
     cdef uint32_t segment_cap
@@ -55,7 +60,7 @@ cdef class Segments(Journal):
     cdef Segment *segment_of(self, uint32_t number) noexcept
     cdef Segment *add_segment(self, uint32_t number, int fd, uint64_t size, uint64_t first_lsn) noexcept
     cdef void drop_oldest(self) noexcept
-    cdef int count_in(self, Segment *segment, JobImage *job) noexcept
+    cdef void count_in(self, Segment *segment, JobImage *job) noexcept
     cdef void count_out(self, uint32_t number, uint64_t bytes) noexcept
     cdef uint64_t free_bytes(self) noexcept
     cdef uint64_t slack_bytes(self) noexcept
@@ -68,6 +73,7 @@ cdef class Segments(Journal):
     cdef bint short_of_room(self, uint32_t place, uint64_t going_bytes) noexcept
     cdef bint waits_for_room(self, uint32_t place) noexcept
     cdef bint fits(self, uint64_t bytes) noexcept
+    cdef int make_memory(self, uint64_t bytes) noexcept
     cdef void ask(self, uint64_t bytes) noexcept
     cdef void refuse(self) noexcept
     cdef void keep_room(self, int64_t now_ns) noexcept

@@ -6,23 +6,24 @@ Room is always allocated before it is needed, in segments that are prepared ahea
 - a copy of the largest segment, without which compaction could not free one (`wanted_bytes`);
 - what is lost at the ends of segments, where the next record did not fit, when all is copied (`packing_bytes`).
 
-A put is taken only if all that is left beside it. Creating, allocating and removing files is the business of whoever
-sets the hooks; see ``fastbean.binlog``.
+A put is taken only if all that is left beside it, and if there is memory for its record: records gather in ``pending``,
+which has room for one step more than what stands in it; without that, commands wait (`make_memory`). Creating,
+allocating and removing files is the business of whoever sets the hooks; see ``fastbean.binlog``.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memmove
 
-from fastbean._buffer cimport Buffer, buffer_append, buffer_free
-from fastbean._journal cimport SPACE_COMING, SPACE_NONE, SPACE_READY, Journal, Space, logged_bytes
+from fastbean._buffer cimport Buffer, buffer_append, buffer_free, buffer_reserve
+from fastbean._journal cimport SPACE_COMING, SPACE_NO_MEMORY, SPACE_NONE, SPACE_READY, Journal, Space, logged_bytes
 from fastbean._live cimport LIVE_SEGMENTS, live_born, live_gone
 from fastbean._record cimport MAX_RECORD_OVERHEAD, SEGMENT_HEADER_BYTES, JobImage
 from fastbean._sync cimport CLOCK_MONOTONIC, clock_ns
 
 cdef enum:
     ROOM_OF_JOB = 40                # allocated ahead for each live job: its delete, and an update
-    STEP_BYTES = 1024               # what one step of a command may append
+    KEPT_BYTES = 1048576            # for records, of a tick without many
     RETRY_NS = 1000000000           # after so long there may be room on a full disk again
 
 
@@ -89,6 +90,7 @@ cdef class Segments(Journal):
             live_gone(LIVE_SEGMENTS)
             free(self.segments[place])
         free(self.segments)
+        buffer_free(&self.pending)
 
     cdef Segment *current(self) noexcept:
         return self.segments[self.segment_count - 1]
@@ -120,6 +122,9 @@ cdef class Segments(Journal):
             self.segment_cap = cap
         segment = <Segment *>calloc(1, sizeof(Segment))
         if segment is NULL:
+            return NULL
+        if buffer_reserve(&segment.ids, ID_BYTES) < 0:
+            free(segment)
             return NULL
         live_born(LIVE_SEGMENTS)
         if self.segment_count:
@@ -167,8 +172,8 @@ cdef class Segments(Journal):
         """What segments that are not needed any more will give when they are spares."""
         return self.recycling_bytes + len(self.going) * self.segment_bytes
 
-    cdef int count_in(self, Segment *segment, JobImage *job) noexcept:
-        """A put record of a live job now stands in `segment`. Returns 0, or -1 without memory."""
+    cdef void count_in(self, Segment *segment, JobImage *job) noexcept:
+        """A put record of a live job now stands in `segment`, where there is room for its id."""
         cdef uint64_t bytes = logged_bytes(job.body_bytes, job.name_bytes)
         append_id(&segment.ids, &segment.last_id, job.id)
         segment.live_jobs += 1
@@ -176,7 +181,6 @@ cdef class Segments(Journal):
         self.live_jobs += 1
         self.live_bytes += bytes
         self.largest_bytes = max(self.largest_bytes, <uint64_t>job.body_bytes + MAX_RECORD_OVERHEAD)
-        return -1 if segment.ids.failed else 0
 
     cdef void count_out(self, uint32_t number, uint64_t bytes) noexcept:
         """A job whose put record stands in this segment has gone, or moved on."""
@@ -253,6 +257,20 @@ cdef class Segments(Journal):
             return True
         return any(<uint64_t>size >= bytes + SEGMENT_HEADER_BYTES for _, _, size in self.spare)
 
+    cdef int make_memory(self, uint64_t bytes) noexcept:
+        """See that a put record of so many bytes, and the rest of its step, can be gathered and counted without another
+        allocation. Returns 0, or -1 without memory."""
+        cdef Segment *segment = self.current()
+        if self.pending.cap - self.pending.len < bytes + STEP_BYTES and buffer_reserve(
+            &self.pending, bytes + STEP_BYTES
+        ) < 0:
+            self.pending.failed = False
+            return -1
+        if segment.ids.cap - segment.ids.len < ID_BYTES and buffer_reserve(&segment.ids, ID_BYTES) < 0:
+            segment.ids.failed = False
+            return -1
+        return 0
+
     cdef Space reserve(self, uint64_t body_bytes, uint32_t name_bytes) noexcept:
         cdef uint64_t bytes = body_bytes + MAX_RECORD_OVERHEAD
         cdef uint64_t left = self.free_bytes()
@@ -261,14 +279,17 @@ cdef class Segments(Journal):
         if left >= wanted and (bytes <= self.segment_bytes // 2 or self.fits(bytes)):
             if left < wanted + self.segment_bytes // 2:
                 self.ask(bytes)
-            return SPACE_READY
+            return SPACE_READY if self.make_memory(bytes) == 0 else SPACE_NO_MEMORY
         if self.refused:
             return SPACE_NONE
         self.ask(bytes)
         return SPACE_NONE if self.refused else SPACE_COMING
 
     cdef void keep_room(self, int64_t now_ns) noexcept:
-        """Once a tick: see that there is as much room as there should be."""
+        """Once a tick: see that there is as much room as there should be, and no more memory than is of use."""
+        if self.pending.len == 0 and self.pending.cap > KEPT_BYTES:
+            buffer_free(&self.pending)
+            self.tight = self.make_memory(0) < 0 or self.tight
         if self.refused and now_ns - self.refused_at_ns > RETRY_NS:
             self.refused = False
             self.refused_at_ns = now_ns

@@ -265,8 +265,8 @@ cdef class State(Store):
         if tube.longest_waiting is NULL or tube.ready.len == 0:
             return False
         client = self.clients.by_number[tube.longest_waiting.client]
-        if self.reserve_for(client, <Job *>heap_top(&tube.ready).node, now_ns) < 0:
-            return False
+        # Cannot fail: whoever waits has made room for it.
+        self.reserve_for(client, <Job *>heap_top(&tube.ready).node, now_ns)
         self.end_wait(client, REPLY_RESERVED)
         return True
 

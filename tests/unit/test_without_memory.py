@@ -59,7 +59,8 @@ SCRIPT: list[Step] = [
     ("worker", b"reserve\r\n", b"RESERVED {a} 5\r\nhello\r\n"),
     # It waits, with something behind it, until somebody else puts a job.
     ("waiter", b"watch other\r\n", b"WATCHING 2\r\n"),
-    ("waiter", b"reserve\r\n~list-tube-used\r\n", b""),
+    ("waiter", b"reserve\r\n", b""),
+    ("waiter", b"list-tube-used\r\n", b""),
     ("producer", b"put 1 0 60 4\r\nlast\r\n", b"INSERTED {last=}\r\n"),
     ("waiter", b"", b"RESERVED {last} 4\r\nlast\r\nUSING default\r\n"),
     ("waiter", b"quit\r\n", b""),

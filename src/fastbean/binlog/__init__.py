@@ -86,11 +86,11 @@ class Log:
         if replay.last is None:
             segments.remove_newest(self._directory, replay.spares)
             size = self.journal.segment_size
-            self.journal.start(1, segments.create(self._directory, 1, size, written=self._written), size)
+            self._start(1, segments.create(self._directory, 1, size, written=self._written), size)
         else:
             number, path = replay.last
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            self.journal.start(number, fd, segments.allocated(fd))
+            self._start(number, fd, segments.allocated(fd))
             self._take_spares(replay.spares)
         segments.sync_directory(self._directory)
         self._engine.keep_log(self.journal)
@@ -101,6 +101,13 @@ class Log:
         self._log(
             "INFO", "log-open", directory=self._directory, jobs=figures["live_jobs"], segments=figures["segments"]
         )
+
+    def _start(self, number: int, fd: int, size: int) -> None:
+        try:
+            self.journal.start(number, fd, size)
+        except MemoryError:
+            os.close(fd)
+            raise
 
     def _take_spares(self, spares: list[Path]) -> None:
         """Keep what an earlier run prepared: on a full disk there may be no other. What is of no use goes."""
