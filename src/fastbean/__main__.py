@@ -2,6 +2,7 @@
 
 Order at the start: read the flags, raise the limit on descriptors, bind, become another user, serve. Exit statuses are
 beanstalkd's: 5 a wrong flag or value, 10 the log on disk, 33 and 34 the user, 111 an address; 0 after a clean stop.
+74, a log that failed under way, and 71, a start without memory, are ours.
 
 Signals:
 
@@ -18,7 +19,7 @@ import signal
 import sys
 
 from fastbean import __version__, config, limits, logs, privileges, systemd
-from fastbean.errors import FastbeanError
+from fastbean.errors import FastbeanError, NoMemoryError
 from fastbean.server import Server
 
 TYPE_CHECKING = False
@@ -45,12 +46,18 @@ def main(argv: "Sequence[str] | None" = None) -> int:
         else:
             Daemon(wanted).run()
     except FastbeanError as error:
-        if log is None:
-            logs.complain(STDERR, str(error))
-        else:
-            log("ERROR", "ended", error=str(error), exit_status=error.exit_status)
-        return error.exit_status
+        return _complain(error, log)
+    except MemoryError:
+        return _complain(NoMemoryError("there is not enough memory; give the process more of it, or less to do"), log)
     return 0
+
+
+def _complain(error: FastbeanError, log: "logs.Log | None") -> int:
+    if log is None:
+        logs.complain(STDERR, str(error))
+    else:
+        log("ERROR", "ended", error=str(error), exit_status=error.exit_status)
+    return error.exit_status
 
 
 class Daemon:

@@ -1,4 +1,4 @@
-"""What can keep a server from starting, and the exit status of each: beanstalkd's own numbers.
+"""What can keep a server from starting, and the exit status of each: beanstalkd's own numbers where it has one.
 
 The text of each error is one line that says what is wrong and what to do.
 """
@@ -26,6 +26,12 @@ class LogFailedError(FastbeanError):
     """The log on disk could not be written or synced while the server ran: it ends before it tells anybody anything."""
 
     exit_status = 74  # EX_IOERR of sysexits.h
+
+
+class NoMemoryError(FastbeanError):
+    """There is not enough memory to start."""
+
+    exit_status = 71  # EX_OSERR of sysexits.h
 
 
 class NoSuchUserError(FastbeanError):

@@ -26,8 +26,9 @@ def compile_library(folder: Path) -> Path:
 class Allocations:
     """The calls of the compiled modules for memory."""
 
-    def __init__(self, library: Path) -> None:
-        self._library = ctypes.CDLL(str(library))
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._library = ctypes.CDLL(str(path))
         for name in ("take_over", "calls_so_far", "failed_so_far"):
             getattr(self._library, name).restype = ctypes.c_long
 
@@ -52,7 +53,7 @@ class Allocations:
             self._library.end_rule()
 
     def in_turn(self, count: int = 1) -> Iterator[AbstractContextManager[None]]:
-        """Contexts, in each of which `count` allocations fail: from the first on in the first context, then from the
+        """For a loop whose body enters each context once, and no other one: contexts, in each of which `count` allocations fail: from the first on in the first context, then from the
         second on, and so on. After the one in which none has failed there is no other."""
         for first in itertools.count(1):
             yield self.failing(first, count)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Self
@@ -23,7 +23,6 @@ from fastbean.binlog import Log
 from fastbean.errors import LogFailedError
 
 PATIENCE_S = 20
-SEGMENT_BYTES = 65536
 REFUSALS = (b"OUT_OF_MEMORY\r\n", b"KICKED 0\r\n")
 BODY_FOLLOWS = re.compile(rb"(?:RESERVED \d+|FOUND \d+|OK) (\d+)\r\n")
 
@@ -95,15 +94,22 @@ class World:
     script's names, ``gone`` those that were deleted, ``unsure`` those whose delete got no reply;
     ``is_played`` tells whether the script came to its end."""
 
-    def __init__(self, directory: Path | None = None) -> None:
+    def __init__(self, directory: Path | None = None, segment_bytes: int = 65536, max_bytes: int = 0) -> None:
         self.poller = Poller()
         self.engine = Engine()
         self.hub = Hub(self.engine, self.poller)
         self.log: Log | None = None
         self.log_failed = False
         if directory is not None:
-            options = {"segment_bytes": SEGMENT_BYTES, "fsync_ms": 0, "log": logs.silent}
-            self.log = Log(directory, self.engine, progress=lambda _text: None, **options)  # type: ignore[arg-type]
+            self.log = Log(
+                directory,
+                self.engine,
+                segment_bytes=segment_bytes,
+                fsync_ms=0,
+                max_bytes=max_bytes,
+                log=logs.silent,
+                progress=lambda _text: None,
+            )
             self.log.attach(self.poller)
         self.clients: dict[str, Client] = {}
         self.ids: dict[str, int] = {}
@@ -174,6 +180,35 @@ class World:
         if ended := re.match(rb"delete \{(\w+)\}", step[1]):
             self.gone.add(ended[1].decode())
         return True
+
+    def check_jobs(self, bodies: Mapping[str, bytes]) -> None:
+        """Every job that a client was told of is there with its body, or gone if it was told so."""
+        looker = self.client("looker")
+        for name in self.ids.keys() - self.unsure:
+            body = bodies[name]
+            found = b"FOUND %d %d\r\n%b\r\n" % (self.ids[name], len(body), body)
+            assert looker.ask(b"peek %d\r\n" % self.ids[name]) == (b"NOT_FOUND\r\n" if name in self.gone else found)
+
+    def check_end(self) -> None:
+        """Everybody leaves, all jobs are deleted: nothing is left, and nothing counted."""
+        looker = self.client("looker")
+        for name, client in self.clients.items():
+            if name != "looker":
+                client.socket.close()
+        while b"current-connections: 1\n" not in looker.ask(b"stats\r\n"):
+            pass
+        for id in range(1, max(self.ids.values(), default=0) + 3):
+            assert looker.ask(b"delete %d\r\n" % id) in (b"DELETED\r\n", b"NOT_FOUND\r\n")
+        stats = looker.ask(b"stats\r\n")
+        assert b"memory-jobs: 0\n" in stats
+        assert b"current-tubes: 1\n" in stats
+        kept = {"tubes", "clients", "connections", "total_jobs"}
+        assert {name: count for name, count in self.engine.counters().items() if count and name not in kept} == {}
+
+    def after_a_restart(self, again: World) -> World:
+        """The same clients' knowledge, for a world that goes on with the same log."""
+        again.ids, again.gone, again.unsure = self.ids, self.gone, self.unsure
+        return again
 
     def __enter__(self) -> Self:
         return self

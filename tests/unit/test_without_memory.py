@@ -5,14 +5,23 @@ Each workload is played again and again: with its first allocation refused, with
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+import fcntl
+import os
+import selectors
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
 
 import pytest
 
 from allocations import FOR_EVER, Allocations
+from benchmark_peer import Peer
+from fastbean._benchmark import Jobs, Load, LoadError
+from fastbean._benchmark_wake import Wake
+from fastbean._core import PriorityHeap
+from fastbean._poller import Poller
+from memory_client import MemoryServer
 from scarce_world import Step, World
 
 LARGE = b"L" * 20000  # is sent from the job itself
@@ -68,68 +77,154 @@ SCRIPT: list[Step] = [
 BODIES = {"a": b"hello", "large": LARGE, "late": b"xyz", "last": b"last"}
 
 
-@pytest.fixture
-def directories() -> Iterator[Iterator[Path]]:
-    """Folders for logs, each new, in memory where the system can have them there."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        yield (_new(Path(folder) / str(number)) for number in range(1, 1000))
-
-
-def _new(path: Path) -> Path:
-    path.mkdir()
-    return path
-
-
-def check_jobs(world: World, unsure: set[str]) -> None:
-    """Every job that somebody was told of is there, or was deleted; but for those whose command got no reply."""
-    looker = world.client("looker")
-    for name in world.ids.keys() - unsure:
-        reply = looker.ask(b"peek %d\r\n" % world.ids[name])
-        body = BODIES[name]
-        found = b"FOUND %d %d\r\n%b\r\n" % (world.ids[name], len(body), body)
-        assert reply == (b"NOT_FOUND\r\n" if name in world.gone else found), name
-
-
-def check_end(world: World) -> None:
-    """Everybody leaves, all jobs are deleted: nothing is left, and nothing counted."""
-    looker = world.client("looker")
-    for name, client in world.clients.items():
-        if name != "looker":
-            client.socket.close()
-    while b"current-connections: 1\n" not in looker.ask(b"stats\r\n"):
-        pass
-    for id in range(1, 20):
-        assert looker.ask(b"delete %d\r\n" % id) in (b"DELETED\r\n", b"NOT_FOUND\r\n")
-    stats = looker.ask(b"stats\r\n")
-    assert b"memory-jobs: 0\n" in stats
-    assert b"current-tubes: 1\n" in stats
-    kept = {"tubes", "clients", "connections", "total_jobs"}
-    assert {name: count for name, count in world.engine.counters().items() if count and name not in kept} == {}
-
-
 @pytest.mark.parametrize("count", [1, FOR_EVER], ids=["one", "until-noticed"])
 def test_every_command_without_memory(allocations: Allocations, count: int) -> None:
     for outage in allocations.in_turn(count):
         with World() as world:
             world.play(SCRIPT, outage)
-            check_jobs(world, world.unsure)
-            check_end(world)
+            world.check_jobs(BODIES)
+            world.check_end()
     assert allocations.calls > 40
     assert world.is_played
 
 
-@pytest.mark.parametrize("count", [1, FOR_EVER], ids=["one", "until-noticed"])
-def test_every_command_with_a_log_without_memory(
-    allocations: Allocations, directories: Iterator[Path], count: int
-) -> None:
-    for outage, directory in zip(allocations.in_turn(count), directories, strict=False):
-        with World(directory) as world:
-            world.play(SCRIPT, outage)
-        with World(directory) as again:
-            again.ids, again.gone = world.ids, world.gone
-            check_jobs(again, world.unsure)
-            check_end(again)
-        shutil.rmtree(directory)
-    assert allocations.calls > 50
-    assert world.is_played
+@pytest.mark.parametrize("count", [1, FOR_EVER], ids=["one", "until-the-end"])
+def test_what_time_brings_comes_when_there_is_memory_again(allocations: Allocations, count: int) -> None:
+    for outage in allocations.in_turn(count):
+        server = MemoryServer()
+        producer, worker, leaver, waiter = (server.client() for _ in range(4))
+        producer.put(b"delayed", delay=5)
+        for _ in range(20):
+            producer.put(b"job", ttr=5)
+        for client in (worker, leaver):
+            for _ in range(6):
+                assert client(b"reserve-with-timeout 0\r\n").startswith(b"RESERVED")
+        producer(b"use other\r\n")
+        producer.put(b"paused")
+        producer(b"pause-tube other 5\r\n")
+        waiter(b"watch other\r\n", b"ignore default\r\n")
+        waiter(b"reserve\r\n")
+        with outage:
+            leaver.close()
+            server.advance(6)
+        server.advance(1)
+        counters = server.engine.counters()
+        assert (counters["ready"], counters["reserved"], counters["delayed"], counters["clients"]) == (21, 1, 0, 3)
+        assert waiter.connection.take_output() == b"RESERVED 22 6\r\npaused\r\n"
+    assert allocations.calls > 3
+
+
+def test_a_client_in_memory_that_cannot_be_served_is_closed(allocations: Allocations) -> None:
+    for outage in allocations.in_turn():
+        server = MemoryServer()
+        client = server.client()
+        with outage:
+            reply = client(b"reserve\r\n", b"use a\r\n" * 100)
+        if allocations.failed and reply != b"OUT_OF_MEMORY\r\n" + b"USING a\r\n" * 100:
+            assert reply == b""
+            assert server.hub.connections == 0
+    assert allocations.calls > 2
+
+
+def test_a_server_that_cannot_be_made_says_so(allocations: Allocations) -> None:
+    for outage in allocations.in_turn():
+        world = None
+        with outage:
+            try:
+                world = World()
+            except MemoryError as error:
+                assert "no memory" in str(error)
+        assert (world is None) == (allocations.failed > 0)
+        if world is not None:
+            with world:
+                assert world.client("one").ask(b"list-tube-used\r\n") == b"USING default\r\n"
+    assert allocations.calls > 5
+
+
+CHILD = """
+import sys
+from allocations import Allocations
+from pathlib import Path
+from fastbean import __main__, _engine, _hub, _poller
+with Allocations(Path(sys.argv[1])).failing():
+    sys.exit(__main__.main(["-l", "127.0.0.1", "-p", "0", *sys.argv[2:]]))
+"""
+
+
+@pytest.mark.parametrize("flags", [[], ["--log-format=json"]], ids=["text", "json"])
+def test_the_program_ends_with_one_line(allocations: Allocations, flags: list[str]) -> None:
+    command = [sys.executable, "-c", CHILD, str(allocations.path), *flags]
+    path = os.pathsep.join([os.path.dirname(__file__), *sys.path])  # noqa: PTH120
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    assert done.returncode == 71
+    assert "not enough memory" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_heap_is_as_it_was_when_a_push_fails(allocations: Allocations) -> None:
+    for outage in allocations.in_turn():
+        heap: PriorityHeap[int] = PriorityHeap()
+        refused = []
+        with outage:
+            for number in range(40):
+                try:
+                    heap.push(number, 100 - number)
+                except MemoryError:
+                    refused.append(number)
+            try:
+                seen = list(heap)
+            except MemoryError:
+                seen = []
+        kept = [number for number in range(40) if number not in refused]
+        assert seen == ([] if allocations.failed and not refused else kept[::-1])
+        assert len(refused) <= 1
+        assert [heap.pop() for _ in kept] == kept[::-1]
+    assert allocations.calls > 4
+
+
+def test_a_heap_that_cannot_shrink_stays_as_large_as_it_is(allocations: Allocations) -> None:
+    heap: PriorityHeap[int] = PriorityHeap()
+    for number in range(40):
+        heap.push(number, number)
+    large = sys.getsizeof(heap)
+    with allocations.failing():
+        assert [heap.pop() for _ in range(39)] == list(range(39))
+    assert allocations.failed > 2
+    assert sys.getsizeof(heap) == large
+    assert heap.pop() == 39
+    assert sys.getsizeof(heap) < large
+
+
+def test_a_poller_is_as_it_was_when_it_cannot_watch_another_file(allocations: Allocations) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, Poller() as poller:
+        far = fcntl.fcntl(ours.fileno(), fcntl.F_DUPFD_CLOEXEC, 500)
+        try:
+            with allocations.failing(), pytest.raises(MemoryError, match="another descriptor"):
+                poller.register(far, selectors.EVENT_WRITE)
+            assert len(poller.get_map()) == 0
+            poller.register(far, selectors.EVENT_WRITE, "data")
+            assert [(key.data, mask) for key, mask in poller.select(0)] == [("data", selectors.EVENT_WRITE)]
+        finally:
+            os.close(far)
+
+
+def test_the_load_tool_says_that_it_has_no_memory(allocations: Allocations) -> None:
+    with Peer(socket.create_server(("127.0.0.1", 0))) as peer:
+        for outage in allocations.in_turn():
+            with outage, ExitStack() as opened:
+                try:
+                    load = opened.enter_context(Load(peer.address, "put", clients=3, jobs=Jobs()))
+                    load.run(operations=5)
+                except MemoryError as error:
+                    assert str(error) == "no room for 3 clients"
+                except LoadError as error:
+                    assert "Cannot allocate memory" in str(error)
+        assert allocations.calls > 5
+        for outage in allocations.in_turn():
+            with outage, ExitStack() as opened:
+                try:
+                    opened.enter_context(Wake(peer.address, workers=3))
+                except MemoryError as error:
+                    assert str(error).startswith("no room for")
+        assert allocations.calls > 2

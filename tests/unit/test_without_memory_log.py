@@ -1,0 +1,99 @@
+"""The log when an allocation fails, whichever: while it is written, while it moves on, and when a server starts on it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from allocations import FOR_EVER, Allocations
+from fastbean.errors import BinlogError
+from made_logs import SEGMENT_BYTES, many_jobs, write_log
+from scarce_world import Step, World
+from test_without_memory import BODIES, SCRIPT
+
+MANY = {f"j{number}": b"%03d" % number * 300 for number in range(24)}
+
+# Four jobs fill a segment. Few stay, so that segments become free, and what stays in others is copied.
+MOVING: list[Step] = [
+    step
+    for number, (name, body) in enumerate(MANY.items())
+    for step in (
+        ("client", b"put 1 0 60 900\r\n%b\r\n" % body, b"INSERTED {%b=}\r\n" % name.encode()),
+        *(
+            [("client", b"delete {%b}\r\n" % name.encode(), b"DELETED\r\n")]
+            if number % 8
+            else [("client", b"reserve-job {%b}\r\n" % name.encode(), b"RESERVED {%b} 900\r\n%b\r\n" % (name.encode(), body))]
+        ),
+    )
+]
+
+
+@pytest.fixture
+def directories() -> Iterator[Iterator[Path]]:
+    """Folders for logs, each new, in memory where the system can have them there."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        yield (_new(Path(folder) / str(number)) for number in range(1, 1000))
+
+
+def _new(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+
+@pytest.mark.parametrize("count", [1, FOR_EVER], ids=["one", "until-noticed"])
+def test_every_command_with_a_log(allocations: Allocations, directories: Iterator[Path], count: int) -> None:
+    for outage, directory in zip(allocations.in_turn(count), directories, strict=False):
+        with World(directory) as world:
+            world.play(SCRIPT, outage)
+        assert not world.log_failed
+        with World(directory) as again:
+            world.after_a_restart(again).check_jobs(BODIES)
+            again.check_end()
+        shutil.rmtree(directory)
+    assert allocations.calls > 50
+    assert world.is_played
+
+
+def test_segments_follow_one_another_or_the_server_ends(allocations: Allocations, directories: Iterator[Path]) -> None:
+    ended = 0
+    for outage, directory in zip(allocations.in_turn(), directories, strict=False):
+        with World(directory, SEGMENT_BYTES) as world:
+            world.play(MOVING, outage)
+        ended += world.log_failed
+        with World(directory, SEGMENT_BYTES) as again:
+            world.after_a_restart(again).check_jobs(MANY)
+            again.check_end()
+        shutil.rmtree(directory)
+    assert world.is_played
+    assert 0 < ended < allocations.calls // 4, "only without memory for a segment the log cannot go on"
+
+
+def test_a_start_on_a_log_fails_whole_or_restores_all(allocations: Allocations, tmp_path: Path) -> None:
+    write_log(tmp_path / "log")
+    failures = 0
+    for outage in allocations.in_turn():
+        before = open_descriptors()
+        with outage:
+            try:
+                world = World(tmp_path / "log", SEGMENT_BYTES)
+            except (BinlogError, MemoryError) as error:
+                assert "memory" in str(error)
+                world = None
+        if world is None:
+            failures += 1
+            assert open_descriptors() == before
+            continue
+        with world:
+            assert world.engine.counters()["jobs"] == len(many_jobs())
+    assert failures > 30
+    assert failures == allocations.calls, "there is no allocation that a start can do without"
