@@ -342,7 +342,7 @@ cdef class Binlog(Segments):
     cdef bint is_tight(self) noexcept:
         return self.free_bytes() < self.floor_bytes or (
             self.sync_every_ns >= 0 and self.end_lsn - self.durable_lsn > UNSYNCED_BYTES
-        ) or (self.pending.cap - self.pending.len < STEP_BYTES and self.make_memory(0) < 0)
+        ) or ((self.pending.cap - self.pending.len < STEP_BYTES or self.ahead is NULL) and self.make_memory(0) < 0)
 
     cdef void hurry(self) noexcept:
         """Segments wait for a sync to go. A log that is larger than it should be gets one early; at the limit of twice
@@ -367,7 +367,6 @@ cdef class Binlog(Segments):
         cdef uint64_t before_id = segment.copied_id
         cdef size_t before = segment.copied
         cdef size_t start
-        cdef bint fits
         while segment.copied < segment.ids.len and self.end_lsn < end and self.failure is None:
             before = segment.copied
             before_id = segment.copied_id
@@ -375,12 +374,11 @@ cdef class Binlog(Segments):
             if not self.store.image_of(id, segment.number, &job):
                 continue
             bytes = <uint64_t>job.body_bytes + MAX_RECORD_OVERHEAD
-            fits = self.fits(bytes)
-            if not fits or self.make_memory(bytes) < 0:
+            if not self.fits(bytes) or self.make_memory(bytes) < 0:
                 segment.copied = before
                 segment.copied_id = before_id
                 # On a full disk this comes again with every step; it is asked for once in a while.
-                if not fits and not self.refused:
+                if not self.refused and not self.fits(bytes):
                     self.ask(bytes)
                 return False
             start = self.begin_record(bytes)

@@ -26,15 +26,15 @@ cdef class Engine(WorkQueue):
     cdef Client *last_held
     cdef uint64_t[<int>OP_COUNT] commands
     cdef int64_t started_ns
-    cdef readonly bytes version
-    cdef readonly bytes instance_id
-    cdef readonly bytes hostname
-    cdef readonly bytes os
-    cdef readonly bytes platform
-    cdef readonly uint64_t binlog_max_size
+    cdef bytes version
+    cdef bytes instance_id
+    cdef bytes hostname
+    cdef bytes os
+    cdef bytes platform
+    cdef uint64_t binlog_max_size
     cdef public uint32_t max_job_size
-    cdef readonly uint32_t max_tubes
-    cdef readonly uint32_t max_connections
+    cdef uint32_t max_tubes
+    cdef uint32_t max_connections
     cdef Hits hits
     cdef public bint draining
 

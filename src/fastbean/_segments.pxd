@@ -33,6 +33,7 @@ cdef class Segments(Journal):
     cdef object ask_to_remove       # likewise
     cdef Buffer pending             # records that are not written yet
     cdef Segment **segments         # oldest first; the last one is written to
+    cdef Segment *ahead             # memory for the next one, as a rule
     cdef uint32_t segment_count
     cdef uint32_t segment_cap
     cdef uint64_t segment_bytes
@@ -58,6 +59,7 @@ cdef class Segments(Journal):
 
     cdef Segment *current(self) noexcept
     cdef Segment *segment_of(self, uint32_t number) noexcept
+    cdef int prepare_segment(self) noexcept
     cdef Segment *add_segment(self, uint32_t number, int fd, uint64_t size, uint64_t first_lsn) noexcept
     cdef void drop_oldest(self) noexcept
     cdef void count_in(self, Segment *segment, JobImage *job) noexcept

@@ -57,6 +57,12 @@ cdef uint64_t next_id_of(Segment *segment) noexcept nogil:
     return segment.copied_id
 
 
+cdef void free_segment(Segment *segment) noexcept nogil:
+    buffer_free(&segment.ids)
+    live_gone(LIVE_SEGMENTS)
+    free(segment)
+
+
 cdef class Segments(Journal):
     """The segments of a log, and the room in them; `fastbean._binlog.Binlog` writes into them.
 
@@ -86,9 +92,9 @@ cdef class Segments(Journal):
     def __dealloc__(self):
         cdef uint32_t place
         for place in range(self.segment_count):
-            buffer_free(&self.segments[place].ids)
-            live_gone(LIVE_SEGMENTS)
-            free(self.segments[place])
+            free_segment(self.segments[place])
+        if self.ahead is not NULL:
+            free_segment(self.ahead)
         free(self.segments)
         buffer_free(&self.pending)
 
@@ -109,24 +115,33 @@ cdef class Segments(Journal):
                 return self.segments[place]
         return NULL
 
-    cdef Segment *add_segment(self, uint32_t number, int fd, uint64_t size, uint64_t first_lsn) noexcept:
-        """A new last segment, or NULL without memory."""
+    cdef int prepare_segment(self) noexcept:
+        """Memory for another segment, and for its first ids. Returns 0, or -1 without memory."""
         cdef uint32_t cap = self.segment_cap * 2 if self.segment_cap else 4
         cdef Segment **segments
-        cdef Segment *segment
         if self.segment_count == self.segment_cap:
             segments = <Segment **>realloc(self.segments, cap * sizeof(Segment *))
             if segments is NULL:
-                return NULL
+                return -1
             self.segments = segments
             self.segment_cap = cap
-        segment = <Segment *>calloc(1, sizeof(Segment))
-        if segment is NULL:
-            return NULL
-        if buffer_reserve(&segment.ids, ID_BYTES) < 0:
-            free(segment)
-            return NULL
+        self.ahead = <Segment *>calloc(1, sizeof(Segment))
+        if self.ahead is NULL:
+            return -1
+        if buffer_reserve(&self.ahead.ids, ID_BYTES) < 0:
+            free(self.ahead)
+            self.ahead = NULL
+            return -1
         live_born(LIVE_SEGMENTS)
+        return 0
+
+    cdef Segment *add_segment(self, uint32_t number, int fd, uint64_t size, uint64_t first_lsn) noexcept:
+        """A new last segment, or NULL without memory."""
+        cdef Segment *segment
+        if self.ahead is NULL and self.prepare_segment() < 0:
+            return NULL
+        segment = self.ahead
+        self.ahead = NULL
         if self.segment_count:
             self.wasted_bytes += self.current().size - min(self.current().used, self.current().size)
         segment.number = number
@@ -148,9 +163,7 @@ cdef class Segments(Journal):
         memmove(self.segments, self.segments + 1, self.segment_count * sizeof(Segment *))
         self.ask_again = True
         self.going.append((oldest.number, oldest.size))
-        buffer_free(&oldest.ids)
-        live_gone(LIVE_SEGMENTS)
-        free(oldest)
+        free_segment(oldest)
         self.let_go()
 
     cdef void let_go(self) noexcept:
@@ -259,7 +272,7 @@ cdef class Segments(Journal):
 
     cdef int make_memory(self, uint64_t bytes) noexcept:
         """See that a put record of so many bytes, and the rest of its step, can be gathered and counted without another
-        allocation. Returns 0, or -1 without memory."""
+        allocation, in the next segment too. Returns 0, or -1 without memory."""
         cdef Segment *segment = self.current()
         if self.pending.cap - self.pending.len < bytes + STEP_BYTES and buffer_reserve(
             &self.pending, bytes + STEP_BYTES
@@ -269,7 +282,7 @@ cdef class Segments(Journal):
         if segment.ids.cap - segment.ids.len < ID_BYTES and buffer_reserve(&segment.ids, ID_BYTES) < 0:
             segment.ids.failed = False
             return -1
-        return 0
+        return 0 if self.ahead is not NULL else self.prepare_segment()
 
     cdef Space reserve(self, uint64_t body_bytes, uint32_t name_bytes) noexcept:
         cdef uint64_t bytes = body_bytes + MAX_RECORD_OVERHEAD

@@ -53,8 +53,11 @@ class Allocations:
             self._library.end_rule()
 
     def in_turn(self, count: int = 1) -> Iterator[AbstractContextManager[None]]:
-        """For a loop whose body enters each context once, and no other one: contexts, in each of which `count` allocations fail: from the first on in the first context, then from the
-        second on, and so on. After the one in which none has failed there is no other."""
+        """Contexts for a loop whose body enters each once, and no other one meanwhile.
+
+        In the first one `count` allocations fail from the first on, in the second one from the second on, and so on;
+        after the one in which none has failed there is no other.
+        """
         for first in itertools.count(1):
             yield self.failing(first, count)
             if not self.failed:

@@ -110,7 +110,11 @@ class World:
                 log=logs.silent,
                 progress=lambda _text: None,
             )
-            self.log.attach(self.poller)
+            try:
+                self.log.attach(self.poller)
+            except MemoryError:
+                self.log.close()
+                raise
         self.clients: dict[str, Client] = {}
         self.ids: dict[str, int] = {}
         self.gone: set[str] = set()

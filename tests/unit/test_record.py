@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastbean._record import checksum
+from fastbean._record import checksum, checksum_by_tables
 from fastbean._scan import encode_mark, encode_put, encode_shed, find_record, highest_mark, records
 from fastbean.binlog.job import SavedJob
 
@@ -55,6 +55,15 @@ def jobs(draw):
         draw(st.binary(max_size=200)),
         draw(st.binary(max_size=300)),
     )
+
+
+def test_a_checksum_that_others_reckon_too():
+    assert checksum(b"123456789") == checksum_by_tables(b"123456789") == 0xE3069283
+
+
+@given(st.binary(max_size=100))
+def test_checksums_are_the_same_without_the_processors_help(data):
+    assert checksum(data) == checksum_by_tables(data)
 
 
 def varint(number):
