@@ -50,8 +50,8 @@ fuzz: build/sanitize/targets-built ## fuzz for a minute and a million executions
 
 coverage: build/coverage/built ## measure which lines of the compiled modules the tests reach; ARGS=--missing names the others
 	@find build/coverage -name '*.gcda' -delete
-	FASTBEAN_COVERAGE=1 PYTHONPATH=build/coverage/lib PYTHONDONTWRITEBYTECODE=1 \
-	    $(PYTEST) $(SHARED) -p no:cacheprovider -m 'not slow' $(COVERED)
+	FASTBEAN_COVERAGE=1 PYTHONPATH=$(CURDIR)/build/coverage/lib PYTHONDONTWRITEBYTECODE=1 \
+	    $(PYTEST) $(SHARED) -p no:cacheprovider -m 'not slow' -k $(NOT_COVERED) $(COVERED)
 	$(BIN)/python tests/quality/coverage_of_lines.py build/coverage $(LEAST) $(ARGS)
 
 valgrind: $(VENV)/installed $(VENV)/test-tools ## run a short session under valgrind
@@ -102,8 +102,10 @@ DROP_OLD_COPIES = find build/lib* -type f ! -name '*.so' -delete 2>/dev/null || 
 COVERED ?= tests/unit tests/daemon tests/model/test_long_work.py tests/model/test_long_times.py \
              tests/wire/test_transcripts_*.py tests/wire/test_limits_of_input.py tests/crash/test_kept.py \
              tests/crash/test_kill.py
-# Lines of 100 that have to be run. What is not is nearly all about memory that is not to be had.
-LEAST   ?= 92
+# What real beanstalkd answers runs no line of ours.
+NOT_COVERED := 'not (beanstalkd and (test_transcripts or test_limits_of_input))'
+# Lines of 100 that have to be run. What is not: calls of the system that fail, mostly, which slow tests let fail.
+LEAST   ?= 95
 BUILD_IN = rm -rf $(1)/lib && $(2) $(BIN)/python setup.py -q build --build-base $(1) --build-lib $(1)/lib
 
 build/sanitize/built: $(SOURCES) tests/fuzz/coverage-allow.txt $(VENV)/installed $(VENV)/test-tools

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 PATIENCE_S = 30  # for a loaded machine; nothing waits so long when all is well
+STOP_S = 5  # for a server that is told to stop; what does not listen is killed then
 
 
 def wait_until(condition, what):
@@ -113,7 +114,13 @@ class Daemon:
     def clean_up(self):
         for client in self.clients:
             client.close()
-        if self.process.poll() is None:
+        # A server that is killed cannot tell which lines it ran. The second signal says not to wait for anybody.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if self.process.poll() is None:
+                self.process.send_signal(number)
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
 

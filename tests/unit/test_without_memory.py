@@ -66,6 +66,17 @@ SCRIPT: list[Step] = [
     ("worker", b"delete {large}\r\n", b"DELETED\r\n"),
     ("worker", b"delete {late}\r\n", b"DELETED\r\n"),
     ("worker", b"reserve\r\n", b"RESERVED {a} 5\r\nhello\r\n"),
+    # Their tubes have no room for a ready job yet.
+    ("producer", b"use cold\r\n", b"USING cold\r\n"),
+    ("producer", b"put 5 100 60 4\r\ncold\r\n", b"INSERTED {cold=}\r\n"),
+    ("producer", b"kick-job {cold}\r\n", b"KICKED\r\n"),
+    ("producer", b"use frozen\r\n", b"USING frozen\r\n"),
+    ("producer", b"put 5 100 60 6\r\nfrozen\r\n", b"INSERTED {frozen=}\r\n"),
+    ("producer", b"kick 3\r\n", b"KICKED 1\r\n"),
+    ("producer", b"use other\r\n", b"USING other\r\n"),
+    ("worker", b"reserve-job {frozen}\r\n", b"RESERVED {frozen} 6\r\nfrozen\r\n"),
+    ("worker", b"release {frozen} 1 50\r\n", b"RELEASED\r\n"),
+    ("worker", b"release {a} 1 50\r\n", b"RELEASED\r\n"),
     # It waits, with something behind it, until somebody else puts a job.
     ("waiter", b"watch other\r\n", b"WATCHING 2\r\n"),
     ("waiter", b"reserve\r\n", b""),
@@ -74,7 +85,7 @@ SCRIPT: list[Step] = [
     ("waiter", b"", b"RESERVED {last} 4\r\nlast\r\nUSING default\r\n"),
     ("waiter", b"quit\r\n", b""),
 ]
-BODIES = {"a": b"hello", "large": LARGE, "late": b"xyz", "last": b"last"}
+BODIES = {"a": b"hello", "large": LARGE, "late": b"xyz", "last": b"last", "cold": b"cold", "frozen": b"frozen"}
 
 
 @pytest.mark.parametrize("count", [1, FOR_EVER], ids=["one", "until-noticed"])
@@ -86,6 +97,20 @@ def test_every_command_without_memory(allocations: Allocations, count: int) -> N
             world.check_end()
     assert allocations.calls > 40
     assert world.is_played
+
+
+def test_clients_that_cannot_be_served_are_closed_and_others_are_not(allocations: Allocations) -> None:
+    for outage in allocations.in_turn():
+        with World() as world:
+            with outage:
+                clients = [world.client(str(number)) for number in range(20)]
+            replies = [client.ask(b"use %d\r\n" % number) for number, client in enumerate(clients)]
+            closed = replies.count(b"")
+            assert closed == allocations.failed
+            assert replies.count(b"OUT_OF_MEMORY\r\n") == 0
+            assert world.hub.connections == 20 - closed
+            world.check_end()
+    assert allocations.calls > 60
 
 
 @pytest.mark.parametrize("count", [1, FOR_EVER], ids=["one", "until-the-end"])
