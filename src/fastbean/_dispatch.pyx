@@ -6,14 +6,14 @@ of quit, and of commands that are faulty.
 
 from libc.stdint cimport int64_t
 
-from fastbean._buffer cimport Buffer
+from fastbean._buffer cimport Buffer, buffer_free
 from fastbean._client cimport Client
 from fastbean._engine cimport Engine
 from fastbean._protocol cimport (
     OP_BURY, OP_DELETE, OP_IGNORE, OP_KICK, OP_KICK_JOB, OP_LIST_TUBE_USED, OP_LIST_TUBES, OP_LIST_TUBES_WATCHED,
     OP_PAUSE_TUBE, OP_PEEK, OP_PEEK_BURIED, OP_PEEK_DELAYED, OP_PEEK_READY, OP_RELEASE, OP_RESERVE, OP_RESERVE_JOB,
-    OP_RESERVE_WITH_TIMEOUT, OP_STATS, OP_STATS_JOB, OP_TOUCH, OP_USE, OP_WATCH, REPLY_NOT_FOUND, REPLY_OK, REPLY_USING,
-    Command, Op, Reply,
+    OP_RESERVE_WITH_TIMEOUT, OP_STATS, OP_STATS_JOB, OP_TOUCH, OP_USE, OP_WATCH, REPLY_NOT_FOUND, REPLY_OK,
+    REPLY_OUT_OF_MEMORY, REPLY_USING, Command, Op, Reply,
 )
 from fastbean._report cimport stats_job_text, stats_text, stats_tube_text
 from fastbean._state cimport NEVER
@@ -82,4 +82,7 @@ cdef Reply dispatch_look(Engine engine, Client *client, Command *command, int64_
             return REPLY_NOT_FOUND
         stats_tube_text(tube, text, now_ns)
         return engine.begin_oldest(client, tube, now_ns)
+    if text.failed:
+        buffer_free(text)
+        return REPLY_OUT_OF_MEMORY
     return REPLY_OK if there else REPLY_NOT_FOUND

@@ -96,7 +96,6 @@ cdef void append_text(Buffer *out, Buffer *text) noexcept nogil:
     buffer_append(out, b"\r\n", CRLF_BYTES)
     buffer_append(out, text.data, text.len)
     buffer_append(out, b"\r\n", CRLF_BYTES)
-    out.failed = out.failed or text.failed
     buffer_free(text)
 
 
