@@ -6,7 +6,8 @@ back until the log is safe up to their LSN; they stand in the order of offsets a
 are none.
 
 To answer costs a copy, to send one system call. An outbox without unsent bytes keeps KEPT_BYTES at most, and one that
-is never quite empty does not grow for ever. Without memory ``bytes.failed`` is set: nothing more is sent, and the client has to go.
+is never quite empty does not grow for ever. Without memory ``bytes.failed`` is set: nothing more is sent, and the
+client has to go.
 """
 
 from libc.stdint cimport uint32_t, uint64_t

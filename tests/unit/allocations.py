@@ -6,10 +6,12 @@ import ctypes
 import itertools
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
+Made = TypeVar("Made")
 FOR_EVER = 1 << 40
 MODULES = b"/fastbean/_"  # in the path of every compiled module of ours, and of nothing else
 
@@ -21,6 +23,14 @@ def compile_library(folder: Path) -> Path:
     source = str(Path(__file__).with_name("allocations.c"))
     subprocess.run([compiler, "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", str(library), source], check=True)
     return library
+
+
+def attempt(function: Callable[[], Made], *errors: type[Exception]) -> tuple[Made | None, str]:
+    """What the function makes, or what the error says that it raises."""
+    try:
+        return function(), ""
+    except errors as error:
+        return None, str(error)
 
 
 class Allocations:

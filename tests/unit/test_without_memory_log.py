@@ -1,4 +1,4 @@
-"""The log when an allocation fails, whichever: while it is written, while it moves on, and when a server starts on it."""
+"""The log when an allocation fails, whichever: as it is written, as it moves on, and when a server starts on it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from allocations import FOR_EVER, Allocations
+from allocations import FOR_EVER, Allocations, attempt
 from fastbean import binlog
 from fastbean.errors import BinlogError
 from made_logs import SEGMENT_BYTES, many_jobs, write_log
@@ -28,7 +29,13 @@ MOVING: list[Step] = [
         *(
             [("client", b"delete {%b}\r\n" % name.encode(), b"DELETED\r\n")]
             if number % 8
-            else [("client", b"reserve-job {%b}\r\n" % name.encode(), b"RESERVED {%b} 900\r\n%b\r\n" % (name.encode(), body))]
+            else [
+                (
+                    "client",
+                    b"reserve-job {%b}\r\n" % name.encode(),
+                    b"RESERVED {%b} 900\r\n%b\r\n" % (name.encode(), body),
+                )
+            ]
         ),
     )
 ]
@@ -113,12 +120,9 @@ def test_a_start_on_a_log_fails_whole_or_restores_all(
     for outage in allocations.in_turn():
         before = open_descriptors()
         with outage:
-            try:
-                world = World(tmp_path / "log", SEGMENT_BYTES)
-            except (BinlogError, MemoryError) as error:
-                assert "memory" in str(error)
-                world = None
+            world, said = attempt(partial(World, tmp_path / "log", SEGMENT_BYTES), BinlogError, MemoryError)
         if world is None:
+            assert "memory" in said
             failures += 1
             assert open_descriptors() == before
             continue
