@@ -27,7 +27,7 @@ NOT_UNDER_SANITIZERS = {
 }
 
 # Tests with these fixtures preload a library of their own, which is called before a sanitizer's library is ready.
-PRELOADED = {"shim", "wall_clock"}
+PRELOADED = {"wall_clock"}
 
 # Tests with this fixture mount a file system, which a container may forbid to root too.
 MAY_BE_SKIPPED = "small_disk"

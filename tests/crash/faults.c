@@ -337,19 +337,26 @@ EXPORT int posix_fallocate64(int fd, off64_t offset, off64_t length) { return po
 
 /* Names */
 
+static int do_change_name(enum kind kind, int dir, const char *path, int dir2, const char *path2, unsigned flags) {
+    switch (kind) {
+        case RENAME: return (int)syscall(SYS_renameat2, dir, path, dir2, path2, flags);
+        case LINK: return (int)syscall(SYS_linkat, dir, path, dir2, path2, flags);
+        case MKDIR: return (int)syscall(SYS_mkdirat, dir, path, flags);
+        default: return (int)syscall(SYS_unlinkat, dir, path, flags);
+    }
+}
+
+/* What is not below the folder goes on without the lock: a sanitizer's library makes its folders before its own locks
+ * are ready. */
 static int change_name(enum kind kind, int dir, const char *path, int dir2, const char *path2, unsigned flags) {
     char full[PATH_MAX] = "", full2[PATH_MAX] = "";
-    int below = resolve(dir, path, full) | (path2 ? resolve(dir2, path2, full2) : 0);
+    if (!(resolve(dir, path, full) | (path2 ? resolve(dir2, path2, full2) : 0)))
+        return do_change_name(kind, dir, path, dir2, path2, flags);
     int result = -1;
     pthread_mutex_lock(&lock);
-    if (!below || fails(kind) >= 0) switch (kind) {
-        case RENAME: result = (int)syscall(SYS_renameat2, dir, path, dir2, path2, flags); break;
-        case LINK: result = (int)syscall(SYS_linkat, dir, path, dir2, path2, flags); break;
-        case MKDIR: result = (int)syscall(SYS_mkdirat, dir, path, flags); break;
-        default: result = (int)syscall(SYS_unlinkat, dir, path, flags);
-    }
+    if (fails(kind) >= 0) result = do_change_name(kind, dir, path, dir2, path2, flags);
     int failure = errno;
-    if (below) record(kind, -1, 0, 0, result, full, path2 ? full2 : NULL, NULL, 0);
+    record(kind, -1, 0, 0, result, full, path2 ? full2 : NULL, NULL, 0);
     pthread_mutex_unlock(&lock);
     errno = failure;
     return result;

@@ -104,7 +104,8 @@ class Faults:
         with control.open("r+b") as file:
             self._memory = mmap.mmap(file.fileno(), 4096)
         self.env = {
-            "LD_PRELOAD": str(library),
+            # Behind a sanitizer's library, if there is one: that has to be the first.
+            "LD_PRELOAD": ":".join(filter(None, [os.environ.get("LD_PRELOAD"), str(library)])),
             "FAULTS_DIR": str(directory.resolve()),
             "FAULTS_CONTROL": str(control),
             **({"FAULTS_TRACE": str(self.trace_path)} if traced else {}),
