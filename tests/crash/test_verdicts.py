@@ -67,8 +67,8 @@ def name_of(number: int) -> str:
     return segments.path_of(Path(), number).name
 
 
-def make_sample(folder: Path, policy: Sequence[str], enough: Callable[[list[int], int], bool]) -> Sample:
-    """Works on a server and kills it when its segments in use, by number, and the commands so far are `enough`.
+def make_sample(folder: Path, policy: Sequence[str], enough: Callable[[Path, int], bool]) -> Sample:
+    """Works on a server and kills it when its directory, and the number of commands so far, are `enough`.
 
     Only segments are kept, and a spare is there for certain.
     """
@@ -78,7 +78,7 @@ def make_sample(folder: Path, policy: Sequence[str], enough: Callable[[list[int]
     ledger = Ledger(1)
     with Server(directory, policy, segment_bytes=SEGMENT_BYTES) as server:
         load = Load(ledger, random.Random(5), largest=900, jobs=60, shared=False)
-        load.run(server, lambda: enough(used_segments(directory), ledger.acknowledged))
+        load.run(server, lambda: enough(directory, ledger.acknowledged))
         server.kill()
     image, used = read_image(directory), used_segments(directory)
     numbers = [*used, used[-1] + 1]
@@ -96,11 +96,20 @@ def used_segments(directory: Path) -> list[int]:
     return found
 
 
+def is_large(directory: Path) -> bool:
+    """Whether the first segments are gone, some are there, and the last one has a few records."""
+    used = used_segments(directory)
+    return (
+        used[0] > 1 and len(used) > 3
+        and len((directory / name_of(used[-1])).read_bytes().rstrip(b"\0")) > SEGMENT_BYTES // 4
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="module", params=POLICIES.values(), ids=POLICIES)
 def samples(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Sample, Sample]:
     """A log of a few segments, whose first ones are gone; and one in its first segment."""
     folder = tmp_path_factory.mktemp("samples")
-    large = make_sample(folder / "large", request.param, lambda used, _: used[0] > 1 and len(used) > 3)
+    large = make_sample(folder / "large", request.param, lambda directory, _: is_large(directory))
     small = make_sample(folder / "small", request.param, lambda _, commands: commands > 12)
     assert small.last == 0
     return large, small
