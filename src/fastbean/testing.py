@@ -19,6 +19,8 @@ import sys
 import tempfile
 import time
 
+from fastbean import systemd
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
@@ -29,7 +31,7 @@ STOP_PATIENCE_S = 10.0
 POLL_S = 0.02
 BACKLOG = 1024
 # What a service manager may have told the process that runs the tests is not meant for the server.
-MANAGER_VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+MANAGER_VARIABLES = (*systemd.SOCKET_VARIABLES, "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 SERVE = "import sys; sys.path.append({path!r}); from fastbean.testing import serve; sys.exit(serve(sys.argv[1:]))"
 
 
@@ -241,7 +243,6 @@ def serve(arguments: list[str]) -> int:
     """
     import threading
 
-    from fastbean import systemd
     from fastbean.__main__ import main
 
     os.dup2(int(arguments[0]), systemd.FIRST_FD)

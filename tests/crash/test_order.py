@@ -204,6 +204,11 @@ class Write:
     needed_from: int
 
 
+def number_of(file: str) -> int:
+    """The number in the name of a segment's file."""
+    return int(Path(file).name.removeprefix("fastbean-").removesuffix(".log"))
+
+
 def writes_of(calls: Sequence[Call]) -> list[Write]:
     """All writes of records, in order."""
     files: dict[int, bytearray] = {}
@@ -211,7 +216,7 @@ def writes_of(calls: Sequence[Call]) -> list[Write]:
     for call in calls:
         if not call.is_write:
             continue
-        number = segments.number_of(Path(call.file))
+        number = number_of(call.file)
         offset, data = call.written
         content = files.setdefault(number, bytearray())
         content.extend(bytes(max(0, offset + len(data) - len(content))))
@@ -229,7 +234,7 @@ def assert_told_before_each_removal(calls: Sequence[Call]) -> list[Call]:
     assert removals, "no segment went"
     writes = writes_of(calls)
     for removal in removals:
-        number = segments.number_of(Path(removal.removed))
+        number = number_of(removal.removed)
         telling = next((place for place, write in enumerate(writes) if write.needed_from > number), None)
         assert telling is not None, f"{removal.removed} went, and the log does not say so"
         for write in writes[: telling + 1]:

@@ -21,7 +21,9 @@ import os
 import re
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 
+from fastbean.binlog import segments
 from fastbean.binlog.beanstalkd_layout import (
     BURIED,
     CRLF,
@@ -49,7 +51,6 @@ from fastbean.limits import DEFAULT_BINLOG_SIZE_BYTES, DEFAULT_MAX_JOB_SIZE_BYTE
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
     from typing import BinaryIO, Self
 
     from fastbean.binlog.beanstalkd_layout import Data, Members
@@ -82,7 +83,7 @@ class Damage:
       No client was told that it was written, as far as beanstalkd's sync policy promises that.
     """
 
-    path: "Path"
+    path: Path
     offset: int
     end: int
     what: str
@@ -146,7 +147,7 @@ class Log:
                 record[start + VERSION_7.job.size : -2],
             )
 
-    def _read_file(self, path: "Path", data: "Data") -> None:
+    def _read_file(self, path: Path, data: "Data") -> None:
         """Takes in one file, whatever state it is in."""
         written_end = _written_end(data)
         layout = self._layout(path, data, written_end)
@@ -162,7 +163,7 @@ class Log:
             self.damage.append(Damage(path, at, len(data) if nothing_follows else went_on, what, torn))
             at = self._read_records(path, data, layout, went_on)
 
-    def _layout(self, path: "Path", data: "Data", written_end: int) -> "Layout | None":
+    def _layout(self, path: Path, data: "Data", written_end: int) -> "Layout | None":
         """The layout of this file; None, with the damage told, if it has none that is known."""
         if written_end == 0 or len(data) < VERSION_BYTES:
             self.damage.append(
@@ -183,7 +184,7 @@ class Log:
                     raise BinlogError(FOREIGN.format(path=path, machine="a 32-bit machine"))
         return layout
 
-    def _read_records(self, path: "Path", data: "Data", layout: Layout, at: int) -> int:
+    def _read_records(self, path: Path, data: "Data", layout: Layout, at: int) -> int:
         """Takes in the records from ``at`` on, up to the first that is none; returns its offset."""
         parse = layout.parse
         length_bytes = layout.length.size
@@ -216,7 +217,7 @@ class Log:
             self.records += 1
             at = end
 
-    def _update(self, path: "Path", at: int, id: int, state: int, changed: bytes) -> None:
+    def _update(self, path: Path, at: int, id: int, state: int, changed: bytes) -> None:
         """Takes in a short record: a new state of a job, or its end."""
         record = self._bodies.get(id)
         burial = self.records + 1 if state == BURIED else 0
@@ -243,7 +244,7 @@ class Log:
         else:
             self._updated[id] = changed
 
-    def _check_copy(self, path: "Path", at: int, id: int, record: bytes) -> None:
+    def _check_copy(self, path: Path, at: int, id: int, record: bytes) -> None:
         """Holds the copy that compaction wrote of a job against the record that is known of it."""
         before = self._bodies[id]
         start = VERSION_7.length.size + record[0]
@@ -259,7 +260,7 @@ class Log:
             )
             self.damage.append(Damage(path, at, at, what))
 
-    def _tell_gap(self, before: "Path", path: "Path") -> None:
+    def _tell_gap(self, before: Path, path: Path) -> None:
         """Files that are missing between two."""
         first, last = (int(file.name.rpartition(".")[2]) for file in (before, path))
         if last - first > 1:
@@ -274,13 +275,11 @@ class Log:
         self._unexplained.clear()
 
 
-def has_log(directory: "str | os.PathLike[str]") -> "list[Path]":
+def has_log(directory: "str | os.PathLike[str]") -> list[Path]:
     """The files of a beanstalkd's log in this directory, in numeric order; none if it is no directory.
 
     Raises :class:`~fastbean.errors.BinlogError` when the directory cannot be read.
     """
-    from pathlib import Path
-
     try:
         found = [(int(match[1]), match[0]) for name in os.listdir(directory) if (match := FILE_NAME.fullmatch(name))]
     except (FileNotFoundError, NotADirectoryError):
@@ -331,7 +330,7 @@ class Oversized:
 class Written:
     """What ``write`` wrote: its files in order, the number of jobs, and those jobs that need a larger ``-z``."""
 
-    files: "list[Path]"
+    files: list[Path]
     jobs: int
     oversized: list[Oversized]
 
@@ -434,12 +433,10 @@ class _Writer:
 
     def finish(self) -> Written:
         """Closes and syncs everything."""
-        from pathlib import Path
-
         if not self._files:
             self._open_file()
         self._close_file()
-        _sync_directory(self._directory)
+        segments.sync_directory(Path(self._directory))
         self._finished = True
         return Written([Path(path) for path in self._files], self._jobs, self._oversized)
 
@@ -510,7 +507,7 @@ def _written_end(data: "Data") -> int:
     return rest + len(data[rest:end].rstrip(b"\0"))
 
 
-def _load(path: "Path") -> "Data":
+def _load(path: Path) -> "Data":
     """What is in a file. Small files are not mapped, because reading tells of a failing disk and a mapping kills."""
     try:
         with open(path, "rb") as file:
@@ -521,14 +518,14 @@ def _load(path: "Path") -> "Data":
         raise _unreadable(path, error) from error
 
 
-def _size(path: "Path") -> int:
+def _size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError as error:
         raise _unreadable(path, error) from error
 
 
-def _unreadable(path: "Path", error: OSError) -> BinlogError:
+def _unreadable(path: Path, error: OSError) -> BinlogError:
     return BinlogError(f"cannot read {path}: {error.strerror}; nothing was changed: mend that and try again")
 
 
@@ -544,15 +541,7 @@ def _make_empty(directory: str) -> None:
                 f"{directory} is not empty: a log is only written into a new or empty directory"
             ) from None
     else:
-        _sync_directory(os.path.dirname(os.path.abspath(directory)))
-
-
-def _sync_directory(directory: str) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        segments.sync_directory(Path(directory).absolute().parent)
 
 
 def _private(path: str, flags: int) -> int:

@@ -50,11 +50,6 @@ def path_of(directory: Path, number: int) -> Path:
     return directory / f"fastbean-{number}.log"
 
 
-def number_of(path: Path) -> int:
-    """The number in the name of a segment's file."""
-    return int(path.name.removeprefix("fastbean-").removesuffix(".log"))
-
-
 def list_segments(directory: Path) -> list[tuple[int, Path]]:
     """All segments of a directory, spares too, by number.
 
