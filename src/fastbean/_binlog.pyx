@@ -22,7 +22,7 @@ from libc.string cimport strerror
 from fastbean._buffer cimport buffer_append, buffer_reserve
 from fastbean._journal cimport LogFigures, Store, logged_bytes
 from fastbean._record cimport (
-    FAULT_END, FAULT_NONE, MAX_RECORD_OVERHEAD, RECORD_DELETE, RECORD_DURABLE, RECORD_NEXT_ID,
+    FAULT_END, FAULT_NONE, MAX_RECORD_OVERHEAD, MAX_UPDATE_BYTES, RECORD_DELETE, RECORD_DURABLE, RECORD_NEXT_ID,
     RECORD_SHED, RECORD_UPDATE, SEGMENT_HEADER_BYTES, STATE_DELAYED, Fault, JobImage, Record, RecordType,
     append_delete, append_number, append_put, append_update, fill_segment_header, job_from_wall, read_record,
 )
@@ -41,7 +41,6 @@ cdef enum:
     COPY_BYTES = 65536              # of one compaction step
     GATHERED_BYTES = 262144         # records that may wait for the sync that is under way before they are written
     UNSYNCED_BYTES = 67108864       # written and not synced, beyond which no further command runs
-    UPDATE_BYTES = 80               # at most, as is a record of one number
     QUIET_SYNC_NS = 50000000        # -f 0: what no reply waits for is synced after so long, too
 
 
@@ -134,14 +133,14 @@ cdef class Binlog(Segments):
         return segment.number
 
     cdef void update(self, JobImage *job, bint gates) noexcept:
-        cdef size_t start = self.begin_record(UPDATE_BYTES)
+        cdef size_t start = self.begin_record(MAX_UPDATE_BYTES)
         self.to_wall(job)
         append_update(&self.pending, job, self.current().number, self.end_lsn)
         self.end_record(start, gates)
-        self.fresh_bytes += UPDATE_BYTES // 4
+        self.fresh_bytes += MAX_UPDATE_BYTES // 4
 
     cdef void delete(self, uint64_t id, uint32_t segment, uint64_t bytes) noexcept:
-        cdef size_t start = self.begin_record(UPDATE_BYTES)
+        cdef size_t start = self.begin_record(MAX_UPDATE_BYTES)
         append_delete(&self.pending, id, self.current().number, self.end_lsn)
         self.end_record(start, True)
         self.count_out(segment, bytes)
@@ -154,7 +153,7 @@ cdef class Binlog(Segments):
         self.id_limit += IDS_AT_ONCE
 
     cdef void number_record(self, RecordType type, uint64_t number, bint gates) noexcept:
-        cdef size_t start = self.begin_record(UPDATE_BYTES)
+        cdef size_t start = self.begin_record(MAX_UPDATE_BYTES)
         append_number(&self.pending, type, number, self.current().number, self.end_lsn)
         self.end_record(start, gates)
 
@@ -537,7 +536,7 @@ cdef class Binlog(Segments):
 
         The spare segments stay: on a full disk the next start could not have new ones.
         """
-        if self.failure is None and self.free_bytes() >= UPDATE_BYTES:
+        if self.failure is None and self.free_bytes() >= MAX_UPDATE_BYTES:
             self.number_record(RECORD_NEXT_ID, next_id, True)
         if self.sync_every_ns < 0:
             self.write_pending()
@@ -555,8 +554,8 @@ cdef class Binlog(Segments):
 
     # What others want to know
 
-    def spare_ids(self, uint64_t limit):
-        """What is cut off the log says that ids up to `limit` may have been given out: they never come again."""
+    def skip_ids(self, uint64_t limit):
+        """What is cut off the log says that ids below `limit` may have been given out: they never come again."""
         self.id_limit = max(self.id_limit, limit)
 
     @property
@@ -581,7 +580,7 @@ cdef class Binlog(Segments):
         figures.migrated = self.records_migrated
         figures.written = self.records_written
         figures.live_bytes = self.live_bytes
-        figures.used_bytes = self.used_bytes + self.free_bytes()
+        figures.kept_bytes = self.used_bytes + self.free_bytes()
         figures.syncs = self.round.rounds
         figures.sync_last_us = self.round.last_us
         figures.sync_longest_us = self.round.longest_us

@@ -71,7 +71,7 @@ cdef class Engine(WorkQueue):
         self.next_id = 1
 
     def next_deadline_ns(self):
-        """When time alone makes the next thing happen, at the earliest; -1 when nothing is scheduled."""
+        """When time alone makes something happen, at the earliest, in monotonic nanoseconds; -1 when it does not."""
         return self.next_timer_ns()
 
     def counters(self):
@@ -176,7 +176,7 @@ cdef class Engine(WorkQueue):
         if self.draining:
             self.put_abort(client)
             return REPLY_DRAINING
-        space = self.journal.reserve(job.body_bytes, tube.name_bytes)
+        space = self.journal.reserve(job.body_bytes)
         if space == SPACE_COMING:
             self.hold(client)
             return REPLY_NONE

@@ -17,7 +17,7 @@ cdef struct LogFigures:         # for `stats`; sizes in bytes, times in microsec
     uint64_t migrated
     uint64_t written
     uint64_t live_bytes
-    uint64_t used_bytes
+    uint64_t kept_bytes         # what is written, and the room that is free
     uint64_t syncs
     uint64_t sync_last_us
     uint64_t sync_longest_us
@@ -43,7 +43,7 @@ cdef class Journal:
     cdef bint tight             # no further command may run until the log has room, or a sync is done
     cdef readonly str failure   # why the log cannot go on, or None
 
-    cdef Space reserve(self, uint64_t body_bytes, uint32_t name_bytes) noexcept
+    cdef Space reserve(self, uint64_t body_bytes) noexcept
     cdef uint32_t put(self, JobImage *job) noexcept
     cdef void update(self, JobImage *job, bint gates) noexcept
     cdef void delete(self, uint64_t id, uint32_t segment, uint64_t bytes) noexcept

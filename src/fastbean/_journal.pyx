@@ -49,8 +49,8 @@ cdef class Journal:
     def __cinit__(self, *args, **kwargs):
         self.id_limit = <uint64_t>-1
 
-    cdef Space reserve(self, uint64_t body_bytes, uint32_t name_bytes) noexcept:
-        """Whether a put of this size may be logged now."""
+    cdef Space reserve(self, uint64_t body_bytes) noexcept:
+        """Whether a put of so large a body may be logged now, however long the name of its tube is."""
         return SPACE_READY
 
     cdef uint32_t put(self, JobImage *job) noexcept:

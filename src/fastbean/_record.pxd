@@ -1,6 +1,6 @@
 """The log's records: a job's state into bytes, bytes into a job's state."""
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastbean._buffer cimport Buffer
 
@@ -29,6 +29,8 @@ cdef enum:
     # Of a put record, all but the body: checksum 4, length 10, type 1, id 10, state 1, pri, delay, ttr and five
     # counters 5 each, burial 10, created 8, length of the name 2, name 200.
     MAX_RECORD_OVERHEAD = 286
+    MAX_NAME_BYTES = 200
+    MAX_UPDATE_BYTES = 80           # of an update, a delete or another record of one number
 
 cdef struct JobImage:               # what the log keeps of a job; in the file its times are wall time
     uint64_t id
@@ -51,9 +53,9 @@ cdef struct JobImage:               # what the log keeps of a job; in the file i
 
 cdef struct Record:
     RecordType type
-    uint64_t number                 # of RECORD_DURABLE and RECORD_NEXT_ID
+    uint64_t number                 # an id, an LSN or a segment: of all types but put and update
     size_t size                     # in the file
-    JobImage job                    # of the others; name and body point into the file
+    JobImage job                    # of put and update; name and body, which a put has, point into the file
 
 cdef uint32_t crc32c(uint32_t crc, const char *data, size_t size) noexcept nogil
 

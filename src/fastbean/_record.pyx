@@ -16,7 +16,6 @@ from fastbean._buffer cimport Buffer, buffer_reserve
 cdef enum:
     CRC_BYTES = 4
     MAX_VARINT_BYTES = 10
-    MAX_NAME_BYTES = 200
     POLYNOMIAL = 0x82F63B78             # CRC32C (Castagnoli), reflected
     SLICES = 8
     FORMAT_VERSION = 1

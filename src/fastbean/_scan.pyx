@@ -8,17 +8,15 @@ from libc.string cimport memset
 
 from fastbean._buffer cimport Buffer, buffer_free
 from fastbean._record cimport (
-    FAULT_END, FAULT_NONE, RECORD_DELETE, RECORD_DURABLE, RECORD_NEXT_ID, RECORD_PUT, RECORD_SHED, RECORD_UPDATE,
-    SEGMENT_HEADER_BYTES, STATE_BURIED, STATE_DELAYED, Fault, JobImage, Record, append_number, append_put, is_zero,
-    read_record,
+    FAULT_END, FAULT_NONE, MAX_NAME_BYTES, MAX_UPDATE_BYTES, RECORD_DELETE, RECORD_DURABLE, RECORD_NEXT_ID, RECORD_PUT,
+    RECORD_SHED, RECORD_UPDATE, SEGMENT_HEADER_BYTES, STATE_BURIED, STATE_DELAYED, Fault, JobImage, Record,
+    append_number, append_put, is_zero, read_record,
 )
 
 cdef enum:
     MARK_LENGTH_AT = 4              # where the length stands in a record of one number
     SMALLEST_MARK = 7
     LONGEST_MARK = 11
-    UPDATE_BYTES = 80               # at most
-    LONGEST_NAME = 200
 
 
 def records(const uint8_t[::1] data not None, uint32_t number, uint64_t first_lsn):
@@ -130,8 +128,8 @@ def encode_put(job, uint32_t number, uint64_t lsn) -> bytes:
     cdef Buffer buffer
     cdef bytes tube = job.tube
     cdef bytes body = job.body
-    if len(tube) > LONGEST_NAME:
-        raise ValueError(f"job {job.id}: the name of its tube is longer than {LONGEST_NAME} bytes")
+    if len(tube) > MAX_NAME_BYTES:
+        raise ValueError(f"job {job.id}: the name of its tube is longer than {MAX_NAME_BYTES} bytes")
     memset(&image, 0, sizeof(JobImage))      # ready
     image.id = job.id
     image.created_ns = job.created_ns
@@ -234,7 +232,7 @@ cdef bint is_plausible(const char *head, size_t size) noexcept nogil:
     at += 2
     if RECORD_DELETE <= type <= RECORD_SHED:
         return length <= LONGEST_MARK
-    if type != RECORD_PUT and (type != RECORD_UPDATE or length > UPDATE_BYTES):
+    if type != RECORD_PUT and (type != RECORD_UPDATE or length > MAX_UPDATE_BYTES):
         return False
     while at < end and at[0] >= 0x80:       # the id
         at += 1

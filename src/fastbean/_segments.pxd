@@ -1,9 +1,9 @@
 """Where the log lies: its segments, the room in them, and what stands in each."""
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastbean._buffer cimport Buffer
-from fastbean._journal cimport Journal, Space
+from fastbean._journal cimport Journal
 from fastbean._record cimport JobImage
 
 cdef enum:

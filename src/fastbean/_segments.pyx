@@ -284,7 +284,7 @@ cdef class Segments(Journal):
             return -1
         return 0 if self.ahead is not NULL else self.prepare_segment()
 
-    cdef Space reserve(self, uint64_t body_bytes, uint32_t name_bytes) noexcept:
+    cdef Space reserve(self, uint64_t body_bytes) noexcept:
         cdef uint64_t bytes = body_bytes + MAX_RECORD_OVERHEAD
         cdef uint64_t left = self.free_bytes()
         cdef uint64_t wanted = self.wanted_bytes() + ROOM_OF_JOB + bytes

@@ -126,7 +126,7 @@ class Replay:
                 f"{path}: damaged at offset {offset}, though what stood there was synced. Nothing was changed. Restore "
                 f"it from a copy, or lose what is damaged: python -m fastbean.binlog repair {self._directory}"
             )
-        self._journal.spare_ids(highest("next-id"))
+        self._journal.skip_ids(highest("next-id"))
         if offset < HEADER.size:
             self.spares.append(path)
         aside = set_aside(self._directory, path, offset, [each for _, each in behind[1:]])
