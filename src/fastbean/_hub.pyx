@@ -16,11 +16,10 @@ from fastbean._connection cimport PHASE_LINE, Connection, Shared
 from fastbean._engine cimport Engine
 from fastbean._outbox cimport outbox_unsent
 from fastbean._poller cimport READ, Poller
-from fastbean._protocol cimport OP_COUNT
 from fastbean._state cimport NEVER
 from fastbean._stopwatch cimport TURN_LOG, TURN_SEND, TURN_SERVE, TURN_WORK, stopwatch_begin, stopwatch_mark
 
-from fastbean import clock
+from fastbean import _protocol, clock
 from fastbean.errors import LogFailedError
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -40,12 +39,6 @@ cdef enum:
     LOG_RETRY_NS = 10000000         # while the log has no room, or is far behind with its syncs
 
 _PHASES = ("serve", "work", "log", "send")
-_COMMANDS = (
-    "none", "put", "peek", "peek-ready", "peek-delayed", "peek-buried", "reserve", "reserve-with-timeout",
-    "reserve-job", "delete", "release", "bury", "kick", "kick-job", "touch", "stats", "stats-job", "stats-tube", "use",
-    "watch", "ignore", "list-tubes", "list-tube-used", "list-tubes-watched", "pause-tube", "quit",
-)
-assert len(_COMMANDS) == OP_COUNT
 
 
 @cython.final
@@ -66,7 +59,7 @@ cdef class Hub(Shared):
 
         ``on_slow_turn`` is called then, by keyword, with ``ms`` for the turn; ``phase`` that took longest, and
         ``phase_ms``; ``sockets`` that were ready; ``steps``: lines and bodies that were taken; ``last``: the last
-        command; ``moved``: jobs moved, watches looked at, entries listed.
+        command, or "none"; ``moved``: jobs moved, watches looked at, entries listed.
         """
         return self.watch.limit_ns
 
@@ -176,7 +169,7 @@ cdef class Hub(Shared):
             self.on_slow_turn(
                 ms=(self.watch.marked_ns - self.watch.begun_ns) // NS_IN_MS, phase=_PHASES[<int>self.watch.longest],
                 phase_ms=self.watch.longest_ns // NS_IN_MS, sockets=self.ready, steps=self.steps,
-                last=_COMMANDS[<int>self.last_op], moved=self.engine.effort - self.before_moves,
+                last=_protocol.WORDS.get(self.last_op, "none"), moved=self.engine.effort - self.before_moves,
             )
         return 0
 
@@ -225,11 +218,14 @@ cdef class Hub(Shared):
     cpdef int64_t tick(self, int64_t now_ns) except? -2:
         """What no socket announces: commands left over, what time brings, unfinished work, replies to others.
 
-        Raises:
-            LogFailedError: the log could not be written or synced. Nothing is sent any more.
+        Args:
+            now_ns: the monotonic time in nanoseconds.
 
         Returns:
             Nanoseconds until it wants to be called again: 0 at once, -1 when only a socket can bring something new.
+
+        Raises:
+            LogFailedError: the log could not be written or synced. Nothing is sent any more.
         """
         cdef list connections = self.runnable
         cdef Connection connection
@@ -315,6 +311,9 @@ cdef class Hub(Shared):
 
     def close_all(self, int64_t now_ns):
         """Close every connection at once.
+
+        Args:
+            now_ns: the monotonic time in nanoseconds.
 
         Returns:
             Descriptors of the sockets whose clients may still be sending. Nothing more is sent to them; while they are

@@ -343,7 +343,7 @@ _ARGUMENTS = {
     OP_PAUSE_TUBE: ("name", "delay_s"),
 }
 
-_WORDS = {
+WORDS = {
     OP_PUT: "put",
     OP_PEEK: "peek",
     OP_PEEK_READY: "peek-ready",
@@ -391,7 +391,7 @@ def parse(bytes line) -> tuple[str, str, dict[str, int | bytes]]:
     parse_line(line, len(line), &command)
     fault = (<bytes>reply_text(command.fault)).decode().strip()
     if command.fault != REPLY_NONE:
-        return _WORDS.get(command.op, ""), fault, {}
+        return WORDS.get(command.op, ""), fault, {}
     values = {
         "id": command.id, "pri": command.pri, "delay_s": command.delay_s, "ttr_s": command.ttr_s,
         "timeout_s": command.timeout_s, "count": command.count, "body_bytes": command.body_bytes,
@@ -399,4 +399,4 @@ def parse(bytes line) -> tuple[str, str, dict[str, int | bytes]]:
     arguments = {}
     for name in _ARGUMENTS.get(command.op, ()):
         arguments[name] = command.name[:command.name_bytes] if name == "name" else values[name]
-    return _WORDS[command.op], fault, arguments
+    return WORDS[command.op], fault, arguments
