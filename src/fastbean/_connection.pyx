@@ -161,7 +161,7 @@ cdef class Connection:
         self.hub.deliver()
 
     def feed_eof(self, int64_t now_ns):
-        """In memory only: the client has closed its sending half."""
+        """In memory only: the client has closed its sending half. `now_ns`: the monotonic time in nanoseconds."""
         self.end_of_file()
         self.settle(now_ns)
         self.hub.deliver()
@@ -180,7 +180,7 @@ cdef class Connection:
         return output
 
     def close(self, int64_t now_ns):
-        """The client is gone; what it had reserved is ready again."""
+        """The client is gone; what it had reserved is ready again. `now_ns`: the monotonic time in nanoseconds."""
         self.drop(now_ns)
         self.hub.deliver()
 
@@ -427,7 +427,7 @@ cdef class Connection:
 
     cdef Reply begin_put(self, Command *command, int64_t now_ns) noexcept:
         """The line of a put. A body that is refused here for its size or for want of memory is skipped."""
-        if command.op == OP_PUT and command.body_bytes > self.engine.max_job_size:
+        if command.body_bytes > self.engine.max_job_size:
             self.refusal = REPLY_JOB_TOO_BIG
             self.engine.hits.job_size += 1
         elif command.fault != REPLY_NONE:

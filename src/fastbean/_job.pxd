@@ -16,7 +16,7 @@ cdef enum JobState:
 
 cdef struct Job:                # the body follows, without its CRLF
     HeapNode node               # its place in the one heap it stands in; the slot there holds the id and the deadline
-    uint8_t state
+    uint8_t state               # a JobState
     uint16_t pins               # replies that are sending this body
     uint32_t tube               # number of its tube
     uint32_t client             # number of the client that reserved it
@@ -30,7 +30,7 @@ cdef struct Job:                # the body follows, without its CRLF
     uint32_t releases
     uint32_t buries
     uint32_t kicks
-    uint32_t turn               # its client's so-manieth reservation, modulo 2**32
+    uint32_t turn               # number of the reservation among its client's, modulo 2**32
     uint32_t segment            # of the log, where its put record stands
     uint32_t lsn                # end of its last record that a reply may depend on, modulo 2**32
 

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint64_t
 
-cdef int64_t NO_TIME                # memory that is free stays
+cdef int64_t NO_TIME                # memory that is free stays; the same number as _state's NEVER
 
 cdef struct Memory:
     uint64_t job_bytes              # of jobs, those included that still arrive or are deleted and still being sent

@@ -20,8 +20,8 @@ NO_TIME = -1
 
 
 cdef void memory_tick(Memory *memory, int64_t now_ns) noexcept nogil:
-    """Once in a tick. Much free memory goes back if that lasts: who fills and empties a queue again and again needs
-    it."""
+    """At least once in a tick. Much free memory goes back if that lasts: who fills and empties a queue again and again
+    needs it."""
     if memory.freed_bytes <= GIVE_BACK_BYTES or memory.freed_bytes <= memory.job_bytes // 2:
         memory.give_back_at_ns = NO_TIME
     elif memory.give_back_at_ns == NO_TIME:

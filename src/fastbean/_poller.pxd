@@ -46,5 +46,5 @@ cdef class Poller:
     cdef int lookup(self, object fileobj) except -2
     cdef int registered(self, object fileobj) except -2
     cdef void forget(self, int fd) noexcept
-    cdef int control(self, int operation, int fd, int events) except -1
+    cdef int control(self, int operation, int fd, int mask) except -1
     cdef object key_of(self, int fd)

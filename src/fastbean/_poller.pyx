@@ -323,7 +323,7 @@ cdef class Poller:
         return count
 
     cdef int mask_of(self, int place, int *fd) noexcept:
-        """What is ready of the so-manieth descriptor that `wait` found, and is still asked for; `fd` is set to it."""
+        """What is ready of a descriptor that `wait` found, by its place, and is still asked for; `fd` is set to it."""
         cdef uint32_t events = self.events[place].events
         cdef int mask = 0
         fd[0] = self.events[place].data.fd

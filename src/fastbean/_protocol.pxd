@@ -54,7 +54,7 @@ cdef enum Reply:
     REPLY_NOT_IGNORED
     REPLY_TIMED_OUT
     REPLY_DEADLINE_SOON
-    REPLY_DRAINING
+    REPLY_DRAINING                  # this and all below tell of no job and no record, so none waits for the log
     REPLY_EXPECTED_CRLF
     REPLY_JOB_TOO_BIG
     REPLY_OUT_OF_MEMORY

@@ -321,7 +321,7 @@ cdef class State(Store):
     # Waiting, and answers that come later
 
     cdef void begin_tick(self, int64_t now_ns) noexcept:
-        """A new tick, and a new allowance of effort."""
+        """What sockets bring comes next, or what was left over: each of the two has an allowance of effort."""
         self.effort_limit = self.effort + EFFORT_IN_A_TICK
         memory_tick(&self.memory, now_ns)
 

@@ -95,8 +95,6 @@ cdef Tube *tube_find_or_make(TubeSet *tubes, const char *name, uint32_t name_byt
     else:
         tube.number = tubes.numbers
         tubes.numbers += 1
-    tube.timer.kind = TIMER_TUBE
-    tube.timer.number = tube.number
     tubes.by_number[tube.number] = tube
     tube.place = tubes.count
     tubes.listed[tube.place] = tube

@@ -108,7 +108,7 @@ cdef class WorkQueue(Recovery):
         return reply
 
     cdef int kick_one(self, Job *job, int64_t now_ns) noexcept:
-        """Returns 0, or -1 without memory (nothing changed)."""
+        """Make a buried or delayed job ready. Returns 0, or -1 without memory (nothing changed)."""
         if self.make_ready(job, now_ns) < 0:
             return -1
         job.kicks += 1
@@ -116,6 +116,8 @@ cdef class WorkQueue(Recovery):
         return 0
 
     cdef bint step_kick(self, Work *work, int64_t now_ns) noexcept:
+        """Kick from the heap that was chosen at the start, whatever came or went between two slices: no more jobs than
+        stood there then, and fewer if they run out."""
         cdef Tube *tube = work.client.use
         cdef Heap *heap = &tube.buried if work.buried else &tube.delayed
         cdef uint32_t steps = min(work.left, <uint32_t>STEPS_AT_ONCE)
@@ -131,6 +133,8 @@ cdef class WorkQueue(Recovery):
         return work.left == 0 or heap.len == 0
 
     cdef bint step_list(self, Work *work) noexcept:
+        """Go on where the last slice ended. When a tube ends in between, `State.relist` sees that none is missed; the
+        client's own watches cannot change while it waits."""
         cdef Client *client = work.client
         cdef bint every = work.kind == WORK_LIST_TUBES
         cdef uint32_t count = self.tubes.count if every else client.watched_count
@@ -180,7 +184,9 @@ cdef class WorkQueue(Recovery):
         return 0
 
     cdef bint step_leave(self, Work *work, int64_t now_ns) noexcept:
-        """Give back its reservations in the order in which it made them, then its watches, then the tube it uses."""
+        """Give back its reservations in the order in which it made them, then its watches, then the tube it uses.
+
+        Between two slices they are reserved still, and time may end some of them sooner."""
         cdef Client *client = work.client
         cdef Tube *tube
         cdef int _step
