@@ -2,7 +2,7 @@
 
 `serve` is what the loop runs. A turn of it waits for sockets, reads the clock once, serves what is ready, and ends with
 `tick`: what no socket announces. All of it takes slices of whatever may be long. A turn that serves connections only
-makes no Python object, and the next one follows at once; `tick` itself decides nothing by a clock and never waits.
+makes no Python object, and the next one follows at once; `tick` itself waits for nothing but the disk of a log.
 
 A turn that takes ``slow_turn_ns`` or longer, from the end of its wait to the next one, is told to ``on_slow_turn``.
 

@@ -4,8 +4,8 @@ A job is one allocation: a header and the body behind it. Ids are handed out in 
 sixteen ids that follow one another in one leaf: for a job of a long queue it costs about ten bytes, and jobs that are
 used one after the other lie side by side.
 
-Always true: a job whose state is ready, reserved, delayed or buried stands in exactly one heap and in the table;
-any other job stands in neither.
+Always true: a job that is ready, reserved, delayed, buried or returning stands in exactly one heap and in the table;
+one that arrives or is gone stands in neither.
 """
 
 from libc.stdint cimport uint32_t, uint64_t

@@ -3,7 +3,8 @@
 Always true between two calls:
 
 - A job in the table stands in exactly one heap: its tube's ready, delayed or buried heap, or the reserved heap of the
-  client that holds it. Which heap is its state; the heap's slot holds its id, and its deadline if it has one.
+  client that holds it (once that has left, its heap of returning jobs). Which heap is its state; the heap's slot holds
+  its id, and its deadline if it has one.
 - No unpaused tube holds a ready job while a client waits for that tube.
 - A tube with a delayed job or a pause has a timer that is due no later than they are, and so has a client that holds
   or awaits something. Timers are lazy: one that is due too early is put right when it comes to the top.
