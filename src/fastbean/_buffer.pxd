@@ -9,6 +9,25 @@ cdef struct Buffer:             # all zero bytes = an empty buffer
     size_t cap
     bint failed                 # memory ran out; every later append is ignored
 
+cdef enum:
+    DIGITS = 20                 # of the largest 64-bit number
+
+cdef inline char *write_number(char *at, uint64_t number) noexcept nogil:
+    """Write `number` in decimal, at most DIGITS bytes; returns where it ends."""
+    cdef char[DIGITS] digits
+    cdef int left = DIGITS
+    while True:
+        left -= 1
+        digits[left] = <char>(c'0' + number % 10)
+        number //= 10
+        if number == 0:
+            break
+    while left < DIGITS:
+        at[0] = digits[left]
+        at += 1
+        left += 1
+    return at
+
 cdef int buffer_reserve(Buffer *buffer, size_t extra) noexcept nogil
 cdef void buffer_append(Buffer *buffer, const char *data, size_t size) noexcept nogil
 cdef void buffer_append_text(Buffer *buffer, const char *text) noexcept nogil

@@ -13,7 +13,6 @@ from fastbean._live cimport LIVE_BUFFERS, live_born, live_gone
 
 cdef enum:
     SMALLEST_BYTES = 256
-    DIGITS = 20                 # of the largest 64-bit number
 
 
 cdef int buffer_reserve(Buffer *buffer, size_t extra) noexcept nogil:
@@ -50,15 +49,9 @@ cdef void buffer_append_text(Buffer *buffer, const char *text) noexcept nogil:
 
 cdef void buffer_append_number(Buffer *buffer, uint64_t number) noexcept nogil:
     """Append `number` in decimal."""
-    cdef char[DIGITS] digits
-    cdef size_t first = DIGITS
-    while True:
-        first -= 1
-        digits[first] = <char>(c'0' + number % 10)
-        number //= 10
-        if number == 0:
-            break
-    buffer_append(buffer, &digits[first], DIGITS - first)
+    if buffer.failed or buffer_reserve(buffer, DIGITS) < 0:
+        return
+    buffer.len = write_number(buffer.data + buffer.len, number) - buffer.data
 
 
 cdef void buffer_drop_front(Buffer *buffer, size_t size) noexcept nogil:

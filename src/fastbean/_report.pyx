@@ -5,9 +5,11 @@ text costs O(1): what it tells is counted as it happens.
 """
 
 from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset, strlen
 
-from fastbean._buffer cimport Buffer, buffer_append, buffer_append_number, buffer_append_text
+from fastbean._buffer cimport (
+    DIGITS, Buffer, buffer_append, buffer_append_number, buffer_append_text, buffer_reserve, write_number,
+)
 from fastbean._client cimport INPUT_LIMIT, OUTPUT_LIMIT, STEPS_IN_A_TICK
 from fastbean._engine cimport Engine
 from fastbean._journal cimport LogFigures
@@ -35,13 +37,23 @@ cdef extern from "<unistd.h>" nogil:
 
 cdef enum:
     MICROSECOND_DIGITS = 6
+    STATS_BYTES = 2048                  # a text that is not longer is written without being moved
 
 
-cdef inline void put_number(Buffer *text, const char *key, uint64_t number) noexcept nogil:
-    buffer_append_text(text, key)
-    buffer_append(text, b": ", 2)
-    buffer_append_number(text, number)
-    buffer_append(text, b"\n", 1)
+cdef void put_number(Buffer *text, const char *key, uint64_t number) noexcept nogil:
+    """One line. Most of every text is made of these, so each is written in one piece."""
+    cdef size_t key_bytes = strlen(key)
+    cdef char *end
+    if text.failed or buffer_reserve(text, key_bytes + 2 + DIGITS + 1) < 0:
+        return
+    end = text.data + text.len
+    memcpy(end, key, key_bytes)
+    end += key_bytes
+    end[0] = c':'
+    end[1] = c' '
+    end = write_number(end + 2, number)
+    end[0] = c'\n'
+    text.len = end + 1 - text.data
 
 
 cdef inline void put_signed(Buffer *text, const char *key, int64_t number) noexcept nogil:
@@ -121,6 +133,7 @@ cdef void stats_text(Engine engine, Buffer *text, int64_t now_ns) noexcept:
     cdef LogFigures log
     memset(&log, 0, sizeof(log))
     engine.journal.figures_of(&log)
+    buffer_reserve(text, STATS_BYTES)
     buffer_append(text, b"---\n", 4)
     put_number(text, b"current-jobs-urgent", engine.counts.urgent)
     put_number(text, b"current-jobs-ready", engine.counts.ready)

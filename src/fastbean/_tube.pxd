@@ -23,30 +23,31 @@ cdef struct Watch:              # one client's interest in one tube
     uint32_t place              # in the client's array
 
 cdef struct Tube:               # the name follows, with a NUL behind it
+    # What a put touches comes first: with very many tubes, each line of the cache counts.
     Entry entry                 # in the table of names
-    Timer timer                 # the sooner of its first delayed job and the end of its pause
     Heap ready                  # by (pri, id)
     uint64_t oldest_id          # no ready job has a lower id; see _oldest
-    Heap delayed                # by (deadline, id)
-    Heap buried                 # by (number of the burial, id)
     Watch *longest_waiting      # the line of waiting clients, from the one that waits longest
-    Watch *latest_waiting
     uint32_t number             # for ever its own while it lives
-    uint32_t place              # in the visible list
     uint32_t name_bytes
-    uint32_t using
-    uint32_t watching
-    uint32_t waiting
     uint32_t jobs               # in any state; reserved and arriving ones keep the tube alive too
-    uint32_t reserved
+    uint32_t using
     uint32_t urgent
+    uint32_t reserved
     uint64_t total_jobs
     uint64_t enqueued           # times that a job became ready
-    uint64_t finished           # jobs deleted by the client that had reserved them
     uint64_t body_bytes         # of all jobs that stand in a heap
-    uint64_t deletes
-    uint64_t pauses
     int64_t pause_ns            # 0: not paused
+    uint64_t finished           # jobs deleted by the client that had reserved them
+    uint64_t deletes
+    Timer timer                 # the sooner of its first delayed job and the end of its pause
+    Heap delayed                # by (deadline, id)
+    Heap buried                 # by (number of the burial, id)
+    Watch *latest_waiting
+    uint32_t place              # in the visible list
+    uint32_t watching
+    uint32_t waiting
+    uint64_t pauses
     int64_t unpause_at_ns
 
 cdef struct TubeSet:
