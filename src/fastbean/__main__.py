@@ -14,12 +14,13 @@ Signals:
 This module, with ``privileges``, is the only one that touches what belongs to the process.
 """
 
+import errno
 import os
 import signal
 import sys
 
 from fastbean import __version__, config, limits, logs, privileges, systemd
-from fastbean.errors import FastbeanError, NoMemoryError
+from fastbean.errors import FastbeanError, ResourceError
 from fastbean.server import Server
 
 TYPE_CHECKING = False
@@ -48,7 +49,11 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     except FastbeanError as error:
         return _complain(error, log)
     except MemoryError:
-        return _complain(NoMemoryError("there is not enough memory; give the process more of it, or less to do"), log)
+        return _complain(ResourceError("there is not enough memory; give the process more of it, or less to do"), log)
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        return _complain(ResourceError(f"{error.strerror}: raise ulimit -n (LimitNOFILE=)"), log)
     return 0
 
 

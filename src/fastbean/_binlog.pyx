@@ -580,7 +580,7 @@ cdef class Binlog(Segments):
         figures.migrated = self.records_migrated
         figures.written = self.records_written
         figures.live_bytes = self.live_bytes
-        figures.kept_bytes = self.used_bytes + self.free_bytes()
+        figures.disk_bytes = self.allocated_bytes
         figures.syncs = self.round.rounds
         figures.sync_last_us = self.round.last_us
         figures.sync_longest_us = self.round.longest_us

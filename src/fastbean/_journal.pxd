@@ -17,7 +17,7 @@ cdef struct LogFigures:         # for `stats`; sizes in bytes, times in microsec
     uint64_t migrated
     uint64_t written
     uint64_t live_bytes
-    uint64_t kept_bytes         # what is written, and the room that is free
+    uint64_t disk_bytes         # of all files
     uint64_t syncs
     uint64_t sync_last_us
     uint64_t sync_longest_us

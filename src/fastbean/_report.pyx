@@ -173,7 +173,7 @@ cdef void stats_text(Engine engine, Buffer *text, int64_t now_ns) noexcept:
 cdef void put_log(Buffer *text, LogFigures *log) noexcept:
     """What only fastbean tells of its log."""
     put_number(text, b"binlog-bytes-live", log.live_bytes)
-    put_number(text, b"binlog-bytes-on-disk", log.kept_bytes)
+    put_number(text, b"binlog-bytes-on-disk", log.disk_bytes)
     put_number(text, b"binlog-syncs", log.syncs)
     put_number(text, b"binlog-sync-last-us", log.sync_last_us)
     put_number(text, b"binlog-sync-longest-us", log.sync_longest_us)

@@ -28,8 +28,8 @@ class LogFailedError(FastbeanError):
     exit_status = 74  # EX_IOERR of sysexits.h
 
 
-class NoMemoryError(FastbeanError):
-    """There is not enough memory to start."""
+class ResourceError(FastbeanError):
+    """The system does not give what a start needs: memory, or descriptors."""
 
     exit_status = 71  # EX_OSERR of sysexits.h
 

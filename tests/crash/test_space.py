@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from .ledger import Ledger
-from .process import Server, files_bytes
+from .process import Server, files_bytes, wait_until
 from .script import Script
 
 SEGMENT_BYTES = 16384
@@ -61,6 +61,10 @@ def test_the_log_stays_small_under(memory_path: Path, loop: Callable[[Script, in
             most = 2 * live + (2 + PREPARED_SEGMENTS) * SEGMENT_BYTES
             assert files <= most, f"{files} bytes for {live} in round {round_number}, {most} are allowed"
         assert int(stats["binlog-oldest-index"]) > 1, "there was nothing to compact"
+        wait_until(
+            lambda: int(client.stats()["binlog-bytes-on-disk"]) == files_bytes(memory_path),
+            "the statistics to tell what the files take",
+        )
         server.kill()
     with Server(memory_path, segment_bytes=SEGMENT_BYTES) as server, server.connect() as client:
         ledger.check(client)

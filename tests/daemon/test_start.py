@@ -69,6 +69,16 @@ def test_clients_beyond_the_limit_are_served_when_others_have_gone(start):
     assert daemon.stop() == 0
 
 
+@pytest.mark.parametrize(("number", "flags", "status"), [(6, (), 71), (11, ("-b", "."), 10)], ids=["bare", "log"])
+def test_a_start_without_descriptors_says_what_to_do(run, number, flags, status):
+    done = run("-l", "127.0.0.1", "-p", "0", *flags, preexec_fn=soft_limit(number, number))
+    assert done.returncode == status
+    (line,) = done.stderr.splitlines()[-1:]
+    assert line.startswith("fastbean: ")
+    assert line.endswith("raise ulimit -n (LimitNOFILE=)")
+    assert "Traceback" not in done.stderr
+
+
 def test_an_idle_server_sleeps(start):
     daemon = start()
     client = daemon.connect()

@@ -53,19 +53,21 @@ class Log:
         # Only replies that wait for a sync are worth a disk that is written to twice.
         self._written = fsync_ms == 0
         self._lock = DirectoryLock(directory)
-        self._wake_pipe = os.pipe()
-        self._sync_pipes = (*os.pipe(), *os.pipe())
-        self.journal = Binlog(
-            engine,
-            segment_bytes=-(-max(segment_bytes, 1) // limits.SMALLEST_SEGMENT_BYTES) * limits.SMALLEST_SEGMENT_BYTES,
-            max_bytes=max_bytes,
-            sync_every_ns=-1 if fsync_ms is None else fsync_ms * 1_000_000,
-            ask_for_segment=self._ask_for_segment,
-            ask_to_recycle=self._ask_to_recycle,
-            ask_to_remove=self._ask_to_remove,
-            sync_pipes=self._sync_pipes,
-        )
+        self._descriptors: list[int] = []
         try:
+            self._wake_pipe = self._pipe()
+            self._sync_pipes = (*self._pipe(), *self._pipe())
+            self.journal = Binlog(
+                engine,
+                segment_bytes=-(-max(segment_bytes, 1) // limits.SMALLEST_SEGMENT_BYTES)
+                * limits.SMALLEST_SEGMENT_BYTES,
+                max_bytes=max_bytes,
+                sync_every_ns=-1 if fsync_ms is None else fsync_ms * 1_000_000,
+                ask_for_segment=self._ask_for_segment,
+                ask_to_recycle=self._ask_to_recycle,
+                ask_to_remove=self._ask_to_remove,
+                sync_pipes=self._sync_pipes,
+            )
             self._open(progress)
         except OSError as error:
             self._close_descriptors()
@@ -149,8 +151,13 @@ class Log:
                 os.close(result.fd)
         self._close_descriptors()
 
+    def _pipe(self) -> tuple[int, int]:
+        ends = os.pipe()
+        self._descriptors += ends
+        return ends
+
     def _close_descriptors(self) -> None:
-        for fd in (*self._wake_pipe, *self._sync_pipes):
+        for fd in self._descriptors:
             os.close(fd)
         self._lock.release()
 
@@ -182,4 +189,6 @@ class Log:
 def _advice(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "make room on its disk, or choose another directory"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "raise ulimit -n (LimitNOFILE=)"
     return "look at the disk, and at the rights of the directory and its files"
