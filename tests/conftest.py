@@ -21,6 +21,8 @@ NOT_UNDER_SANITIZERS = {
     "tests/daemon/test_faults.py::test_memory_goes_back_to_the_system_when_the_jobs_are_gone": (
         "malloc_trim is glibc's own: a sanitizer's memory does not go back"
     ),
+    "tests/unit/test_pytest_plugin.py": "pytest is started again and again; of our code it runs what all others run",
+    "tests/cimport": "the example is compiled, without a sanitizer",
     "tests/scale/test_memory.py": "what a process takes there is the sanitizer's",
     "tests/unit/test_core.py::test_memory_is_flat_over_many_cycles": "the same",
     "tests/quality/test_valgrind.py": "valgrind and a sanitizer each want to be the only one",

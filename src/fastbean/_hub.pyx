@@ -9,6 +9,8 @@ A turn that takes ``slow_turn_ns`` or longer, from the end of its wait to the ne
 With a log, replies that depend on it are sent after the commit at the end of the tick, all others at once.
 """
 
+import os
+
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -26,10 +28,6 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t recv(int fd, void *data, size_t size, int flags)
     int shutdown(int fd, int how)
     int MSG_DONTWAIT, MSG_PEEK, SHUT_WR
-
-cdef extern from "<fcntl.h>" nogil:
-    int fcntl(int fd, int command, int least)
-    int F_DUPFD_CLOEXEC
 
 cdef enum:
     NS_IN_MS = 1000000
@@ -336,7 +334,10 @@ cdef class Hub(Shared):
         ):
             return -1
         shutdown(connection.fd, SHUT_WR)
-        return fcntl(connection.fd, F_DUPFD_CLOEXEC, 0)
+        try:
+            return os.dup(connection.fd)
+        except OSError:
+            return -1
 
     cdef void look_at_unwatched(self, int64_t now_ns) noexcept:
         """Clients whose input is full are not watched by the selector: see whether they are still there."""
