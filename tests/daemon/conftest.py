@@ -1,5 +1,6 @@
 """Starts ``python -m fastbean`` as a process of its own, on a free port, with its log in a file; and stops it again."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -94,6 +95,16 @@ class Daemon:
             sock.close()
             raise
         return self._add(sock)
+
+    def connect_unix_soon(self, path):
+        """Connects as soon as it listens there."""
+
+        def connected():
+            with contextlib.suppress(ConnectionRefusedError, FileNotFoundError):
+                return self.connect_unix(path)
+            return None
+
+        return wait_until(connected, "a connection")
 
     def _add(self, sock):
         self.clients.append(Client(sock))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import fastbean_command, wait_until
+from .conftest import fastbean_command
 
 TEXT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d{4} (DEBUG|INFO|WARNING|ERROR) [a-z-]+( [a-z_]+=.*)?")
 LINES = 3_000  # more than a pipe holds
@@ -58,17 +58,10 @@ def test_whatever_clients_send_each_line_of_json_is_an_object(launch):
 def test_the_level_says_what_is_written(launch, tmp_path, flags, levels):
     path = tmp_path / "socket"
     daemon = launch(fastbean_command("-l", f"unix:{path}", *flags))
-    client = wait_until(lambda: connected(daemon, path), "a connection")
+    client = daemon.connect_unix_soon(path)
     assert client.ask(b"list-tube-used\r\n") == b"USING default\r\n"
     assert daemon.stop() == 0
     assert {line.split()[1] for line in daemon.log.splitlines()} == levels
-
-
-def connected(daemon, path):
-    try:
-        return daemon.connect_unix(path)
-    except (ConnectionRefusedError, FileNotFoundError):
-        return None
 
 
 def test_a_pipe_that_nobody_reads_delays_nobody(launch, tmp_path):
@@ -76,7 +69,7 @@ def test_a_pipe_that_nobody_reads_delays_nobody(launch, tmp_path):
     out, into = os.pipe()
     daemon = launch(fastbean_command("-VV", "-l", f"unix:{path}"), stderr=into)
     os.close(into)
-    client = wait_until(lambda: connected(daemon, path), "a connection")
+    client = daemon.connect_unix_soon(path)
     for _ in range(LINES):
         assert client.ask(b"list-tube-used\r\n") == b"USING default\r\n"
     os.set_blocking(out, False)
@@ -96,7 +89,7 @@ def test_a_full_disk_under_the_log_delays_nobody(launch, tmp_path):
     path = tmp_path / "socket"
     with Path("/dev/full").open("wb") as full:
         daemon = launch(fastbean_command("-VV", "-l", f"unix:{path}"), stderr=full)
-    client = wait_until(lambda: connected(daemon, path), "a connection")
+    client = daemon.connect_unix_soon(path)
     for _ in range(100):
         assert client.ask(b"list-tube-used\r\n") == b"USING default\r\n"
     assert daemon.stop() == 0

@@ -123,19 +123,16 @@ def test_sigusr2_ends_drain_mode(start):
     assert daemon.stop() == 0
 
 
-def test_sigusr2_without_drain_mode_changes_nothing(start):
+@pytest.mark.parametrize(
+    ("number", "line"),
+    [(signal.SIGUSR2, "no-longer-draining"), (signal.SIGHUP, "hang-up-ignored")],
+    ids=["SIGUSR2 without drain mode", "SIGHUP without a terminal"],
+)
+def test_a_signal_that_is_only_logged(start, number, line):
     daemon = start()
-    daemon.send_signal(signal.SIGUSR2)
-    daemon.wait_for_line("INFO no-longer-draining")
+    daemon.send_signal(number)
+    daemon.wait_for_line(f"INFO {line}")
     assert daemon.connect().ask(b"put 0 0 60 1\r\na\r\n") == b"INSERTED 1\r\n"
-    assert daemon.stop() == 0
-
-
-def test_a_hang_up_without_a_terminal_is_only_logged(start):
-    daemon = start()
-    daemon.send_signal(signal.SIGHUP)
-    daemon.wait_for_line("INFO hang-up-ignored")
-    assert daemon.connect().ask(b"list-tube-used\r\n") == b"USING default\r\n"
     assert daemon.stop() == 0
 
 

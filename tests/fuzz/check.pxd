@@ -1,4 +1,4 @@
-"""What the targets share: how one says that something is wrong."""
+"""What the targets share: how one says that something is wrong, and how lines are found in the simplest way."""
 
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport uint8_t
@@ -26,6 +26,15 @@ cdef extern from *:
     void at_most "fuzz_at_most"(const char *what, unsigned long long is_, unsigned long long most) noexcept nogil
 
 ctypedef int (*Target)(const uint8_t *data, size_t size) noexcept
+
+
+cdef inline size_t line_end(const char *data, size_t size) noexcept nogil:
+    """Bytes up to the first CRLF, itself included; 0 if there is none."""
+    cdef size_t at
+    for at in range(1, size):
+        if data[at - 1] == c'\r' and data[at] == c'\n':
+            return at + 1
+    return 0
 
 
 cdef inline object as_capsule(Target target):

@@ -22,7 +22,7 @@ from fastbean._protocol cimport (
     parse_line, reply_text,
 )
 
-from check cimport as_capsule, at_most, equal
+from check cimport as_capsule, at_most, equal, line_end
 
 cdef enum:
     PEERS = 4
@@ -68,15 +68,6 @@ cdef char[LARGEST_BODY + 2] filler
 memset(filler, c'x', LARGEST_BODY)
 filler[LARGEST_BODY] = c'\r'
 filler[LARGEST_BODY + 1] = c'\n'
-
-
-cdef size_t line_end(const char *data, size_t size) noexcept:
-    """Bytes up to the first CRLF, itself included; 0 if there is none."""
-    cdef size_t at
-    for at in range(1, size):
-        if data[at - 1] == c'\r' and data[at] == c'\n':
-            return at + 1
-    return 0
 
 
 cdef size_t cut_one(Peer *peer, const char *data, size_t size) noexcept:

@@ -16,7 +16,7 @@ from fastbean._protocol cimport (
     REPLY_UNKNOWN_COMMAND, Command, line_length, parse_line,
 )
 
-from check cimport as_capsule, at_most, equal
+from check cimport as_capsule, at_most, equal, line_end
 
 
 cdef bint has_name(Command *command) noexcept:
@@ -91,22 +91,13 @@ cdef void check_line(const uint8_t *data, size_t size) noexcept:
     free(line)
 
 
-cdef size_t first_line(const uint8_t *data, size_t size) noexcept:
-    """`line_length`, in the simplest way."""
-    cdef size_t at
-    for at in range(1, size):
-        if data[at - 1] == c'\r' and data[at] == c'\n':
-            return at + 1
-    return 0
-
-
 cdef int one(const uint8_t *data, size_t size) noexcept:
     cdef char *exact = <char *>malloc(size)
     cdef size_t length
     if size:
         memcpy(exact, data, size)
     length = line_length(exact, size)
-    equal("the length of the first line", length, first_line(data, size))
+    equal("the length of the first line", length, line_end(<const char *>data, size))
     free(exact)
     if length == 0:
         length = size + 2

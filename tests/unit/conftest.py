@@ -1,9 +1,36 @@
-"""What the tests of the log's program share, and those of what happens without memory."""
+"""What tests share: a server in memory, listeners, the log's program, and a want of memory."""
 
 import pytest
 
 from allocations import Allocations, compile_library
 from fastbean.binlog import tool
+from fastbean.listener import Options, bind_all
+from memory_client import MemoryClient, MemoryServer
+
+
+@pytest.fixture
+def server() -> MemoryServer:
+    return MemoryServer()
+
+
+@pytest.fixture
+def client(server: MemoryServer) -> MemoryClient:
+    return server.client()
+
+
+@pytest.fixture
+def bind():
+    """Binds addresses; closes the listeners at the end."""
+    bound = []
+
+    def bind_them(*addresses, options=None):
+        listeners = bind_all(addresses, options or Options())
+        bound.extend(listeners)
+        return listeners
+
+    yield bind_them
+    for listener in bound:
+        listener.close()
 
 
 @pytest.fixture

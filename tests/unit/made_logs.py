@@ -1,5 +1,6 @@
 """Logs of fastbean's for the tests of its tools: written without a server, or by one; and ways to damage them."""
 
+import os
 import random
 import shutil
 import socket
@@ -13,10 +14,21 @@ CREATED = 1_700_000_000_123_456_789
 SEGMENT_BYTES = 4096
 LARGE_SEGMENT_BYTES = 1 << 20
 HEADER_BYTES = 64
+NO_FILES = ("folder", "pipe", "link to nothing")
 
 
 def saved(id, state="ready", **members):
     return replace(SavedJob(id, 10, 0, 60, CREATED, 0, state, 0, 0, 0, 0, 0, 0, b"default", b"body"), **members)
+
+
+def make_no_file(path, kind):
+    """Something of NO_FILES where a file should be."""
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("nowhere")
 
 
 def many_jobs(count=60):

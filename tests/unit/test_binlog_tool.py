@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import os
 import re
 import subprocess
 import sys
@@ -13,7 +12,18 @@ import pytest
 
 from fastbean.binlog import beanstalkd, segments, survey, tool
 from fastbean.binlog.lock import DirectoryLock
-from made_logs import HEADER_BYTES, LARGE_SEGMENT_BYTES, contents, damage, live_log, records_of, saved, write_log
+from made_logs import (
+    HEADER_BYTES,
+    LARGE_SEGMENT_BYTES,
+    NO_FILES,
+    contents,
+    damage,
+    live_log,
+    make_no_file,
+    records_of,
+    saved,
+    write_log,
+)  # fmt: skip
 
 # --- check
 
@@ -287,15 +297,10 @@ def words_of(command, directory, other):
 
 
 @pytest.mark.parametrize("command", ALL_TOOLS)
-@pytest.mark.parametrize("kind", ["folder", "pipe", "link to nothing"])
+@pytest.mark.parametrize("kind", NO_FILES)
 def test_what_has_a_segments_name_and_is_no_file_is_refused(directory, run, tmp_path, command, kind):
     odd = segments.path_of(directory, len(write_log(directory)) + 1)
-    if kind == "folder":
-        odd.mkdir()
-    elif kind == "pipe":
-        os.mkfifo(odd)
-    else:
-        odd.symlink_to("nowhere")
+    make_no_file(odd, kind)
     status, _, complained = run(*words_of(command, directory, tmp_path / "other"))
     assert status == 10
     assert f"{odd}: has the name of a log's file and is none; move it into another directory\n" in complained

@@ -15,16 +15,6 @@ SESSION = (
 )
 
 
-@pytest.fixture
-def server() -> MemoryServer:
-    return MemoryServer()
-
-
-@pytest.fixture
-def client(server: MemoryServer) -> MemoryClient:
-    return server.client()
-
-
 @given(st.lists(st.integers(0, len(SESSION)), max_size=20))
 @settings(max_examples=60, deadline=None)
 def test_where_the_bytes_are_cut_changes_nothing(cuts: list[int]) -> None:

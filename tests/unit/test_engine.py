@@ -9,11 +9,6 @@ YEAR_S = 365 * 24 * 3600
 
 
 @pytest.fixture
-def server() -> MemoryServer:
-    return MemoryServer()
-
-
-@pytest.fixture
 def producer(server: MemoryServer) -> MemoryClient:
     return server.client()
 

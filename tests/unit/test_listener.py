@@ -15,21 +15,6 @@ from fastbean.listener import Acceptor, Address, Options, adopt_all, bind_all, j
 LOOPBACK = Address("127.0.0.1", 0)
 
 
-@pytest.fixture
-def bind():
-    """Binds addresses; closes the listeners at the end."""
-    bound = []
-
-    def bind_them(*addresses, options=None):
-        listeners = bind_all(addresses, options or Options())
-        bound.extend(listeners)
-        return listeners
-
-    yield bind_them
-    for listener in bound:
-        listener.close()
-
-
 def connect(listener):
     if listener.sock.family == socket.AF_UNIX:
         client = socket.socket(socket.AF_UNIX)

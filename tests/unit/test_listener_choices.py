@@ -10,21 +10,6 @@ from fastbean.errors import ListenError
 from fastbean.listener import Address, Options, bind_all
 
 
-@pytest.fixture
-def bind():
-    """Binds addresses; closes the listeners at the end."""
-    bound = []
-
-    def bind_them(*addresses):
-        listeners = bind_all(addresses, Options())
-        bound.extend(listeners)
-        return listeners
-
-    yield bind_them
-    for each in bound:
-        each.close()
-
-
 def connect(unix):
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(unix.sock.getsockname())

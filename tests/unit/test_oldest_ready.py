@@ -13,16 +13,6 @@ def age(client: MemoryClient, tube: bytes = b"default") -> int:
     return int(client.stats(b"stats-tube %s" % tube)["oldest-ready-age"])
 
 
-@pytest.fixture
-def server() -> MemoryServer:
-    return MemoryServer()
-
-
-@pytest.fixture
-def client(server: MemoryServer) -> MemoryClient:
-    return server.client()
-
-
 def fill(client: MemoryClient, count: int, pri: int) -> None:
     for _ in range(0, count, 200):
         client(b"put %d 0 100000 0\r\n\r\n" % pri * 200)

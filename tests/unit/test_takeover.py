@@ -12,6 +12,7 @@ import pytest
 from fastbean.binlog import beanstalkd, replacement, segments, survey, takeover
 from fastbean.binlog.job import SavedJob
 from fastbean.errors import BinlogError
+from made_logs import NO_FILES, make_no_file
 
 SECOND = 10**9
 CREATED = 1_700_000_000_123_456_789
@@ -381,16 +382,11 @@ def test_an_unreadable_marker_is_an_error_of_its_own(directory, text):
         prepare(directory)
 
 
-@pytest.mark.parametrize("kind", ["folder", "pipe", "link to nothing"])
+@pytest.mark.parametrize("kind", NO_FILES)
 def test_what_has_the_name_of_an_old_file_and_is_none_is_refused(tmp_path, kind):
     write_old(tmp_path)
     odd = tmp_path / "binlog.1000"
-    if kind == "folder":
-        odd.mkdir()
-    elif kind == "pipe":
-        os.mkfifo(odd)
-    else:
-        odd.symlink_to("nowhere")
+    make_no_file(odd, kind)
     for despite_damage in (False, True):
         with pytest.raises(BinlogError, match=r"binlog\.1000: has the name of a log's file and is none; move it"):
             prepare(tmp_path, despite_damage=despite_damage)
