@@ -14,6 +14,7 @@ What always holds:
   server has to end.
 """
 
+cimport cython
 from libc.errno cimport EINTR, errno
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
@@ -44,6 +45,7 @@ cdef enum:
     QUIET_SYNC_NS = 50000000        # -f 0: what no reply waits for is synced after so long, too
 
 
+@cython.final
 cdef class Binlog(Segments):
     """A log in segments; see the module's text. `fastbean.binlog.Log` makes one.
 
@@ -491,7 +493,7 @@ cdef class Binlog(Segments):
 
     cdef int put_restored(self, Segment *segment, JobImage *job, uint32_t before) noexcept:
         """Returns 0, or -1 without memory."""
-        if buffer_reserve(&segment.ids, ID_BYTES) < 0:
+        if segment.ids.cap - segment.ids.len < ID_BYTES and buffer_reserve(&segment.ids, ID_BYTES) < 0:
             return -1
         if before:
             self.count_out(before, logged_bytes(job.body_bytes, job.name_bytes))

@@ -30,6 +30,7 @@ cdef enum:
     # counters 5 each, burial 10, created 8, length of the name 2, name 200.
     MAX_RECORD_OVERHEAD = 286
     MAX_NAME_BYTES = 200
+    MAX_VARINT_BYTES = 10
     MAX_UPDATE_BYTES = 80           # of an update, a delete or another record of one number
 
 cdef struct JobImage:               # what the log keeps of a job; in the file its times are wall time
@@ -56,6 +57,15 @@ cdef struct Record:
     uint64_t number                 # an id, an LSN or a segment: of all types but put and update
     size_t size                     # in the file
     JobImage job                    # of put and update; name and body, which a put has, point into the file
+
+cdef inline char *put_varint(char *at, uint64_t number) noexcept nogil:
+    """Write `number`, at most MAX_VARINT_BYTES; returns where it ends."""
+    while number >= 0x80:
+        at[0] = <char>(number & 0x7F | 0x80)
+        number >>= 7
+        at += 1
+    at[0] = <char>number
+    return at + 1
 
 cdef uint32_t crc32c(uint32_t crc, const char *data, size_t size) noexcept nogil
 

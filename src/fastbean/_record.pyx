@@ -15,7 +15,6 @@ from fastbean._buffer cimport Buffer, buffer_reserve
 
 cdef enum:
     CRC_BYTES = 4
-    MAX_VARINT_BYTES = 10
     POLYNOMIAL = 0x82F63B78             # CRC32C (Castagnoli), reflected
     SLICES = 8
     FORMAT_VERSION = 1
@@ -145,15 +144,6 @@ cdef void fill_segment_header(
     memcpy(header + HEADER_CRC_AT, &crc, 4)
 
 
-cdef inline char *put_varint(char *at, uint64_t number) noexcept nogil:
-    while number >= 0x80:
-        at[0] = <char>(number & 0x7F | 0x80)
-        number >>= 7
-        at += 1
-    at[0] = <char>number
-    return at + 1
-
-
 cdef inline char *put_fixed(char *at, uint64_t number) noexcept nogil:
     memcpy(at, &number, 8)
     return at + 8
@@ -243,6 +233,15 @@ cdef struct Reader:                     # what is left of a record
 
 
 cdef inline uint64_t take_varint(Reader *reader, uint64_t limit) noexcept nogil:
+    """The next number; one above `limit`, which has seven bits at least, makes the record a broken one."""
+    if reader.at < reader.end and <uint8_t>reader.at[0] < 0x80:
+        reader.at += 1
+        return <uint8_t>(reader.at - 1)[0]
+    return take_long_varint(reader, limit)
+
+
+cdef uint64_t take_long_varint(Reader *reader, uint64_t limit) noexcept nogil:
+    """The same for any number."""
     cdef uint64_t number = 0
     cdef uint32_t shift = 0
     cdef uint8_t byte
@@ -281,7 +280,25 @@ cdef inline uint8_t take_byte(Reader *reader) noexcept nogil:
     return <uint8_t>(reader.at - 1)[0]
 
 
-cdef void take_changing(Reader *reader, JobImage *job) noexcept nogil:
+cdef inline bint take_zeros(Reader *reader, JobImage *job) noexcept nogil:
+    """The delay and the counters of a job with which nothing has happened yet: all are zero. Else takes nothing."""
+    cdef uint64_t bytes
+    if reader.end - reader.at < 8:
+        return False
+    memcpy(&bytes, reader.at, 8)        # little-endian, as all of the log
+    if bytes & <uint64_t>0xFFFFFFFFFFFF:
+        return False
+    reader.at += 6
+    job.delay_s = 0
+    job.reserves = 0
+    job.timeouts = 0
+    job.releases = 0
+    job.buries = 0
+    job.kicks = 0
+    return True
+
+
+cdef inline void take_changing(Reader *reader, JobImage *job) noexcept nogil:
     cdef uint8_t state
     job.id = take_varint(reader, <uint64_t>-1)
     state = take_byte(reader)
@@ -290,19 +307,20 @@ cdef void take_changing(Reader *reader, JobImage *job) noexcept nogil:
         return
     job.state = <RecordState>state
     job.pri = take_u32(reader)
-    job.delay_s = take_u32(reader)
-    job.reserves = take_u32(reader)
-    job.timeouts = take_u32(reader)
-    job.releases = take_u32(reader)
-    job.buries = take_u32(reader)
-    job.kicks = take_u32(reader)
+    if not take_zeros(reader, job):
+        job.delay_s = take_u32(reader)
+        job.reserves = take_u32(reader)
+        job.timeouts = take_u32(reader)
+        job.releases = take_u32(reader)
+        job.buries = take_u32(reader)
+        job.kicks = take_u32(reader)
     if state == STATE_DELAYED:
         job.deadline_ns = take_fixed(reader)
     elif state == STATE_BURIED:
         job.burial = take_varint(reader, <uint64_t>-1)
 
 
-cdef void take_rest_of_put(Reader *reader, JobImage *job) noexcept nogil:
+cdef inline void take_rest_of_put(Reader *reader, JobImage *job) noexcept nogil:
     job.ttr_s = take_u32(reader)
     job.created_ns = take_fixed(reader)
     job.name_bytes = <uint32_t>take_varint(reader, MAX_NAME_BYTES)

@@ -4,6 +4,7 @@ The log reads its records, the oldest first, and calls these for each (`Store`, 
 restored job stands in its heap at once; nobody waits yet, so that no other job or client moves with it.
 """
 
+cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -16,7 +17,7 @@ from fastbean._journal cimport logged_bytes
 from fastbean._memory cimport memory_keep
 from fastbean._record cimport STATE_BURIED, STATE_DELAYED, STATE_READY, JobImage
 from fastbean._state cimport State
-from fastbean._tube cimport Tube
+from fastbean._tube cimport Tube, tube_find
 
 cdef enum:
     USUAL_RECORD_BYTES = 128
@@ -52,14 +53,17 @@ cdef class Recovery(State):
                 return -1
         job.segment = segment
         job.lsn = <uint32_t>lsn
-        return self.restore_place(job, image)
+        return self.restore_place(self.tube_of(job), job, image)
 
+    @cython.final
     cdef Job *restore_job(self, JobImage *image) noexcept:
         """A job of the log, in no heap yet, or NULL without memory."""
-        cdef Tube *tube = self.find_or_make_tube(image.name, image.name_bytes)
+        cdef Tube *tube = tube_find(&self.tubes, image.name, image.name_bytes)
         cdef Job *job
         if tube is NULL:
-            return NULL
+            tube = self.find_or_make_tube(image.name, image.name_bytes)
+            if tube is NULL:
+                return NULL
         job = job_of_many(image.body_bytes) if self.restoring_many else job_new(image.body_bytes)
         if job is NULL:
             return NULL
@@ -75,9 +79,9 @@ cdef class Recovery(State):
         memory_keep(&self.memory, job_cost(job.body_bytes))
         return job
 
-    cdef int restore_place(self, Job *job, JobImage *image) noexcept:
+    @cython.final
+    cdef int restore_place(self, Tube *tube, Job *job, JobImage *image) noexcept:
         """Everything about the job that can change, its heap included. Returns 0, or -1 without memory."""
-        cdef Tube *tube = self.tube_of(job)
         cdef Heap *heap = &tube.ready
         if image.state != STATE_READY:
             heap = &tube.delayed if image.state == STATE_DELAYED else &tube.buried
@@ -104,7 +108,7 @@ cdef class Recovery(State):
             return 1
         self.take(job)
         job.lsn = <uint32_t>lsn
-        return self.restore_place(job, image)
+        return self.restore_place(self.tube_of(job), job, image)
 
     cdef uint32_t restore_delete(self, uint64_t id, uint64_t *bytes) noexcept:
         cdef Job *job = job_table_get(&self.jobs, id)

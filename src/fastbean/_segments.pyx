@@ -15,10 +15,10 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memmove
 
-from fastbean._buffer cimport Buffer, buffer_append, buffer_free, buffer_reserve
+from fastbean._buffer cimport Buffer, buffer_free, buffer_reserve
 from fastbean._journal cimport SPACE_COMING, SPACE_NO_MEMORY, SPACE_NONE, SPACE_READY, Journal, Space, logged_bytes
 from fastbean._live cimport LIVE_SEGMENTS, live_born, live_gone
-from fastbean._record cimport MAX_RECORD_OVERHEAD, SEGMENT_HEADER_BYTES, JobImage
+from fastbean._record cimport MAX_RECORD_OVERHEAD, SEGMENT_HEADER_BYTES, JobImage, put_varint
 from fastbean._sync cimport CLOCK_MONOTONIC, clock_ns
 
 cdef enum:
@@ -31,13 +31,9 @@ cdef inline void append_id(Buffer *ids, uint64_t *last, uint64_t id) noexcept no
     """Remember one more id: the difference to the one before, as a zigzag varint."""
     cdef int64_t difference = <int64_t>(id - last[0])
     cdef uint64_t coded = (<uint64_t>difference << 1) ^ <uint64_t>(difference >> 63)
-    cdef uint8_t byte
-    while coded >= 0x80:
-        byte = <uint8_t>(coded & 0x7F | 0x80)
-        buffer_append(ids, <char *>&byte, 1)
-        coded >>= 7
-    byte = <uint8_t>coded
-    buffer_append(ids, <char *>&byte, 1)
+    if ids.cap - ids.len < ID_BYTES and buffer_reserve(ids, ID_BYTES) < 0:
+        return
+    ids.len = put_varint(ids.data + ids.len, coded) - ids.data
     last[0] = id
 
 
