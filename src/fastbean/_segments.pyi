@@ -1,5 +1,7 @@
 from fastbean._journal import Journal
 
+def write_zeros(fd: int, size: int, at: int = 0) -> None: ...
+
 class Segments(Journal):
     sync_before_removal: int
     def add_spare(self, number: int, fd: int, size: int, recycled: bool = False) -> None: ...

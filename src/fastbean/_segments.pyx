@@ -11,9 +11,10 @@ which has room for one step more than what stands in it; without that, commands 
 allocating and removing files is the business of whoever sets the hooks; see ``fastbean.binlog``.
 """
 
+from libc.errno cimport EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memmove
+from libc.string cimport memmove, memset, strerror
 
 from fastbean._buffer cimport Buffer, buffer_free, buffer_reserve
 from fastbean._journal cimport SPACE_COMING, SPACE_NO_MEMORY, SPACE_NONE, SPACE_READY, Journal, Space, logged_bytes
@@ -21,7 +22,11 @@ from fastbean._live cimport LIVE_SEGMENTS, live_born, live_gone
 from fastbean._record cimport MAX_RECORD_OVERHEAD, SEGMENT_HEADER_BYTES, JobImage, put_varint
 from fastbean._sync cimport CLOCK_MONOTONIC, clock_ns
 
+cdef extern from "<unistd.h>" nogil:
+    ssize_t pwrite(int fd, const void *data, size_t size, long long offset)
+
 cdef enum:
+    PAGE_BYTES = 4096
     ROOM_OF_JOB = 40                # allocated ahead for each live job: its delete, and an update
     KEPT_BYTES = 1048576            # for records, of a tick without many
     RETRY_NS = 1000000000           # after so long there may be room on a full disk again
@@ -57,6 +62,42 @@ cdef void free_segment(Segment *segment) noexcept nogil:
     buffer_free(&segment.ids)
     live_gone(LIVE_SEGMENTS)
     free(segment)
+
+
+def write_zeros(int fd, uint64_t size, uint64_t at=0):
+    """Write zero bytes into a file, without the GIL.
+
+    Args:
+        fd: the file, open for writing.
+        size: the offset in bytes up to which.
+        at: the offset from which on.
+
+    Raises:
+        OSError: a write has failed; what was written before it stays.
+    """
+    cdef int error
+    with nogil:
+        error = write_zero_pages(fd, size, at)
+    if error:
+        raise OSError(error, strerror(error).decode())
+
+
+cdef int write_zero_pages(int fd, uint64_t size, uint64_t at) noexcept nogil:
+    """Returns 0, or the errno of the write that has failed.
+
+    Page by page: what one call writes, Linux keeps in memory in pieces as large as can be, and a sync of a few records
+    goes over the whole piece that they lie in. With small ones a sync on ext4 took a sixth less.
+    """
+    cdef char[PAGE_BYTES] zeros
+    cdef ssize_t written
+    memset(zeros, 0, PAGE_BYTES)
+    while at < size:
+        written = pwrite(fd, zeros, min(size - at, <uint64_t>PAGE_BYTES - at % PAGE_BYTES), at)
+        if written >= 0:
+            at += written
+        elif errno != EINTR:
+            return errno
+    return 0
 
 
 cdef class Segments(Journal):

@@ -12,7 +12,7 @@ import fastbean
 from fastbean.binlog import segments, survey, verdict
 from made_logs import SEGMENT_BYTES, io_client, live_log, many_jobs, write_log
 
-CALLS = ("open", "rename", "pwrite", "fsync", "unlink", "posix_fallocate")
+CALLS = ("open", "rename", "write_zeros", "fsync", "unlink", "posix_fallocate")
 NEXT = 9  # the number of a spare that is made
 
 
@@ -28,7 +28,8 @@ class Calls:
         self._at = at
         self._error = error
         for name in names:
-            monkeypatch.setattr(os, name, self._wrap(name, getattr(os, name)))
+            owner = segments if name == "write_zeros" else os
+            monkeypatch.setattr(owner, name, self._wrap(name, getattr(owner, name)))
 
     def _wrap(self, name, real):
         def call(*arguments, **options):
@@ -155,7 +156,7 @@ def test_a_spare_that_cannot_be_made_leaves_nothing(tmp_path, monkeypatch):
             else:
                 made = calls.made
                 break
-    assert made == ["open", "posix_fallocate", "pwrite", "fsync", "open", "fsync"]
+    assert made == ["open", "posix_fallocate", "write_zeros", "fsync", "open", "fsync"]
 
 
 def test_a_hole_is_filled_and_one_that_cannot_be_counts_as_no_room(tmp_path, monkeypatch):
@@ -185,7 +186,7 @@ def test_an_old_segment_becomes_a_spare_in_this_order(shedding, monkeypatch):
         calls = Calls(patch)
         os.close(segments.recycle(shedding, 1, number, size))
     # Its old name goes, safely; it is cleared, safely; it gets the new name, safely.
-    assert calls.made == ["rename", "open", "fsync", "open", "pwrite", "fsync", "rename", "open", "fsync"]
+    assert calls.made == ["rename", "open", "fsync", "open", "write_zeros", "fsync", "rename", "open", "fsync"]
     assert is_spare(segments.path_of(shedding, number), size)
     assert 1 not in numbers(shedding)
     assert_sound(shedding)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fastbean._binlog import Binlog
 from fastbean._scan import highest_mark, is_zero_from
+from fastbean._segments import write_zeros
 from fastbean.binlog import replacement, segments, verdict
 from fastbean.binlog.segments import HEADER, Header
 from fastbean.errors import BinlogError
@@ -160,9 +161,9 @@ def set_aside(directory: Path, path: Path, offset: int, later: list[Path]) -> st
         # Its blocks stay: on a full disk there would be no others. A header goes last: without it, what stands behind
         # it would look like damage.
         if offset < HEADER.size < size:
-            segments.write_zeros(file.fileno(), size, HEADER.size)
+            write_zeros(file.fileno(), size, HEADER.size)
             os.fsync(file.fileno())
             size = HEADER.size
-        segments.write_zeros(file.fileno(), size, offset)
+        write_zeros(file.fileno(), size, offset)
         os.fsync(file.fileno())
     return aside.name

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fastbean import clock
 from fastbean._record import checksum
+from fastbean._segments import write_zeros
 from fastbean.errors import BinlogError
 from fastbean.limits import NS_IN_MS
 
@@ -28,7 +29,6 @@ HEADER = struct.Struct("<8sIIQQQ20xI")  # magic, version, number, first LSN, id 
 VERSION_AT = 8
 BLOCK_BYTES = 512  # that st_blocks counts
 REMOVE_RETRY_S = 1.0
-ZEROS_AT_ONCE = 1 << 18
 
 
 # Named tuples and no dataclasses: importing `dataclasses` would make up a tenth of the daemon's start.
@@ -156,13 +156,6 @@ def remove_newest(directory: Path, paths: "Sequence[Path]") -> None:
     for path in reversed(paths):
         path.unlink()
         sync_directory(directory)
-
-
-def write_zeros(fd: int, size: int, at: int = 0) -> None:
-    """Write zero bytes into a file, from the offset ``at`` up to ``size``."""
-    zeros = memoryview(bytes(min(size, ZEROS_AT_ONCE)))
-    while at < size:
-        at += os.pwrite(fd, zeros[: size - at], at)
 
 
 def recycle(directory: Path, old: int, number: int, size: int) -> int:
