@@ -76,11 +76,18 @@ class LogTable:
 
 
 @contextlib.contextmanager
-def servers(folder, missing, flags=(), sync_us=0):
-    """The servers that can run here, by kind, each with the flags on an empty directory, removed in the end."""
+def servers(folder, missing, flags=(), sync_us=0, kinds=KINDS):
+    """The servers that can run here, by kind, each with the flags on an empty directory, removed in the end.
+
+    The floor may be among them; it keeps nothing.
+    """
     environment = slow_sync(folder, sync_us) if sync_us else None
+
+    def flags_of(kind):
+        return with_log(folder / kind, flags) if kind in KINDS else ()
+
     try:
-        with running(KINDS, folder, missing, lambda kind: with_log(folder / kind, flags), environment) as started:
+        with running(kinds, folder, missing, flags_of, environment) as started:
             yield started
     finally:
         for kind in KINDS:

@@ -38,7 +38,9 @@ HOW = """\
   and are ratios to beanstalkd; nothing of it runs here.
 - With a log, both servers write to the same disk, on empty directories. Disks that others use too make rounds differ
   much, so rows with `-f 0` take three times as many. In the row "each sync made to take 1 ms" a library loaded into
-  both makes fsync and fdatasync return after a millisecond at the soonest, like a slower disk's.
+  both makes fsync and fdatasync return after a millisecond at the soonest, like a slower disk's. The faster the syncs
+  of a disk, the less there is to be won by sharing them: what the floor makes of beanstalkd's rate with 64 clients is
+  what a server would make whose syncs, log and jobs cost nothing at all.
 - A **restart** is that of a server that was killed, from its start to its first reply, with the log in the page cache.
 - **Memory** is the resident set of the whole process.
 - A **longest wait** is that of a client in a closed loop of put, reserve and delete while the long command runs. It
