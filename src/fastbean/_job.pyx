@@ -127,7 +127,6 @@ cdef uint64_t job_unpin(Job *job) noexcept nogil:
 
 cdef inline Leaf *leaf_of(JobTable *table, uint64_t id) noexcept nogil:
     cdef uint64_t number = id // LEAF_JOBS
-    # Ids come one after the other, in puts as well as in a log.
     if number != table.last_number:
         if number >= table.end_number:
             return NULL
@@ -157,8 +156,8 @@ cdef int job_table_put(JobTable *table, uint64_t id, Job *job) noexcept nogil:
     return 0
 
 
-cdef Job *job_table_get(JobTable *table, uint64_t id) noexcept nogil:
-    """The job with this id, or NULL."""
+cdef Job *job_table_look_up(JobTable *table, uint64_t id) noexcept nogil:
+    """`job_table_get`, wherever the job's leaf may be."""
     cdef Leaf *leaf = leaf_of(table, id)
     return NULL if leaf is NULL else leaf.jobs[id % LEAF_JOBS]
 

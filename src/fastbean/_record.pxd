@@ -79,4 +79,13 @@ cdef void append_delete(Buffer *buffer, uint64_t id, uint32_t segment, uint64_t 
 cdef void append_number(Buffer *buffer, RecordType type, uint64_t number, uint32_t segment, uint64_t lsn) noexcept nogil
 cdef Fault read_record(const char *data, size_t size, uint32_t segment, uint64_t lsn, Record *record) noexcept nogil
 cdef bint is_zero(const char *data, size_t size) noexcept nogil
-cdef void job_from_wall(JobImage *job, int64_t wall_offset_ns, int64_t now_ns) noexcept nogil
+
+
+cdef inline void job_from_wall(JobImage *job, int64_t wall_offset_ns, int64_t now_ns) noexcept nogil:
+    """Tell the times of a job that was read by the monotonic clock: it says `now_ns`, and is so far behind the wall's.
+
+    The wall clock may have been set back since: then no job becomes one of the future, and no delay longer than it was.
+    """
+    job.created_ns = min(job.created_ns - wall_offset_ns, now_ns)
+    if job.state == STATE_DELAYED:
+        job.deadline_ns = min(job.deadline_ns - wall_offset_ns, now_ns + <int64_t>job.delay_s * 1000000000)

@@ -30,8 +30,8 @@ cdef extern from *:
     static int fastbean_has_crc32c(void) { return __builtin_cpu_supports("sse4.2") != 0; }
 
     __attribute__((target("sse4.2")))
-    static uint32_t fastbean_crc32c(uint32_t crc, const char *data, size_t size) {
-        uint64_t state = (uint32_t)~crc, word;
+    static uint32_t fastbean_crc32c_from(uint64_t state, const char *data, size_t size) {
+        uint64_t word;
         uint32_t half;
         for (; size >= 8; data += 8, size -= 8) {
             memcpy(&word, data, 8);
@@ -49,23 +49,29 @@ cdef extern from *:
     }
 
     __attribute__((target("sse4.2")))
-    static uint32_t fastbean_crc32c_of_place(uint32_t segment, uint64_t lsn) {
+    static uint32_t fastbean_crc32c(uint32_t crc, const char *data, size_t size) {
+        return fastbean_crc32c_from((uint32_t)~crc, data, size);
+    }
+
+    /* Out of registers: to read at once what was stored in two pieces makes a processor wait. */
+    __attribute__((target("sse4.2")))
+    static uint32_t fastbean_record_crc(uint32_t segment, uint64_t lsn, const char *data, size_t size) {
         uint64_t state = _mm_crc32_u64((uint32_t)~0, segment | lsn << 32);
-        return ~_mm_crc32_u32((uint32_t)state, (uint32_t)(lsn >> 32));
+        return fastbean_crc32c_from(_mm_crc32_u32((uint32_t)state, (uint32_t)(lsn >> 32)), data, size);
     }
     #else
     static int fastbean_has_crc32c(void) { return 0; }
     static uint32_t fastbean_crc32c(uint32_t crc, const char *data, size_t size) {
         (void)data; (void)size; return crc;
     }
-    static uint32_t fastbean_crc32c_of_place(uint32_t segment, uint64_t lsn) {
-        (void)lsn; return segment;
+    static uint32_t fastbean_record_crc(uint32_t segment, uint64_t lsn, const char *data, size_t size) {
+        (void)lsn; (void)data; (void)size; return segment;
     }
     #endif
     """
     bint fastbean_has_crc32c() noexcept nogil
     uint32_t fastbean_crc32c(uint32_t crc, const char *data, size_t size) noexcept nogil
-    uint32_t fastbean_crc32c_of_place(uint32_t segment, uint64_t lsn) noexcept nogil
+    uint32_t fastbean_record_crc(uint32_t segment, uint64_t lsn, const char *data, size_t size) noexcept nogil
 
 cdef uint32_t[8][256] crc_tables
 cdef bint has_instruction = fastbean_has_crc32c()
@@ -118,8 +124,7 @@ cdef uint32_t crc32c_by_tables(uint32_t crc, const char *data, size_t size) noex
 cdef inline uint32_t record_crc(uint32_t segment, uint64_t lsn, const char *data, size_t size) noexcept nogil:
     cdef char[12] place
     if has_instruction:
-        # Out of registers: to read at once what was stored in two pieces makes a processor wait.
-        return fastbean_crc32c(fastbean_crc32c_of_place(segment, lsn), data, size)
+        return fastbean_record_crc(segment, lsn, data, size)
     memcpy(place, &segment, 4)
     memcpy(place + 4, &lsn, 8)
     return crc32c_by_tables(crc32c_by_tables(0, place, 12), data, size)
@@ -384,13 +389,3 @@ def checksum(const uint8_t[::1] data not None) -> int:
 def checksum_by_tables(const uint8_t[::1] data not None) -> int:
     """The same, reckoned as on a processor that has no instruction for it; for tests."""
     return crc32c_by_tables(0, <const char *>&data[0] if data.shape[0] else NULL, data.shape[0])
-
-
-cdef void job_from_wall(JobImage *job, int64_t wall_offset_ns, int64_t now_ns) noexcept nogil:
-    """Tell the times of a job that was read by the monotonic clock: it says `now_ns`, and is so far behind the wall's.
-
-    The wall clock may have been set back since: then no job becomes one of the future, and no delay longer than it was.
-    """
-    job.created_ns = min(job.created_ns - wall_offset_ns, now_ns)
-    if job.state == STATE_DELAYED:
-        job.deadline_ns = min(job.deadline_ns - wall_offset_ns, now_ns + <int64_t>job.delay_s * 1000000000)
