@@ -21,7 +21,7 @@ from libc.errno cimport EAGAIN, EINTR, ENOMEM, ENOSYS, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memchr, memcpy, memset, strerror
-from posix.time cimport CLOCK_MONOTONIC, clockid_t, timespec
+from posix.time cimport clockid_t, timespec
 from posix.unistd cimport close
 
 from dataclasses import dataclass
@@ -39,10 +39,10 @@ from fastbean._benchmark_system cimport (
     epoll_sleep,
     epoll_wait,
     process_clock,
-    read_clock,
     recv,
     send,
 )
+from fastbean._clock cimport clock_ns, monotonic_ns
 
 from fastbean.errors import FastbeanError
 
@@ -176,7 +176,7 @@ cdef class Clients:
         self.interval_ns = 1e9 / <double>rate if rate else 0.0
         self.failure = NOTHING_FAILED
         self.counts = &latencies.counts
-        self.start_ns = self.heard_ns = self.now_ns = read_clock(CLOCK_MONOTONIC)
+        self.start_ns = self.heard_ns = self.now_ns = <uint64_t>monotonic_ns()
         self.end_ns = self.start_ns + <uint64_t>(seconds * 1e9) if seconds is not None and not rate else 0
         try:
             with nogil:
@@ -339,7 +339,7 @@ cdef class Clients:
         cdef int i
         while self.left or self.under_way:
             ready = self.wait(events)
-            self.now_ns = read_clock(CLOCK_MONOTONIC)
+            self.now_ns = <uint64_t>monotonic_ns()
             if ready < 0:
                 if errno != EINTR:
                     self.fail(SYSTEM_FAILED, NULL)
@@ -364,7 +364,7 @@ cdef class Clients:
         if self.interval_ns == 0 or self.left == 0 or not self.can_begin():
             return epoll_wait(self.epoll, events, EVENTS, SLICE_NS // 1_000_000)
         due_ns = self.due_ns(self.begun)
-        now_ns = read_clock(CLOCK_MONOTONIC)
+        now_ns = <uint64_t>monotonic_ns()
         if due_ns > now_ns + SPIN_NS:
             pause.tv_sec = 0
             pause.tv_nsec = min(due_ns - now_ns - SPIN_NS, <uint64_t>SLICE_NS)
@@ -386,7 +386,7 @@ cdef class Clients:
         if size == 0:
             self.fail(SERVER_CLOSED, client)
             return
-        self.now_ns = read_clock(CLOCK_MONOTONIC)
+        self.now_ns = <uint64_t>monotonic_ns()
         self.take_bytes(client, self.received, self.received + size)
         if self.failure == NOTHING_FAILED:
             self.take_pause(client)
@@ -515,4 +515,4 @@ def cpu_ns(pid: int) -> int:
     cdef int error = process_clock(pid, &clock)
     if error:
         raise OSError(error, f"the CPU time of process {pid}: {strerror(error).decode()}")
-    return read_clock(clock)
+    return <uint64_t>clock_ns(clock)

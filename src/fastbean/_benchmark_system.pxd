@@ -1,7 +1,7 @@
 """The system calls of the load tool: epoll, sockets, clocks. All that needs Linux stands here."""
 
 from libc.stdint cimport uint32_t, uint64_t
-from posix.time cimport clock_gettime, clockid_t, timespec
+from posix.time cimport clockid_t, timespec
 from posix.types cimport pid_t
 
 cdef extern from *:
@@ -52,9 +52,3 @@ cdef extern from *:
     ssize_t recv(int fd, void *data, size_t room, int flags) nogil
     ssize_t send(int fd, const void *data, size_t size, int flags) nogil
     int process_clock(pid_t pid, clockid_t *clock) nogil
-
-
-cdef inline uint64_t read_clock(clockid_t clock) noexcept nogil:
-    cdef timespec time
-    clock_gettime(clock, &time)
-    return <uint64_t>time.tv_sec * 1_000_000_000 + <uint64_t>time.tv_nsec

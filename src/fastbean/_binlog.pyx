@@ -21,6 +21,7 @@ from libc.stdlib cimport free
 from libc.string cimport strerror
 
 from fastbean._buffer cimport buffer_append, buffer_reserve
+from fastbean._clock cimport monotonic_ns, wall_ns
 from fastbean._journal cimport LogFigures, Store, logged_bytes
 from fastbean._record cimport (
     FAULT_END, FAULT_NONE, MAX_RECORD_OVERHEAD, MAX_UPDATE_BYTES, RECORD_DELETE, RECORD_DURABLE, RECORD_NEXT_ID,
@@ -28,9 +29,7 @@ from fastbean._record cimport (
     append_delete, append_number, append_put, append_update, fill_segment_header, job_from_wall, read_record,
 )
 from fastbean._segments cimport ID_BYTES, STEP_BYTES, Segment, Segments, next_id_of
-from fastbean._sync cimport (
-    CLOCK_MONOTONIC, CLOCK_REALTIME, clock_ns, sync_begin, sync_finished, sync_inline, sync_rounds, sync_stop,
-)
+from fastbean._sync cimport sync_begin, sync_finished, sync_inline, sync_rounds, sync_stop
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t pwrite(int fd, const void *data, size_t size, long long offset)
@@ -64,7 +63,7 @@ cdef class Binlog(Segments):
         self.unsynced_since_ns = -1
         self.id_limit = 1
         self.floor_bytes = STEP_BYTES
-        self.begun_ns = clock_ns(CLOCK_MONOTONIC)
+        self.begun_ns = monotonic_ns()
         self.set_wall_offset()
         self.round.wake_out, self.round.wake_in, self.round.done_out, self.round.done_in = sync_pipes
 
@@ -117,7 +116,7 @@ cdef class Binlog(Segments):
 
     cdef void set_wall_offset(self) noexcept:
         """Look how far the wall clock is from the monotonic one: it may be set at any time."""
-        self.wall_offset_ns = clock_ns(CLOCK_REALTIME) - clock_ns(CLOCK_MONOTONIC)
+        self.wall_offset_ns = wall_ns() - monotonic_ns()
 
     cdef void to_wall(self, JobImage *job) noexcept:
         job.created_ns += self.wall_offset_ns
@@ -175,7 +174,7 @@ cdef class Binlog(Segments):
         if self.pending.len == 0 or self.failure is not None:
             return
         segment = self.current()
-        start_ns = clock_ns(CLOCK_MONOTONIC)
+        start_ns = monotonic_ns()
         while done < self.pending.len:
             size = pwrite(
                 segment.fd, self.pending.data + done, self.pending.len - done, segment.used - self.pending.len + done
@@ -185,7 +184,7 @@ cdef class Binlog(Segments):
             elif errno != EINTR:
                 self.fail(f"cannot write segment {segment.number} of the log", errno)
                 return
-        self.write_last_us = <uint64_t>((clock_ns(CLOCK_MONOTONIC) - start_ns) // 1000)
+        self.write_last_us = <uint64_t>((monotonic_ns() - start_ns) // 1000)
         self.write_longest_us = max(self.write_longest_us, self.write_last_us)
         self.pending.len = 0
         self.written_lsn = self.end_lsn

@@ -16,6 +16,8 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
 
+from fastbean._clock cimport monotonic_ns
+
 import selectors as _selectors
 from collections.abc import Mapping as _Mapping
 
@@ -24,13 +26,6 @@ cdef extern from * nogil:
     int epoll_create1(int flags)
     int epoll_ctl(int epoll, int operation, int fd, epoll_event *event)
     int epoll_wait(int epoll, epoll_event *events, int count, int timeout_ms)
-
-cdef extern from "<time.h>" nogil:
-    cdef struct timespec:
-        int64_t tv_sec
-        int64_t tv_nsec
-    int CLOCK_MONOTONIC
-    int clock_gettime(int clock, timespec *time)
 
 cdef extern from "<unistd.h>" nogil:
     int close_descriptor "close"(int fd)
@@ -42,13 +37,6 @@ cdef enum:
     SMALLEST_CAP = 64
     NS_IN_MS = 1000000
     FAR_S = 1000000000              # a longer wait is none that anybody could tell from this one
-
-
-cdef inline int64_t monotonic_ns() noexcept nogil:
-    """The clock of ``time.monotonic_ns``."""
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return now.tv_sec * 1000000000 + now.tv_nsec
 
 
 cdef int checked_events(object events) except -1:

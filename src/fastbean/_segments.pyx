@@ -17,10 +17,10 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memmove, memset, strerror
 
 from fastbean._buffer cimport Buffer, buffer_free, buffer_reserve
+from fastbean._clock cimport monotonic_ns
 from fastbean._journal cimport SPACE_COMING, SPACE_NO_MEMORY, SPACE_NONE, SPACE_READY, Journal, Space, logged_bytes
 from fastbean._live cimport LIVE_SEGMENTS, live_born, live_gone
 from fastbean._record cimport MAX_RECORD_OVERHEAD, SEGMENT_HEADER_BYTES, JobImage, put_varint
-from fastbean._sync cimport CLOCK_MONOTONIC, clock_ns
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t pwrite(int fd, const void *data, size_t size, long long offset)
@@ -361,7 +361,7 @@ cdef class Segments(Journal):
     cdef void refuse(self) noexcept:
         self.refused = True
         self.full = True
-        self.refused_at_ns = clock_ns(CLOCK_MONOTONIC)
+        self.refused_at_ns = monotonic_ns()
 
     def add_spare(self, uint32_t number, int fd, uint64_t size, bint recycled=False):
         """A segment has been prepared: a file of `size` zero bytes that will not need to be allocated any more.

@@ -2,10 +2,6 @@
 
 from libc.stdint cimport int64_t, uint64_t
 
-cdef extern from "<time.h>" nogil:
-    int CLOCK_REALTIME
-    int CLOCK_MONOTONIC
-
 cdef struct SyncRound:              # shared with the thread
     int wake_in
     int wake_out
@@ -20,8 +16,6 @@ cdef struct SyncRound:              # shared with the thread
     uint64_t last_us
     uint64_t longest_us
     uint64_t rounds
-
-cdef int64_t clock_ns(int clock) noexcept nogil
 
 cdef void sync_rounds(SyncRound *round) noexcept nogil
 cdef int sync_begin(SyncRound *round, list closed_fds, int fd, uint64_t lsn) noexcept

@@ -9,11 +9,7 @@ from libc.errno cimport EINTR, errno
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport realloc
 
-cdef extern from "<time.h>" nogil:
-    cdef struct timespec:
-        long tv_sec
-        long tv_nsec
-    int clock_gettime(int clock, timespec *time)
+from fastbean._clock cimport monotonic_ns
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t read(int fd, void *data, size_t size)
@@ -23,13 +19,6 @@ cdef extern from "<unistd.h>" nogil:
 cdef enum:
     ROUND = 0                       # what wakes the thread
     STOP = 1
-
-
-cdef int64_t clock_ns(int clock) noexcept nogil:
-    """What this clock of the system says."""
-    cdef timespec time
-    clock_gettime(clock, &time)
-    return <int64_t>time.tv_sec * 1000000000 + time.tv_nsec
 
 
 cdef void sync_rounds(SyncRound *round) noexcept nogil:
@@ -42,7 +31,7 @@ cdef void sync_rounds(SyncRound *round) noexcept nogil:
             pass
         if byte == STOP:
             return
-        start_ns = clock_ns(CLOCK_MONOTONIC)
+        start_ns = monotonic_ns()
         for place in range(round.count):
             if fdatasync(round.fds[place]) != 0:
                 round.error = errno
@@ -53,7 +42,7 @@ cdef void sync_rounds(SyncRound *round) noexcept nogil:
 
 
 cdef void note_time(SyncRound *round, int64_t start_ns) noexcept nogil:
-    round.last_us = <uint64_t>((clock_ns(CLOCK_MONOTONIC) - start_ns) // 1000)
+    round.last_us = <uint64_t>((monotonic_ns() - start_ns) // 1000)
     round.longest_us = max(round.longest_us, round.last_us)
     round.rounds += 1
 
@@ -75,7 +64,7 @@ cdef int sync_begin(SyncRound *round, list closed_fds, int fd, uint64_t lsn) noe
     round.fds[count - 1] = fd
     round.count = count
     round.lsn = lsn
-    round.begun_ns = clock_ns(CLOCK_MONOTONIC)
+    round.begun_ns = monotonic_ns()
     while write(round.wake_in, &byte, 1) < 0 and errno == EINTR:
         pass
     return 0
@@ -93,7 +82,7 @@ cdef bint sync_finished(SyncRound *round) noexcept nogil:
 
 cdef int sync_inline(SyncRound *round, list closed_fds, int fd) noexcept:
     """Sync these files here and now. Returns 0, or the errno of the sync that failed."""
-    cdef int64_t start_ns = clock_ns(CLOCK_MONOTONIC)
+    cdef int64_t start_ns = monotonic_ns()
     for each in closed_fds:
         if fdatasync(each) != 0:
             return errno

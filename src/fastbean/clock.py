@@ -1,8 +1,8 @@
 """The clocks, for what is Python and gets no time as an argument.
 
-``monotonic_ns`` is the clock of all deadlines. The compiled half reads the same one in three places: the wait, which
-notes when it has ended (``Poller.now_ns``); the log, which also reads the wall's (``_sync``); and the coarse one of the
-stopwatch (``_stopwatch``). The engine reads none.
+``monotonic_ns`` is the clock of all deadlines. The compiled half reads the same one by ``_clock``, in two places: the
+wait, which notes when it has ended (``Poller.now_ns``), and the log, which also reads the wall's; and the stopwatch
+reads the coarse one (``_stopwatch``). The engine reads none.
 """
 
 from time import monotonic_ns, time_ns

@@ -13,7 +13,19 @@ PACKAGE = Path(__file__).parents[2] / "src" / "fastbean"
 
 # Every module stands in one layer. What is private to a layer's module, a C helper say, stands in the layer too.
 LAYERS = {
-    0: {"_core", "_protocol", "_buffer", "_table", "_record", "_stopwatch", "_live", "limits", "errors", "clock"},
+    0: {
+        "_core",
+        "_protocol",
+        "_buffer",
+        "_table",
+        "_record",
+        "_stopwatch",
+        "_live",
+        "_clock",
+        "limits",
+        "errors",
+        "clock",
+    },
     1: {
         "_job",
         "_tube",
@@ -126,7 +138,6 @@ BESIDE = {
     ("_engine", "_journal"),
     ("_binlog", "_segments"),
     ("_binlog", "_sync"),
-    ("_segments", "_sync"),
     ("binlog", "_binlog"),
     ("binlog", "binlog.lock"),
     ("binlog", "binlog.replay"),
