@@ -159,6 +159,23 @@ def test_a_spare_that_cannot_be_made_leaves_nothing(tmp_path, monkeypatch):
     assert made == ["open", "posix_fallocate", "write_zeros", "fsync", "open", "fsync"]
 
 
+def test_zeros_are_written_where_they_belong(tmp_path):
+    path = tmp_path / "full"
+    path.write_bytes(b"x" * 20_000)
+    with path.open("r+b") as file:
+        segments.write_zeros(file.fileno(), 10_001, 99)
+        segments.write_zeros(file.fileno(), 99, 99)
+    assert path.read_bytes() == b"x" * 99 + bytes(10_001 - 99) + b"x" * (20_000 - 10_001)
+
+
+def test_zeros_that_cannot_be_written_are_an_error(tmp_path):
+    path = tmp_path / "full"
+    path.write_bytes(b"x" * 20_000)
+    with path.open("rb") as file, pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        segments.write_zeros(file.fileno(), 20_000)
+    assert path.read_bytes() == b"x" * 20_000
+
+
 def test_a_hole_is_filled_and_one_that_cannot_be_counts_as_no_room(tmp_path, monkeypatch):
     path = tmp_path / "sparse"
     path.write_bytes(b"x")
