@@ -90,12 +90,10 @@ class Server:
         if self.config.binlog_dir is None:
             return
         # Loaded only when there is a log to keep: the daemon without one starts sooner.
-        from pathlib import Path
-
         from fastbean.binlog import Log
 
         self._binlog = Log(
-            Path(self.config.binlog_dir),
+            self.config.binlog_dir,
             self._engine,
             segment_bytes=self.config.binlog_size,
             fsync_ms=self.config.fsync_ms,

@@ -64,7 +64,7 @@ class Sample:
 
 
 def name_of(number: int) -> str:
-    return segments.path_of(Path(), number).name
+    return segments.name_of(number)
 
 
 def make_sample(folder: Path, policy: Sequence[str], enough: Callable[[Path, int], bool]) -> Sample:

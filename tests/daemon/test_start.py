@@ -13,25 +13,46 @@ from .conftest import PATIENCE_S, fastbean_command, wait_until
 
 # Each would take a good part of the 60 ms that a start may cost, and nothing at the start needs it.
 HEAVY = {
-    "argparse", "ast", "asyncio", "concurrent", "dataclasses", "datetime", "decimal", "email", "hashlib", "http",
-    "inspect", "json", "locale", "logging", "multiprocessing", "pathlib", "pickle", "platform", "random", "shutil",
-    "ssl", "subprocess", "tempfile", "threading", "traceback", "typing", "urllib", "uuid", "xml", "yaml", "zipfile",
+    "argparse", "ast", "asyncio", "concurrent", "dataclasses", "datetime", "decimal", "email", "fnmatch", "glob",
+    "hashlib", "heapq", "http", "inspect", "ipaddress", "json", "locale", "logging", "multiprocessing", "pathlib",
+    "pickle", "platform", "queue", "random", "re", "secrets", "shutil", "ssl", "subprocess", "tempfile", "threading",
+    "traceback", "typing", "urllib", "uuid", "xml", "yaml", "zipfile",
 }  # fmt: skip
+OF_THE_LOG = {"threading"}  # which has two threads
 
 
 def imported_modules(stderr):
     return {line.split("|")[2].strip() for line in stderr.splitlines() if line.startswith("import time:")}
 
 
-def test_a_start_loads_nothing_heavy(launch):
+def modules_of_a_run(launch, *flags, id):
+    """What a daemon loads from its start to its end, beside what Python does; ``id`` is that of the job it is given."""
     traced = [sys.executable, "-X", "importtime"]
     plain = subprocess.run([*traced, "-c", "pass"], capture_output=True, text=True, check=True)
-    daemon = launch([*traced, "-m", "fastbean", "-l", "127.0.0.1", "-p", "0"]).wait_until_serving()
-    assert daemon.connect().ask(b"put 0 0 1 1\r\nx\r\n") == b"INSERTED 1\r\n"
+    daemon = launch([*traced, "-m", "fastbean", "-l", "127.0.0.1", "-p", "0", *flags]).wait_until_serving()
+    assert daemon.connect().ask(b"put 0 0 1 1\r\nx\r\n") == b"INSERTED %d\r\n" % id
     assert daemon.stop() == 0
     added = imported_modules(daemon.log) - imported_modules(plain.stderr)
     assert "fastbean._connection" in added
-    assert {module.split(".")[0] for module in added} & HEAVY == set()
+    return added
+
+
+def heavy_ones(modules):
+    return {module.split(".")[0] for module in modules} & HEAVY
+
+
+def test_a_start_loads_nothing_heavy(launch):
+    modules = modules_of_a_run(launch, id=1)
+    assert heavy_ones(modules) == set()
+    assert "fastbean.binlog" not in modules
+
+
+@pytest.mark.parametrize("policy", [("-f", "0"), ("-F",)], ids=" ".join)
+def test_a_start_with_a_log_loads_nothing_heavy_either(launch, tmp_path, policy):
+    for id in (1, 2):  # on an empty folder, and on the log of one job
+        modules = modules_of_a_run(launch, "-b", str(tmp_path), *policy, id=id)
+        assert "fastbean.binlog.replay" in modules
+        assert heavy_ones(modules) == OF_THE_LOG
 
 
 def test_help_loads_no_compiled_module():

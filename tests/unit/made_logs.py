@@ -5,6 +5,7 @@ import random
 import shutil
 import socket
 from dataclasses import replace
+from pathlib import Path
 
 import fastbean
 from fastbean.binlog import replacement, segments, survey
@@ -14,7 +15,7 @@ CREATED = 1_700_000_000_123_456_789
 SEGMENT_BYTES = 4096
 LARGE_SEGMENT_BYTES = 1 << 20
 HEADER_BYTES = 64
-NO_FILES = ("folder", "pipe", "link to nothing")
+NO_FILES = ("folder", "pipe", "link to nothing", "link to itself")
 
 
 def saved(id, state="ready", **members):
@@ -28,7 +29,7 @@ def make_no_file(path, kind):
     elif kind == "pipe":
         os.mkfifo(path)
     else:
-        path.symlink_to("nowhere")
+        path.symlink_to("nowhere" if kind == "link to nothing" else path.name)
 
 
 def many_jobs(count=60):
@@ -59,8 +60,8 @@ def write_log(directory, jobs=None, **options):
         writer.add(job)
     writer.finish()
     for number in writer.numbers:
-        replacement.part_of(directory, number).rename(segments.path_of(directory, number))
-    return [segments.path_of(directory, number) for number in writer.numbers]
+        Path(replacement.part_of(directory, number)).rename(segments.path_of(directory, number))
+    return [Path(segments.path_of(directory, number)) for number in writer.numbers]
 
 
 def live_log(directory, segment_bytes=SEGMENT_BYTES, count=200, seed=1):
@@ -104,9 +105,9 @@ def io_client(port):
 
 
 def damage(path, offset=100, bits=0xFF):
-    data = bytearray(path.read_bytes())
+    data = bytearray(Path(path).read_bytes())
     data[offset] ^= bits
-    path.write_bytes(data)
+    Path(path).write_bytes(data)
 
 
 def records_of(directory):

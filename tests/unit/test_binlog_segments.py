@@ -129,7 +129,7 @@ def assert_sound(directory):
 
 
 def is_spare(path, size=SEGMENT_BYTES):
-    data = path.read_bytes()
+    data = Path(path).read_bytes()
     return len(data) == size and not any(data)
 
 
@@ -197,7 +197,7 @@ def test_a_hole_is_filled_and_one_that_cannot_be_counts_as_no_room(tmp_path, mon
 
 
 def test_an_old_segment_becomes_a_spare_in_this_order(shedding, monkeypatch):
-    size = segments.path_of(shedding, 1).stat().st_size
+    size = Path(segments.path_of(shedding, 1)).stat().st_size
     number = newest(shedding) + 1
     with monkeypatch.context() as patch:
         calls = Calls(patch)
@@ -210,7 +210,7 @@ def test_an_old_segment_becomes_a_spare_in_this_order(shedding, monkeypatch):
 
 
 def test_a_recycling_that_is_killed_anywhere_harms_nothing(shedding, monkeypatch):
-    size = segments.path_of(shedding, 1).stat().st_size
+    size = Path(segments.path_of(shedding, 1)).stat().st_size
     number = newest(shedding) + 1
     for at in range(1, 100):
         directory = shedding.with_name(f"log-{at}")
@@ -230,7 +230,7 @@ def test_a_recycling_that_is_killed_anywhere_harms_nothing(shedding, monkeypatch
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
 def test_a_recycling_that_fails_anywhere_harms_nothing(shedding, monkeypatch, error):
-    size = segments.path_of(shedding, 1).stat().st_size
+    size = Path(segments.path_of(shedding, 1)).stat().st_size
     number = newest(shedding) + 1
     outcomes = []
     for at in range(1, 10):
@@ -256,7 +256,7 @@ def test_a_recycling_that_fails_anywhere_harms_nothing(shedding, monkeypatch, er
 
 
 def test_an_old_segment_that_cannot_be_renamed_goes_before_the_next_one(shedding, keeper, monkeypatch):
-    size = segments.path_of(shedding, 1).stat().st_size
+    size = Path(segments.path_of(shedding, 1)).stat().st_size
     with monkeypatch.context() as patch:
         real, broken = os.rename, threading.Event()
 
@@ -374,11 +374,11 @@ def run_once(directory, segment_bytes=SEGMENT_BYTES):
         client = io_client(server.port)
         assert client(b"put 0 0 60 4\r\nbody\r\n").startswith(b"INSERTED ")
         client(b"", close=True)
-    return {number: path.stat().st_ino for number, path in segments.list_segments(directory)}
+    return {number: Path(path).stat().st_ino for number, path in segments.list_segments(directory)}
 
 
 def spares_of(directory):
-    return [number for number, path in segments.list_segments(directory) if is_spare(path, path.stat().st_size)]
+    return [number for number, path in segments.list_segments(directory) if is_spare(path, Path(path).stat().st_size)]
 
 
 def test_spares_stay_at_a_stop_and_are_taken_up_by_the_next_start(directory):
@@ -393,7 +393,7 @@ def test_spares_that_are_too_small_are_replaced(directory):
     directory.mkdir()
     run_once(directory)
     run_once(directory, 4 * SEGMENT_BYTES)
-    assert {path.stat().st_size for number, path in segments.list_segments(directory) if number > 1} == {
+    assert {Path(path).stat().st_size for number, path in segments.list_segments(directory) if number > 1} == {
         4 * SEGMENT_BYTES
     }
     assert spares_of(directory) == numbers(directory)[1:]
@@ -405,7 +405,7 @@ def test_a_spare_that_was_hardly_begun_is_replaced(directory, size):
     run_once(directory)
     os.truncate(segments.path_of(directory, 2), size)
     run_once(directory)
-    assert segments.path_of(directory, 2).stat().st_size == SEGMENT_BYTES
+    assert Path(segments.path_of(directory, 2)).stat().st_size == SEGMENT_BYTES
     assert len(survey.Survey(directory).jobs) == 2
 
 
@@ -418,7 +418,7 @@ def test_a_larger_spare_is_taken_up(directory):
 def test_spares_go_from_the_newest_on(directory, monkeypatch):
     for number in range(1, 5):
         directory.mkdir(exist_ok=True)
-        segments.path_of(directory, number).write_bytes(b"")
+        Path(segments.path_of(directory, number)).write_bytes(b"")
     spares = [path for _, path in segments.list_segments(directory)[1:]]
     with monkeypatch.context() as patch:
         calls = Calls(patch, 5, names=("unlink", "fsync"))
@@ -426,6 +426,13 @@ def test_spares_go_from_the_newest_on(directory, monkeypatch):
             segments.remove_newest(directory, spares)
     assert calls.made == ["unlink", "fsync", "unlink", "fsync", "unlink"]
     assert numbers(directory) == [1, 2]
+
+
+def test_what_cannot_be_seen_is_not_taken_for_missing(tmp_path):
+    assert not segments.is_there(tmp_path / "nothing")
+    assert not segments.is_there(Path(__file__) / "in a file")
+    with pytest.raises(OSError, match=os.strerror(errno.ENAMETOOLONG)):
+        segments.is_there(tmp_path / ("x" * 1000))
 
 
 # --- the rules of what is torn and what is damaged

@@ -12,6 +12,7 @@ import pytest
 
 from fastbean.binlog import beanstalkd, segments, survey, tool
 from fastbean.binlog.lock import DirectoryLock
+from fastbean.errors import BinlogError
 from made_logs import (
     HEADER_BYTES,
     LARGE_SEGMENT_BYTES,
@@ -30,7 +31,7 @@ from made_logs import (
 
 def test_check_counts_what_is_there(directory, run):
     paths = write_log(directory)
-    segments.path_of(directory, len(paths) + 1).write_bytes(bytes(4096))
+    Path(segments.path_of(directory, len(paths) + 1)).write_bytes(bytes(4096))
     status, said, complained = run("check", directory)
     assert (status, complained) == (0, "")
     found = survey.Survey(directory)
@@ -84,7 +85,7 @@ def test_check_of_a_missing_segment(directory, run):
 def test_a_first_segment_that_followed_others_cannot_be_torn(directory, run):
     live_log(directory)
     *_, (_, path) = segments.list_segments(directory)[:3]
-    for other in set(directory.iterdir()) - {path}:
+    for other in set(directory.iterdir()) - {Path(path)}:
         other.unlink()
     damage(path, 20)
     status, said, _ = run("check", directory)
@@ -164,8 +165,24 @@ def test_the_look_at_a_changing_directory_is_repeated(directory, monkeypatch):
 
     monkeypatch.setattr(survey.segments, "list_segments", look)
     found = survey.open_segments(directory)
-    assert [segment.path for segment in found] == paths[1:]
+    assert [Path(segment.path) for segment in found] == paths[1:]
     assert len(looks) == 4
+
+
+def test_a_directory_that_goes_between_two_looks_is_told(directory, monkeypatch):
+    write_log(directory)
+    looks = []
+    real = segments.list_segments
+
+    def look(folder):
+        looks.append(folder)
+        if len(looks) == 2:
+            directory.rename(directory.with_name("elsewhere"))
+        return real(folder)
+
+    monkeypatch.setattr(survey.segments, "list_segments", look)
+    with pytest.raises(BinlogError, match=f"^{directory}: there is no such directory$"):
+        survey.open_segments(str(directory))
 
 
 def test_what_is_just_being_written_is_no_torn_tail(directory, monkeypatch):
@@ -299,7 +316,7 @@ def words_of(command, directory, other):
 @pytest.mark.parametrize("command", ALL_TOOLS)
 @pytest.mark.parametrize("kind", NO_FILES)
 def test_what_has_a_segments_name_and_is_no_file_is_refused(directory, run, tmp_path, command, kind):
-    odd = segments.path_of(directory, len(write_log(directory)) + 1)
+    odd = Path(segments.path_of(directory, len(write_log(directory)) + 1))
     make_no_file(odd, kind)
     status, _, complained = run(*words_of(command, directory, tmp_path / "other"))
     assert status == 10

@@ -86,7 +86,7 @@ def assert_taken_over(directory, old, jobs=JOBS, highest_id=HIGHEST_ID):
     assert aside.name.startswith("beanstalkd-")
     assert {path.name: path.read_bytes() for path in aside.iterdir()} == old
     names = {path.name for path in directory.iterdir()} - {aside.name, "lock"}
-    assert names == {segment.path.name for segment in found.segments}
+    assert names == {Path(segment.path).name for segment in found.segments}
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_the_segments_are_good_to_go_on_in(directory):
     found = survey.Survey(directory).segments
     assert [segment.number for segment in found] == list(range(1, len(found) + 1))
     assert len(found[-1].data) == SEGMENT_BYTES
-    assert all(segment.path.stat().st_mode & 0o777 == 0o600 for segment in found)
+    assert all(Path(segment.path).stat().st_mode & 0o777 == 0o600 for segment in found)
     floors = [segment.header.floor for segment in found]
     assert floors == sorted(floors)
     assert floors[0] == 1
@@ -222,7 +222,7 @@ def test_a_torn_tail_is_reported_and_left_out(directory):
 
 def test_two_logs_are_refused(directory):
     write_old(directory)
-    segments.path_of(directory, 5).write_bytes(b"")
+    Path(segments.path_of(directory, 5)).write_bytes(b"")
     with pytest.raises(BinlogError, match=r"two logs, a beanstalkd's \(binlog.1 .* fastbean's \(fastbean-5.log"):
         prepare(directory)
     assert len(beanstalkd.has_log(directory)) > 2
@@ -367,8 +367,7 @@ def test_a_beanstalkd_that_has_run_when_all_was_moved_is_noticed(directory):
 
 def test_a_missing_new_file_is_noticed(directory):
     interrupted_after_the_marker(directory)
-    missing = replacement.part_of(directory, 2)
-    missing.unlink()
+    Path(replacement.part_of(directory, 2)).unlink()
     with pytest.raises(BinlogError, match=f"{segments.path_of(directory, 2)}: missing"):
         prepare(directory)
     assert (directory / "binlog.1").exists()

@@ -7,7 +7,6 @@ writer (``fastbean._binlog.Binlog``), the thread that syncs and the one that mak
 import errno
 import os
 import threading
-from pathlib import Path
 
 from fastbean import limits
 from fastbean._binlog import Binlog
@@ -38,7 +37,7 @@ class Log:
 
     def __init__(
         self,
-        directory: Path,
+        directory: "str | os.PathLike[str]",
         engine: "Engine",
         *,
         segment_bytes: int,
@@ -47,12 +46,12 @@ class Log:
         log: "Callable[..., None]",
         progress: "Callable[[str], None]",
     ) -> None:
-        self._directory = directory
+        self._directory = os.fspath(directory) or os.curdir
         self._engine = engine
         self._log = log
         # Only replies that wait for a sync are worth a disk that is written to twice.
         self._written = fsync_ms == 0
-        self._lock = DirectoryLock(directory)
+        self._lock = DirectoryLock(self._directory)
         self._descriptors: list[int] = []
         try:
             self._wake_pipe = self._pipe()
@@ -80,7 +79,7 @@ class Log:
 
     def _open(self, progress: "Callable[[str], None]") -> None:
         takeover.prepare(self._directory, segment_bytes=self.journal.segment_size, log=self._log, progress=progress)
-        size = sum(path.stat().st_size for _, path in segments.list_segments(self._directory))
+        size = sum(os.stat(path).st_size for _, path in segments.list_segments(self._directory))
         if size >= LARGE_LOG_BYTES:
             self._engine.expect_large_log(size)
         replay = Replay(self._directory, self.journal, self._log, progress)
@@ -94,7 +93,7 @@ class Log:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             self._start(number, fd, segments.allocated(fd))
             self._take_spares(replay.spares)
-        segments.sync_directory(self._directory)
+            segments.sync_directory(self._directory)
         self._engine.keep_log(self.journal)
         self._housekeeper = segments.Housekeeper(self._directory, self._wake, self._log, written=self._written)
         self._sync_thread = threading.Thread(target=self.journal.run_syncs, name="fastbean-sync", daemon=True)
@@ -111,7 +110,7 @@ class Log:
             os.close(fd)
             raise
 
-    def _take_spares(self, spares: list[Path]) -> None:
+    def _take_spares(self, spares: list[str]) -> None:
         """Keep what an earlier run prepared: on a full disk there may be no other. What is of no use goes."""
         for place, path in enumerate(spares):
             number = self.journal.next_segment

@@ -436,7 +436,7 @@ class _Writer:
         if not self._files:
             self._open_file()
         self._close_file()
-        segments.sync_directory(Path(self._directory))
+        segments.sync_directory(self._directory)
         self._finished = True
         return Written([Path(path) for path in self._files], self._jobs, self._oversized)
 
@@ -541,7 +541,7 @@ def _make_empty(directory: str) -> None:
                 f"{directory} is not empty: a log is only written into a new or empty directory"
             ) from None
     else:
-        segments.sync_directory(Path(directory).absolute().parent)
+        segments.sync_directory(str(Path(directory).absolute().parent))
 
 
 def _private(path: str, flags: int) -> int:

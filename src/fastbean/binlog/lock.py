@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-from pathlib import Path
 
 from fastbean.errors import BinlogError
 
@@ -13,8 +12,8 @@ class DirectoryLock:
     Raises BinlogError when another server holds it, or the directory cannot be used.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.path = directory / "lock"
+    def __init__(self, directory: str) -> None:
+        self.path = os.path.join(directory, "lock")
         try:
             self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:

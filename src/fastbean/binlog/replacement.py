@@ -15,11 +15,11 @@ import contextlib
 import os
 import struct
 import time
-from pathlib import Path
 
 from fastbean._record import checksum
 from fastbean._scan import encode_mark, encode_put, encode_shed
 from fastbean.binlog import segments
+from fastbean.binlog.segments import PART, is_there
 from fastbean.errors import BinlogError
 
 TYPE_CHECKING = False
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from fastbean.binlog.job import SavedJob
 
 MARKER = "replacing"
-PART = ".part"
 CRC = struct.Struct("<I")  # closes a segment's header
 JOBS_PER_PROGRESS = 10000
 GROWTH = 40  # room behind the jobs of a segment that is full before its size, for the mark of the last one
@@ -41,9 +40,7 @@ class PartWriter:
     ``first_number``, ``first_lsn``: where the new log begins. ``id_limit``: no id at or above it was ever given out.
     """
 
-    def __init__(
-        self, directory: Path, *, segment_bytes: int, first_number: int, first_lsn: int, id_limit: int
-    ) -> None:
+    def __init__(self, directory: str, *, segment_bytes: int, first_number: int, first_lsn: int, id_limit: int) -> None:
         self._directory = directory
         self._segment_bytes = segment_bytes
         self._id_limit = id_limit
@@ -84,7 +81,7 @@ class PartWriter:
         self.numbers.append(self._number)
 
 
-def write_file(path: Path, data: "bytes | bytearray | memoryview", allocated_bytes: int = 0) -> None:
+def write_file(path: str, data: "bytes | bytearray | memoryview", allocated_bytes: int = 0) -> None:
     """A new file with this content, of at least so many bytes; synced, but for its name."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -98,15 +95,15 @@ def write_file(path: Path, data: "bytes | bytearray | memoryview", allocated_byt
         os.close(fd)
 
 
-def part_of(directory: Path, number: int) -> Path:
+def part_of(directory: str, number: int) -> str:
     """The file of a new segment as long as it does not count."""
-    return segments.path_of(directory, number).with_suffix(PART)
+    return segments.path_of(directory, number, PART)
 
 
 def replace(
-    directory: Path,
+    directory: str,
     jobs: "Iterable[SavedJob]",
-    old: "Sequence[Path]",
+    old: "Sequence[str | os.PathLike[str]]",
     *,
     aside: str,
     segment_bytes: int,
@@ -131,14 +128,15 @@ def replace(
         directory, segment_bytes=segment_bytes, first_number=first_number, first_lsn=first_lsn, id_limit=id_limit
     )
     folder = new_folder_name(directory, aside)
+    marker = os.path.join(directory, MARKER)
     try:
         for count, job in enumerate(jobs):
             writer.add(job)
             if count % JOBS_PER_PROGRESS == 0:
                 on_jobs(count)
         writer.finish()
-        plan = {"aside": folder, "new": writer.numbers, "old": [path.name for path in old]}
-        write_file(directory / (MARKER + PART), json.dumps(plan).encode() + b"\n")
+        plan = {"aside": folder, "new": writer.numbers, "old": [os.path.basename(path) for path in old]}
+        write_file(marker + PART, json.dumps(plan).encode() + b"\n")
     except OSError as error:
         # A full disk gets its room back, if that works; the next start does it in any case.
         with contextlib.suppress(OSError):
@@ -147,19 +145,21 @@ def replace(
             f"{directory}: cannot write the new log: {error.strerror}; the old one is as it was. Make room for all its "
             "live jobs, and try again"
         ) from error
-    (directory / (MARKER + PART)).rename(directory / MARKER)
+    os.rename(marker + PART, marker)
     segments.sync_directory(directory)
     finish(directory)
     return folder
 
 
-def finish(directory: Path) -> bool:
+def finish(directory: str) -> bool:
     """Complete what a marker says was decided; false when there is no marker.
 
     Raises BinlogError when the directory is not as it was left, and then changes nothing.
     """
+    marker = os.path.join(directory, MARKER)
     try:
-        text = (directory / MARKER).read_bytes()
+        with open(marker, "rb") as file:
+            text = file.read()
     except FileNotFoundError:
         return False
     # Loaded only when there is something to finish.
@@ -167,55 +167,56 @@ def finish(directory: Path) -> bool:
 
     try:
         plan = json.loads(text)
-        aside, old = directory / plan["aside"], [directory / name for name in plan["old"]]
+        aside = os.path.join(directory, plan["aside"])
+        old = [os.path.join(directory, name) for name in plan["old"]]
         new = [(part_of(directory, number), segments.path_of(directory, number)) for number in plan["new"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise BinlogError(f"{directory / MARKER}: not readable; restore the directory from a copy") from error
+        raise BinlogError(f"{marker}: not readable; restore the directory from a copy") from error
     _check_as_left(directory, aside, old, new)
     for part, path in new:
-        if part.exists():
-            part.rename(path)
+        if is_there(part):
+            os.rename(part, path)
     segments.sync_directory(directory)
-    aside.mkdir(mode=0o700, exist_ok=True)
+    os.makedirs(aside, mode=0o700, exist_ok=True)
     segments.sync_directory(directory)
     # Oldest first: a beanstalkd that is started in between gives its new file a number that tells.
     for path in old:
-        if path.exists():
-            path.rename(aside / path.name)
+        if is_there(path):
+            os.rename(path, os.path.join(aside, os.path.basename(path)))
     segments.sync_directory(aside)
     segments.sync_directory(directory)
-    (directory / MARKER).unlink()
+    os.unlink(marker)
     segments.sync_directory(directory)
     return True
 
 
-def _check_as_left(directory: Path, aside: Path, old: list[Path], new: list[tuple[Path, Path]]) -> None:
+def _check_as_left(directory: str, aside: str, old: list[str], new: list[tuple[str, str]]) -> None:
     for part, path in new:
-        if not part.exists() and not path.exists():
+        if not is_there(part) and not is_there(path):
             raise BinlogError(
                 f"{path}: missing, though its log was about to be used; put it back, or restore all from a copy"
             )
     from fastbean.binlog.beanstalkd import has_log
 
-    known = {path.name for path in old}
-    for path in has_log(directory):
-        if path.name not in known or (aside / path.name).exists():
+    known = {os.path.basename(path) for path in old}
+    for found in has_log(directory):
+        if found.name not in known or is_there(os.path.join(aside, found.name)):
             raise BinlogError(
-                f"{path}: a beanstalkd has run here since its log was about to be taken over; move this file into a "
+                f"{found}: a beanstalkd has run here since its log was about to be taken over; move this file into a "
                 "folder of its own, start again, and bring its jobs over with a client"
             )
 
 
-def remove_parts(directory: Path) -> None:
+def remove_parts(directory: str) -> None:
     """Remove what a replacement wrote that was never decided; there must be no marker."""
-    for path in [*directory.glob("fastbean-*" + PART), directory / (MARKER + PART)]:
-        path.unlink(missing_ok=True)
+    for name in [*segments.list_names(directory, PART), MARKER + PART]:
+        segments.remove(os.path.join(directory, name))
 
 
-def new_folder_name(directory: Path, start: str) -> str:
+def new_folder_name(directory: str, start: str) -> str:
     """A name for a new subfolder: how it starts, and the time."""
     name = time.strftime(f"{start}-%Y%m%dT%H%M%S")
     count = 0
-    while (directory / (name + (f"-{count}" if count else ""))).exists():
+    while is_there(os.path.join(directory, name + (f"-{count}" if count else ""))):
         count += 1
     return name + (f"-{count}" if count else "")

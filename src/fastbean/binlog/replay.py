@@ -9,7 +9,6 @@ the rules, which the tools share.
 import mmap
 import os
 import time
-from pathlib import Path
 
 from fastbean._binlog import Binlog
 from fastbean._scan import highest_mark, is_zero_from
@@ -30,15 +29,15 @@ class Replay:
     """Reads the log in ``directory`` into ``journal`` (and so into its engine). ``progress`` is called with a text."""
 
     def __init__(
-        self, directory: Path, journal: Binlog, log: "Callable[..., None]", progress: "Callable[[str], None]"
+        self, directory: str, journal: Binlog, log: "Callable[..., None]", progress: "Callable[[str], None]"
     ) -> None:
         self._directory = directory
         self._journal = journal
         self._log = log
         self._progress = progress
         self._told_s = time.monotonic()
-        self.last: tuple[int, Path] | None = None  # the segment in which the log goes on
-        self.spares: list[Path] = []
+        self.last: tuple[int, str] | None = None  # the segment in which the log goes on
+        self.spares: list[str] = []
 
     def run(self) -> None:
         """Read everything. Raises BinlogError if something that was synced is missing or damaged."""
@@ -66,9 +65,9 @@ class Replay:
             self._told_s = time.monotonic()
             self._progress(f"reading the log: {done} of {count} segments")
 
-    def _read(self, number: int, path: Path) -> int | None:
+    def _read(self, number: int, path: str) -> int | None:
         """Load one segment. Returns the offset from which on it is damaged, or None."""
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size == 0:
                 self.spares.append(path)
@@ -76,7 +75,7 @@ class Replay:
             # It may be known to the page cache only; what is told to clients from here on must not be less safe.
             os.fsync(file.fileno())
             with mmap.mmap(file.fileno(), size, flags=WHOLE, prot=mmap.PROT_READ) as data:
-                header = segments.parse_header(data[: HEADER.size], str(path))
+                header = segments.parse_header(data[: HEADER.size], path)
                 if header is None and is_zero_from(data):
                     self.spares.append(path)
                     return None
@@ -86,7 +85,7 @@ class Replay:
                     return 0
                 return self._load(header, path, data)
 
-    def _load(self, header: Header, path: Path, data: mmap.mmap) -> int | None:
+    def _load(self, header: Header, path: str, data: mmap.mmap) -> int | None:
         with memoryview(data) as view:
             end, offset = self._journal.load(header.number, view, header.first_lsn, header.id_limit, header.floor)
         if end == "memory":
@@ -99,19 +98,20 @@ class Replay:
             )
         return None if end == "end" and is_zero_from(data, offset) else offset
 
-    def _highest(self, number: int, path: Path, kind: str) -> int:
+    def _highest(self, number: int, path: str, kind: str) -> int:
         """What a segment tells of the kind (see `highest_mark`); without a readable header it begins where we are."""
-        data = path.read_bytes()
+        with open(path, "rb") as file:
+            data = file.read()
         header = segments.parse_header(data)
         first_lsn = header.first_lsn if header else self._journal.end
         told = header.id_limit if header and kind == "next-id" else 0
         return max(told, highest_mark(data, number, first_lsn, kind)) if data else told
 
-    def _is_misplaced(self, number: int, path: Path) -> bool:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    def _is_misplaced(self, number: int, path: str) -> bool:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return verdict.is_misplaced(data, number, self._journal.end)
 
-    def _cut(self, path: Path, offset: int, found: list[tuple[int, Path]], place: int) -> None:
+    def _cut(self, path: str, offset: int, found: list[tuple[int, str]], place: int) -> None:
         """The log ends at `offset` of the file at this place; deal with all behind it."""
         behind = found[place:]
 
@@ -131,31 +131,27 @@ class Replay:
         if offset < HEADER.size:
             self.spares.append(path)
         aside = set_aside(self._directory, path, offset, [each for _, each in behind[1:]])
-        self._log(
-            "WARNING",
-            "log-torn",
-            offset=offset,
-            file=path.name,
-            saved=aside,
-        )
+        self._log("WARNING", "log-torn", offset=offset, file=os.path.basename(path), saved=aside)
 
 
-def set_aside(directory: Path, path: Path, offset: int, later: list[Path]) -> str:
+def set_aside(directory: str, path: str, offset: int, later: list[str]) -> str:
     """Save a segment's bytes from `offset` on, and all later segments, in a new subfolder; then cut them off.
 
     Returns the subfolder's name.
     """
-    aside = directory / replacement.new_folder_name(directory, "torn")
-    aside.mkdir()
-    with path.open("r+b") as file:
+    folder = replacement.new_folder_name(directory, "torn")
+    aside = os.path.join(directory, folder)
+    os.mkdir(aside)
+    with open(path, "r+b") as file:
         size = os.fstat(file.fileno()).st_size
         with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as data:
-            replacement.write_file(aside / f"{path.name}.from-{offset}", data[offset:].rstrip(b"\0"))
+            saved = os.path.join(aside, f"{os.path.basename(path)}.from-{offset}")
+            replacement.write_file(saved, data[offset:].rstrip(b"\0"))
         segments.sync_directory(aside)
         segments.sync_directory(directory)
         # Later segments first: the log must never look as if it went on behind a gap.
         for each in reversed(later):
-            each.rename(aside / each.name)
+            os.rename(each, os.path.join(aside, os.path.basename(each)))
             segments.sync_directory(directory)
         segments.sync_directory(aside)
         # Its blocks stay: on a full disk there would be no others. A header goes last: without it, what stands behind
@@ -166,4 +162,4 @@ def set_aside(directory: Path, path: Path, offset: int, later: list[Path]) -> st
             size = HEADER.size
         write_zeros(file.fileno(), size, offset)
         os.fsync(file.fileno())
-    return aside.name
+    return folder

@@ -4,13 +4,13 @@ A segment is ``fastbean-N.log``. A file whose header is still zero is a spare: a
 take long (creating, allocating, removing, syncing the folder) happens in the housekeeper's thread, never in the loop.
 """
 
+import contextlib
 import errno
 import os
-import queue
+import stat
 import struct
 import threading
-from collections import deque, namedtuple
-from pathlib import Path
+from collections import deque
 
 from fastbean import clock
 from fastbean._record import checksum
@@ -29,51 +29,86 @@ HEADER = struct.Struct("<8sIIQQQ20xI")  # magic, version, number, first LSN, id 
 VERSION_AT = 8
 BLOCK_BYTES = 512  # that st_blocks counts
 REMOVE_RETRY_S = 1.0
+PART = ".part"  # the end of the name of a file that does not count yet
 
 
-# Named tuples and no dataclasses: importing `dataclasses` would make up a tenth of the daemon's start.
-_Header = namedtuple("_Header", ("number", "first_lsn", "id_limit", "floor"))  # noqa: PYI024
-
-
-class Header(_Header):
+# The classes here are plain ones: to import `dataclasses`, or to make named tuples, takes a part of each start.
+class Header:
     """What a segment says of itself.
 
     ``number``: in the name too. ``first_lsn``: of its first record. ``id_limit``: no id at or above it had been given
     out when the segment was begun. ``floor``: no id at or above it had been put.
     """
 
-    __slots__ = ()
+    __slots__ = ("first_lsn", "floor", "id_limit", "number")
+
+    def __init__(self, number: int, first_lsn: int, id_limit: int, floor: int) -> None:
+        self.number = number
+        self.first_lsn = first_lsn
+        self.id_limit = id_limit
+        self.floor = floor
 
 
-def path_of(directory: Path, number: int) -> Path:
+def name_of(number: int, end: str = ".log") -> str:
+    """The name of the segment with this number."""
+    return f"fastbean-{number}{end}"
+
+
+def path_of(directory: str, number: int, end: str = ".log") -> str:
     """The file of the segment with this number."""
-    return directory / f"fastbean-{number}.log"
+    return os.path.join(directory, name_of(number, end))
 
 
-def list_segments(directory: Path) -> list[tuple[int, Path]]:
-    """All segments of a directory, spares too, by number.
+def list_names(directory: str, end: str = ".log") -> list[str]:
+    """The names of a directory that are those of segments, or nearly, in no order. OSError if it cannot be read."""
+    return [name for name in os.listdir(directory) if name.startswith("fastbean-") and name.endswith(end)]
+
+
+def list_segments(directory: str) -> list[tuple[int, str]]:
+    """All segments of a directory, spares too, by number, each with its path.
 
     Raises BinlogError for what has nearly the name of a segment, and for a segment's name on what is no file: to leave
-    it out may be to lose jobs, and to read it may never end.
+    it out may be to lose jobs, and to read it may never end. Raises OSError if the directory cannot be read.
     """
     found = []
-    for path in directory.glob("fastbean-*.log"):
-        digits = path.name.removeprefix("fastbean-").removesuffix(".log")
+    for name in list_names(directory):
+        digits = name.removeprefix("fastbean-").removesuffix(".log")
         if digits.isascii() and digits.isdigit():
             number = int(digits)
-            if path != path_of(directory, number):
-                raise BinlogError(
-                    f"{path}: no segment has such a name; call it {path_of(directory, number).name} again"
-                )
+            path = os.path.join(directory, name)
+            if name != name_of(number):
+                raise BinlogError(f"{path}: no segment has such a name; call it {name_of(number)} again")
             refuse_what_is_no_file(path)
             found.append((number, path))
     return sorted(found)
 
 
-def refuse_what_is_no_file(path: Path) -> None:
+def refuse_what_is_no_file(path: str) -> None:
     """BinlogError if something else than a file is there; a segment may go at any moment, and nothing is no error."""
-    if not path.is_file() and (path.exists() or path.is_symlink()):
+    status = status_of(path)
+    if os.path.islink(path) if status is None else not stat.S_ISREG(status.st_mode):
         raise BinlogError(f"{path}: has the name of a log's file and is none; move it into another directory")
+
+
+def status_of(path: str) -> os.stat_result | None:
+    """What is there: None for nothing, and for a link that leads nowhere. OSError where that cannot be seen."""
+    try:
+        return os.stat(path)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
+
+
+def is_there(path: str) -> bool:
+    """Whether something is there. Raises OSError where that cannot be seen, and `os.path.exists` would say no."""
+    return status_of(path) is not None
+
+
+def remove(path: str) -> None:
+    """Remove a file, if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def parse_header(data: bytes, name: str = "this log") -> Header | None:
@@ -104,7 +139,7 @@ def _is_really_known(data: bytes, crc: int) -> bool:
     )
 
 
-def sync_directory(directory: Path) -> None:
+def sync_directory(directory: str) -> None:
     """Make the names of a directory safe."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -113,7 +148,7 @@ def sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
-def create(directory: Path, number: int, size: int, *, written: bool = False) -> int:
+def create(directory: str, number: int, size: int, *, written: bool = False) -> int:
     """A spare segment of ``size`` zero bytes, allocated and safe. Returns its descriptor; OSError leaves nothing.
 
     ``written``: the zeros are written too. Then no sync has to tell the file system that a block is in use now, which
@@ -132,7 +167,7 @@ def create(directory: Path, number: int, size: int, *, written: bool = False) ->
         sync_directory(directory)
     except BaseException:
         os.close(fd)
-        path.unlink(missing_ok=True)
+        remove(path)
         raise
     return fd
 
@@ -151,43 +186,40 @@ def allocated(fd: int) -> int:
     return status.st_size
 
 
-def remove_newest(directory: Path, paths: "Sequence[Path]") -> None:
+def remove_newest(directory: str, paths: "Sequence[str]") -> None:
     """Remove the last segments of a directory, the newest first: at no time there may be a gap."""
     for path in reversed(paths):
-        path.unlink()
+        os.unlink(path)
         sync_directory(directory)
 
 
-def recycle(directory: Path, old: int, number: int, size: int) -> int:
+def recycle(directory: str, old: int, number: int, size: int) -> int:
     """Make a spare of a segment that is not needed any more, without giving its blocks back to the file system.
 
     Under the name that it has in between, a start removes it. Returns its descriptor. After an OSError the old segment
     is there as it was, or gone.
     """
     path = path_of(directory, number)
-    part = path.with_suffix(".part")
-    path_of(directory, old).rename(part)
+    part = path_of(directory, number, PART)
+    os.rename(path_of(directory, old), part)
     fd = -1
     try:
         sync_directory(directory)
         fd = os.open(part, os.O_RDWR | os.O_CLOEXEC)
         write_zeros(fd, size)
         os.fsync(fd)
-        part.rename(path)
+        os.rename(part, path)
         sync_directory(directory)
     except BaseException:
         if fd >= 0:
             os.close(fd)
-        part.unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
+        remove(part)
+        remove(path)
         raise
     return fd
 
 
-_Result = namedtuple("_Result", ("kind", "number", "size", "fd", "text"), defaults=(-1, ""))  # noqa: PYI024
-
-
-class Result(_Result):
+class Result:
     """What the housekeeper has done.
 
     ``kind``: "made" (a spare), "recycled" (an old segment is a spare now), "refused" (there can be no spare), "removed"
@@ -196,16 +228,26 @@ class Result(_Result):
     it failed.
     """
 
-    __slots__ = ()
+    __slots__ = ("fd", "kind", "number", "size", "text")
+
+    def __init__(self, kind: str, number: int, size: int, fd: int = -1, text: str = "") -> None:
+        self.kind = kind
+        self.number = number
+        self.size = size
+        self.fd = fd
+        self.text = text
 
 
-_Task = namedtuple("_Task", ("number", "size", "old", "sync_first"), defaults=(0,))  # noqa: PYI024
-
-
-class Task(_Task):
+class Task:
     """What the housekeeper is to do: make ``number``, recycle ``old`` as ``number``, or remove ``old``; 0: none."""
 
-    __slots__ = ()
+    __slots__ = ("number", "old", "size", "sync_first")
+
+    def __init__(self, number: int, size: int, old: int = 0, sync_first: int = 0) -> None:
+        self.number = number
+        self.size = size
+        self.old = old
+        self.sync_first = sync_first
 
 
 class Housekeeper:
@@ -217,16 +259,21 @@ class Housekeeper:
     """
 
     def __init__(
-        self, directory: Path, wake: "Callable[[], None]", log: "Callable[..., None]", *, written: bool = False
+        self,
+        directory: str,
+        wake: "Callable[[], None]",
+        log: "Callable[..., None]",
+        *,
+        written: bool = False,
     ) -> None:
         self._directory = directory
         self._wake = wake
         self._log = log
         self._written = written
-        self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._tasks: deque[Task | None] = deque()
+        self._tasks_there = threading.Semaphore(0)
         self._results: deque[Result] = deque()
         self._to_remove: deque[Task] = deque()
-        self._stopping = threading.Event()
         self.slow_ns = 0
         self._full_told = False
         self._synced_to = 0  # a segment before which all are full and synced, so far as removals wanted it
@@ -235,18 +282,18 @@ class Housekeeper:
 
     def create(self, number: int, size: int) -> None:
         """Have a spare made."""
-        self._tasks.put(Task(number, size, 0))
+        self._ask(Task(number, size))
 
     def recycle(self, old: int, number: int, size: int, sync_first: int = 0) -> None:
         """Have a spare made of an old segment, once those before it are gone. ``sync_first``: see ``remove``."""
-        self._tasks.put(Task(number, size, old, sync_first))
+        self._ask(Task(number, size, old, sync_first))
 
     def remove(self, number: int, size: int, sync_first: int = 0) -> None:
         """Have a segment removed. They go in the order of these calls, each only when the one before is gone.
 
         ``sync_first``: all segments behind it up to this one are synced before that; 0 for none.
         """
-        self._tasks.put(Task(0, size, number, sync_first))
+        self._ask(Task(0, size, number, sync_first))
 
     def results(self) -> list[Result]:
         """What was made since the last call."""
@@ -257,17 +304,19 @@ class Housekeeper:
 
     def close(self) -> None:
         """Finish what is asked for, and end."""
-        self._stopping.set()
-        self._tasks.put(None)
+        self._ask(None)
         self._thread.join()
+
+    def _ask(self, task: Task | None) -> None:
+        self._tasks.append(task)
+        self._tasks_there.release()
 
     def _work(self) -> None:
         while True:
-            try:
-                task = self._tasks.get(timeout=REMOVE_RETRY_S if self._to_remove else None)
-            except queue.Empty:
+            if not self._tasks_there.acquire(timeout=REMOVE_RETRY_S if self._to_remove else None):
                 self._remove_all()
                 continue
+            task = self._tasks.popleft()
             if task is None:
                 return
             began_ns = clock.monotonic_ns()
@@ -275,8 +324,8 @@ class Housekeeper:
             took_ns = clock.monotonic_ns() - began_ns
             if self.slow_ns and took_ns >= self.slow_ns:
                 work = "make" if not task.old else "recycle" if task.number else "remove"
-                name = path_of(self._directory, task.number or task.old).name
-                self._log("WARNING", "slow-segment", ms=took_ns // NS_IN_MS, work=work, file=name)
+                file = name_of(task.number or task.old)
+                self._log("WARNING", "slow-segment", ms=took_ns // NS_IN_MS, work=work, file=file)
 
     def _do(self, task: Task) -> None:
         if not task.old:
@@ -307,7 +356,7 @@ class Housekeeper:
                     self._log("ERROR", "log-cannot-grow", error=error.strerror)
             result = Result("refused", task.number, task.size)
         self._tell(result)
-        return bool(result.fd >= 0)
+        return result.fd >= 0
 
     def _recycle(self, task: Task) -> None:
         self._remove_all()
@@ -315,11 +364,11 @@ class Housekeeper:
             self._tell(Result("refused", task.number, task.size))
         elif not self._sync(task) or self._make("recycled", task, self._rename_and_clear):
             return
-        elif not path_of(self._directory, task.old).exists():
+        elif not is_there(path_of(self._directory, task.old)):
             self._tell(Result("removed", task.old, task.size))
             return
         # It could not go, or not before those: it is removed behind them, and what goes later behind it.
-        self._to_remove.append(task._replace(number=0))
+        self._to_remove.append(Task(0, task.size, task.old, task.sync_first))
 
     def _rename_and_clear(self, task: Task) -> int:
         return recycle(self._directory, task.old, task.number, task.size)
@@ -328,14 +377,13 @@ class Housekeeper:
         """A segment goes only after those before it: deletes must not go before the puts that they end."""
         while self._to_remove:
             task = self._to_remove[0]
-            path = path_of(self._directory, task.old)
             if not self._sync(task):
                 return
             try:
-                path.unlink(missing_ok=True)
+                remove(path_of(self._directory, task.old))
                 sync_directory(self._directory)
             except OSError as error:
-                self._log("WARNING", "segment-not-removed", file=path.name, error=error.strerror)
+                self._log("WARNING", "segment-not-removed", file=name_of(task.old), error=error.strerror)
                 return
             self._to_remove.popleft()
             self._tell(Result("removed", task.old, task.size))
@@ -346,12 +394,11 @@ class Housekeeper:
         What was copied out of a segment must be as safe as it was there. False when a sync fails, which ends the log.
         """
         for number in range(max(self._synced_to, task.old + 1), task.sync_first + 1):
-            path = path_of(self._directory, number)
             try:
-                with path.open("rb") as file:
+                with open(path_of(self._directory, number), "rb") as file:
                     os.fsync(file.fileno())
             except OSError as error:
-                self._tell(Result("failed", number, 0, text=f"cannot sync {path.name}: {error.strerror}"))
+                self._tell(Result("failed", number, 0, text=f"cannot sync {name_of(number)}: {error.strerror}"))
                 return False
         # The last one may go on: it is synced once more the next time.
         self._synced_to = max(self._synced_to, task.sync_first)

@@ -14,7 +14,6 @@ import mmap
 import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from fastbean._scan import find_record, highest_mark, is_zero_from, records
 from fastbean.binlog import replacement, segments, verdict
@@ -42,7 +41,7 @@ class Fault:
     - ``torn``: it is what a power cut may take, and a start will cut it; nothing that was synced is missing.
     """
 
-    path: Path
+    path: str
     offset: int | None
     what: str
     torn: bool
@@ -58,10 +57,10 @@ class Segment:
     into it yet.
     """
 
-    def __init__(self, number: int, path: Path) -> None:
+    def __init__(self, number: int, path: str) -> None:
         self.number = number
         self.path = path
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             self.data = memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b"")
         self.look_again()
@@ -69,7 +68,7 @@ class Segment:
     def look_again(self) -> None:
         """Read the header, which a server may have written since."""
         head = bytes(self.data[: HEADER.size])
-        self.found_header = segments.parse_header(head, str(self.path))
+        self.found_header = segments.parse_header(head, self.path)
         self.header = self.found_header
         if self.header is not None and self.header.number != self.number:
             self.header = None
@@ -97,25 +96,25 @@ class Segment:
                 return
 
 
-def open_segments(directory: Path) -> list[Segment]:
+def open_segments(directory: str) -> list[Segment]:
     """All segments of a directory, spares too, in order; complete at the moment of the call or later.
 
     Raises BinlogError if there is no log of fastbean's, or it cannot be read.
     """
     for _ in range(LOOKS):
         try:
-            os.listdir(directory)
             before = segments.list_segments(directory)
             found = [Segment(number, path) for number, path in before]
+            after = segments.list_segments(directory)
         except FileNotFoundError as error:
-            if Path(error.filename) == directory:
+            if error.filename == directory:
                 raise BinlogError(f"{directory}: there is no such directory") from error
             continue
         except OSError as error:
             raise BinlogError(f"{error.filename or directory}: cannot read it: {error.strerror}") from error
         # The first look saw all that was there at its end, but for what had gone before; the second one, all that
         # was there at its start. Being equal, they miss no first and no last segment.
-        if segments.list_segments(directory) == before:
+        if after == before:
             _refuse_what_is_no_log(directory, found)
             # Newest first: what is begun only then cannot follow one that looks as if it was not.
             for segment in reversed(found):
@@ -127,8 +126,8 @@ def open_segments(directory: Path) -> list[Segment]:
     raise BinlogError(f"{directory}: its files come and go too fast to be read; try again when there is less work")
 
 
-def _refuse_what_is_no_log(directory: Path, found: list[Segment]) -> None:
-    if (directory / replacement.MARKER).exists():
+def _refuse_what_is_no_log(directory: str, found: list[Segment]) -> None:
+    if segments.is_there(os.path.join(directory, replacement.MARKER)):
         raise BinlogError(f"{directory}: its log is being replaced; start fastbean on it, or repair it, to finish that")
     if found:
         return
@@ -157,12 +156,13 @@ class Survey:
 
     def __init__(
         self,
-        directory: Path,
+        directory: "str | os.PathLike[str]",
         *,
         keep_jobs: bool = True,
         salvage: bool = False,
         on_bytes: "Callable[[int, int], None]" = lambda _done, _all: None,
     ) -> None:
+        directory = os.fspath(directory)
         found = open_segments(directory)
         numbers = [segment.number for segment in found]
         if salvage:
@@ -200,14 +200,14 @@ class Survey:
         """The size of all segments in use."""
         return sum(len(segment.data) for segment in self.segments)
 
-    def _look_for_gap(self, directory: Path, numbers: list[int]) -> None:
+    def _look_for_gap(self, directory: str, numbers: list[int]) -> None:
         lost = verdict.gap(numbers)
         while lost:
             self._lost(directory, lost)
             numbers = [number for number in numbers if number > lost]
             lost = verdict.gap(numbers)
 
-    def _lost(self, directory: Path, number: int) -> None:
+    def _lost(self, directory: str, number: int) -> None:
         """A segment is missing, as its neighbours or the log itself tell."""
         path = segments.path_of(directory, number)
         what = "missing, and maybe others beside it"

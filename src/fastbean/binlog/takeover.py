@@ -13,7 +13,6 @@ It costs about ten microseconds a job, and memory for all of them once more; not
 
 import os
 import time
-from pathlib import Path
 
 from fastbean.binlog import replacement, segments
 from fastbean.errors import BinlogError
@@ -21,6 +20,7 @@ from fastbean.errors import BinlogError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from fastbean.binlog.beanstalkd import Damage, Log
 
@@ -28,7 +28,7 @@ PROGRESS_S = 2.0
 
 
 def prepare(
-    directory: Path,
+    directory: "str | os.PathLike[str]",
     *,
     segment_bytes: int,
     log: "Callable[..., None]",
@@ -46,6 +46,7 @@ def prepare(
     Returns the number of jobs that were taken over. Raises BinlogError, and has changed nothing then, if the old log is
     damaged, or there are logs of both.
     """
+    directory = os.fspath(directory)
     if replacement.finish(directory):
         log("INFO", "log-replacement-finished", directory=directory)
     replacement.remove_parts(directory)
@@ -59,7 +60,7 @@ def prepare(
         return 0
     _refuse_two_logs(directory, old)
     for path in old:
-        segments.refuse_what_is_no_file(path)
+        segments.refuse_what_is_no_file(os.fspath(path))
     tell = _Progress(progress)
     found = beanstalkd.read(directory, on_progress=tell.reading)
     _judge_damage(found.damage, directory, log, despite_damage)
@@ -67,7 +68,7 @@ def prepare(
     return _take_over(directory, found, segment_bytes, log, tell)
 
 
-def _take_over(directory: Path, found: "Log", segment_bytes: int, log: "Callable[..., None]", tell: "_Progress") -> int:
+def _take_over(directory: str, found: "Log", segment_bytes: int, log: "Callable[..., None]", tell: "_Progress") -> int:
     folder = replacement.replace(
         directory,
         found.jobs,
@@ -81,16 +82,17 @@ def _take_over(directory: Path, found: "Log", segment_bytes: int, log: "Callable
     return len(found)
 
 
-def _refuse_two_logs(directory: Path, old: list[Path]) -> None:
+def _refuse_two_logs(directory: str, old: "list[Path]") -> None:
     ours = segments.list_segments(directory)
     if ours:
         raise BinlogError(
-            f"-b {directory}: holds two logs, a beanstalkd's ({old[0].name} and on) and fastbean's ({ours[0][1].name} "
-            "and on); move the files of the one that is out of date into another directory"
+            f"-b {directory}: holds two logs, a beanstalkd's ({old[0].name} and on) and fastbean's "
+            f"({segments.name_of(ours[0][0])} and on); move the files of the one that is out of date into another "
+            "directory"
         )
 
 
-def _judge_damage(damage: "list[Damage]", directory: Path, log: "Callable[..., None]", despite_damage: bool) -> None:
+def _judge_damage(damage: "list[Damage]", directory: str, log: "Callable[..., None]", despite_damage: bool) -> None:
     """Report what can be left out, and refuse what cannot."""
     serious = [each for each in damage if not each.torn]
     if serious and not despite_damage:

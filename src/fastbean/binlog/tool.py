@@ -121,7 +121,7 @@ def _printable(members: "dict[str, Any]") -> "dict[str, Any]":
 
 def repair(arguments: argparse.Namespace) -> int:
     """Make a server start again on a damaged log, with everything that can be read; the old files are kept."""
-    directory: Path = arguments.directory
+    directory: str = arguments.directory
     with _locked(directory):
         if takeover.prepare(
             directory,
@@ -142,7 +142,7 @@ def repair(arguments: argparse.Namespace) -> int:
     return FINE
 
 
-def _replace_damaged(directory: Path) -> None:
+def _replace_damaged(directory: str) -> None:
     found = _survey(directory, salvage=True)
     old = segments.list_segments(directory)
     folder = replacement.replace(
@@ -161,7 +161,8 @@ def _replace_damaged(directory: Path) -> None:
         some = sorted(found.unknown)[:IDS_SHOWN]
         more = ", ..." if len(found.unknown) > IDS_SHOWN else ""
         _say(f"lost: {len(found.unknown)} jobs of which only later changes could be read: {str(some)[1:-1]}{more}")
-    _say(f"{len(found.jobs)} jobs are in the repaired log; all files of the damaged one are in {directory / folder}")
+    kept = os.path.join(directory, folder)
+    _say(f"{len(found.jobs)} jobs are in the repaired log; all files of the damaged one are in {kept}")
 
 
 def export(arguments: argparse.Namespace) -> int:
@@ -196,7 +197,7 @@ def _tell_sizes(oversized: "list[Oversized]") -> int:
 
 def backup(arguments: argparse.Namespace) -> int:
     """Copy a log, also that of a running server, into a new or empty directory."""
-    target: Path = arguments.to
+    target = Path(arguments.to)
     found = _survey(arguments.directory, keep_jobs=False)
     _refuse_damage(found.fault, arguments.directory)
     target.mkdir(mode=0o700, exist_ok=True)
@@ -205,17 +206,17 @@ def backup(arguments: argparse.Namespace) -> int:
     size = 0
     # There are fewer ends than segments if the tail is torn.
     for segment, end in zip(found.segments, found.ends, strict=False):
-        replacement.write_file(target / segment.path.name, segment.data[:end])
+        replacement.write_file(os.path.join(target, os.path.basename(segment.path)), segment.data[:end])
         size += end
-    segments.sync_directory(target)
-    segments.sync_directory(target.absolute().parent)
+    segments.sync_directory(str(target))
+    segments.sync_directory(str(target.absolute().parent))
     _say(f"{len(found.ends)} segments with {size} bytes copied, up to LSN {found.end_lsn}")
     if found.fault is not None:
         _say(f"left out, a torn tail: {found.fault}")
     return FINE
 
 
-def _refuse_damage(fault: survey.Fault | None, directory: Path) -> None:
+def _refuse_damage(fault: survey.Fault | None, directory: str) -> None:
     if fault is not None and not fault.torn:
         raise DamagedError(f"{fault}; first restore it, or run: python -m fastbean.binlog repair {directory}")
 
@@ -227,7 +228,7 @@ class DamagedError(BinlogError):
 
 
 @contextlib.contextmanager
-def _locked(directory: Path) -> "Iterator[None]":
+def _locked(directory: str) -> "Iterator[None]":
     """No server works on the directory meanwhile."""
     lock = DirectoryLock(directory)
     try:
@@ -236,7 +237,7 @@ def _locked(directory: Path) -> "Iterator[None]":
         lock.release()
 
 
-def _survey(directory: Path, *, keep_jobs: bool = True, salvage: bool = False) -> survey.Survey:
+def _survey(directory: str, *, keep_jobs: bool = True, salvage: bool = False) -> survey.Survey:
     return survey.Survey(directory, keep_jobs=keep_jobs, salvage=salvage, on_bytes=_Bar())
 
 
@@ -277,10 +278,10 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; {self.prog} --help tells more")
 
 
-def _directory(text: str) -> Path:
+def _directory(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("the name is empty; write . for the directory that you are in")
-    return Path(text)
+    return text
 
 
 def _parser() -> argparse.ArgumentParser:

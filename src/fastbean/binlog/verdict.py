@@ -55,4 +55,4 @@ def is_misplaced(data: "memoryview | mmap.mmap", number: int, end_lsn: int) -> b
     header = segments.parse_header(head)
     if header is None:
         return any(head) and not is_zero_from(data, HEADER.size)
-    return bool(header.number != number or header.first_lsn < end_lsn)
+    return header.number != number or header.first_lsn < end_lsn
