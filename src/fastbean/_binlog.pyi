@@ -1,11 +1,12 @@
 from collections.abc import Callable
-from typing import Self
+from typing import Self, final
 
 from _typeshed import ReadableBuffer
 
 from fastbean._journal import Store
 from fastbean._segments import Segments
 
+@final
 class Binlog(Segments):
     def __new__(
         cls,
