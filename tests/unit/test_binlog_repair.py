@@ -125,6 +125,16 @@ def test_repair_takes_over_a_damaged_log_of_beanstalkd(directory, run):
     assert len(survey.Survey(directory).jobs) == 59
 
 
+def test_repair_tells_of_a_log_of_beanstalkd_without_a_readable_job(directory, run):
+    directory.mkdir()
+    (directory / "binlog.1").write_bytes(b"\7\0\0\0" + b"x" * 500)
+    status, said, _ = run("repair", directory)
+    assert status == 0
+    assert "beanstalkd record left out file=binlog.1 offset=4" in said
+    assert "beanstalkd log taken over jobs=0" in said
+    assert "nothing is damaged" not in said
+
+
 def test_repair_finishes_what_was_interrupted(directory, run):
     paths = write_log(directory)
     damage(paths[0], 100)
@@ -162,7 +172,7 @@ def test_export_writes_every_job(directory, tmp_path, run):
     write_log(directory)
     status, said, complained = run("export", directory, "--beanstalkd", tmp_path / "old")
     assert (status, complained) == (0, "")
-    assert said == f"60 jobs written into {tmp_path / 'old'}, in 1 files\n"
+    assert said == f"60 jobs written into {tmp_path / 'old'}, in 1 file\n"
     read = beanstalkd.read(tmp_path / "old")
     assert read.damage == []
     assert read.highest_id == 999

@@ -373,3 +373,14 @@ def test_with_closed_streams_the_status_is_what_it_is(directory, offset, status)
     for closed in (">&-", "2>&-", ">&- 2>&-"):
         done = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *words], capture_output=True, check=False)
         assert (done.returncode, done.stderr) == (status, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("command", ["check", "dump"])
+def test_an_output_that_takes_nothing_more_is_told(directory, command):
+    write_log(directory)
+    words = [sys.executable, "-m", "fastbean.binlog", command, str(directory)]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.stderr == b"fastbean.binlog: cannot write what was found: No space left on device\n"
+    assert done.returncode == 10

@@ -139,7 +139,7 @@ def test_a_log_that_was_hardly_begun_is_put_aside(directory):
 def test_other_files_are_none_of_its_business(directory, name):
     directory.mkdir()
     (directory / name).write_bytes(b"something")
-    assert prepare(directory) == 0
+    assert prepare(directory) is None
     assert [path.name for path in directory.iterdir()] == [name]
 
 
@@ -147,7 +147,7 @@ def test_a_second_time_there_is_nothing_to_do(directory):
     old = write_old(directory)
     prepare(directory)
     told = Told()
-    assert prepare(directory, told) == 0
+    assert prepare(directory, told) is None
     assert told.lines == []
     assert_taken_over(directory, old)
 

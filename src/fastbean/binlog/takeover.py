@@ -34,7 +34,7 @@ def prepare(
     log: "Callable[..., None]",
     progress: "Callable[[str], None]",
     despite_damage: bool = False,
-) -> int:
+) -> int | None:
     """Make the directory hold fastbean's log alone; the caller holds its lock.
 
     Ends what was interrupted before, and takes a beanstalkd's log over if there is one.
@@ -43,21 +43,21 @@ def prepare(
     - ``log``: called with a level, an event and fields; ``progress`` now and then with a text, if it takes long.
     - ``despite_damage``: take over what can be read, instead of refusing a damaged log.
 
-    Returns the number of jobs that were taken over. Raises BinlogError, and has changed nothing then, if the old log is
-    damaged, or there are logs of both.
+    Returns the number of jobs that were taken over, None if there was no such log. Raises BinlogError, and has changed
+    nothing then, if the old log is damaged, or there are logs of both.
     """
     directory = os.fspath(directory)
     if replacement.finish(directory):
         log("INFO", "log-replacement-finished", directory=directory)
     replacement.remove_parts(directory)
     if not any(name.startswith("binlog.") for name in os.listdir(directory)):
-        return 0
+        return None
     # Loaded only when there is something to read.
     from fastbean.binlog import beanstalkd
 
     old = beanstalkd.has_log(directory)
     if not old:
-        return 0
+        return None
     _refuse_two_logs(directory, old)
     for path in old:
         segments.refuse_what_is_no_file(os.fspath(path))

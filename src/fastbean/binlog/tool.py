@@ -3,7 +3,8 @@
 ``check`` and ``dump`` only read; ``backup`` copies the log of a running server; ``repair`` and ``export`` want the
 server stopped, and take the lock. Nothing is ever deleted.
 
-Exit statuses: 0 all is well, 1 a torn tail, 2 damage; 5 a wrong argument, 10 a directory that cannot be used.
+Exit statuses: 0 all is well, 1 a torn tail, 2 damage; 5 a wrong argument, 10 a directory, or an output, that cannot be
+used.
 
 The progress bar is a few lines of our own: a bar is all that is wanted, and the program has to run on a machine in
 trouble, where nobody can install an extra first.
@@ -42,6 +43,7 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     try:
         arguments = _parser().parse_args(argv)
         status: int = arguments.run(arguments)
+        _write("", now=True)
     except FastbeanError as error:
         _complain(str(error))
         return error.exit_status
@@ -65,9 +67,9 @@ def check(arguments: argparse.Namespace) -> int:
     """Tell what is in a log, and whether it is sound."""
     found = _survey(arguments.directory)
     _say(
-        f"{arguments.directory}: {len(found.segments)} segments, {found.spares} spare, {len(found.jobs)} jobs, "
-        f"{found.records} records, {found.bytes_on_disk} bytes, LSN {found.first_lsn} to {found.end_lsn}, "
-        f"synced to {found.durable_lsn} or more, ids below {found.id_limit}"
+        f"{arguments.directory}: {_counted(len(found.segments), 'segment')}, {found.spares} spare, "
+        f"{_counted(len(found.jobs), 'job')}, {_counted(found.records, 'record')}, {found.bytes_on_disk} bytes, "
+        f"LSN {found.first_lsn} to {found.end_lsn}, synced to {found.durable_lsn} or more, ids below {found.id_limit}"
     )
     fault = found.fault
     if fault is None:
@@ -123,13 +125,14 @@ def repair(arguments: argparse.Namespace) -> int:
     """Make a server start again on a damaged log, with everything that can be read; the old files are kept."""
     directory: str = arguments.directory
     with _locked(directory):
-        if takeover.prepare(
+        taken_over = takeover.prepare(
             directory,
             segment_bytes=DEFAULT_BINLOG_SIZE_BYTES,
             log=_log,
             progress=_say,
             despite_damage=True,
-        ):
+        )
+        if taken_over is not None:
             return FINE
         found = _survey(directory)
         if found.fault is None:
@@ -176,7 +179,8 @@ def export(arguments: argparse.Namespace) -> int:
             written = beanstalkd.write(arguments.beanstalkd, found.jobs.values(), highest_id=found.id_limit - 1)
         except ValueError as error:
             raise BinlogError(f"{error}; delete it and export again") from error
-    _say(f"{written.jobs} jobs written into {arguments.beanstalkd}, in {len(written.files)} files")
+    jobs, files = _counted(written.jobs, "job"), _counted(len(written.files), "file")
+    _say(f"{jobs} written into {arguments.beanstalkd}, in {files}")
     if found.fault is not None:
         _say(f"left out, a torn tail: {found.fault}")
     return _tell_sizes(written.oversized)
@@ -210,7 +214,7 @@ def backup(arguments: argparse.Namespace) -> int:
         size += end
     segments.sync_directory(str(target))
     segments.sync_directory(str(target.absolute().parent))
-    _say(f"{len(found.ends)} segments with {size} bytes copied, up to LSN {found.end_lsn}")
+    _say(f"{_counted(len(found.ends), 'segment')} with {size} bytes copied, up to LSN {found.end_lsn}")
     if found.fault is not None:
         _say(f"left out, a torn tail: {found.fault}")
     return FINE
@@ -219,6 +223,12 @@ def backup(arguments: argparse.Namespace) -> int:
 def _refuse_damage(fault: survey.Fault | None, directory: str) -> None:
     if fault is not None and not fault.torn:
         raise DamagedError(f"{fault}; first restore it, or run: python -m fastbean.binlog repair {directory}")
+
+
+class OutputError(FastbeanError):
+    """Standard output takes nothing more."""
+
+    exit_status = BinlogError.exit_status
 
 
 class DamagedError(BinlogError):
@@ -255,8 +265,24 @@ class _Bar:
             sys.stderr.flush()
 
 
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    _write(text + "\n")
+
+
+def _write(text: str, *, now: bool = False) -> None:
+    """Write to standard output; ``now``: and hand it to the system."""
+    try:
+        sys.stdout.write(text)
+        if now:
+            sys.stdout.flush()
+    except OSError as error:
+        # Python would try to write the rest again at its end, and complain in its own words.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputError(f"cannot write what was found: {error.strerror}") from error
 
 
 def _log(_level: str, event: str, **fields: object) -> None:
@@ -264,7 +290,7 @@ def _log(_level: str, event: str, **fields: object) -> None:
 
 
 def _write_line(members: "dict[str, Any]") -> None:
-    sys.stdout.write(json.dumps(members, separators=(",", ":")) + "\n")
+    _write(json.dumps(members, separators=(",", ":")) + "\n")
 
 
 def _complain(text: str) -> None:
