@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
+from builds import IS_SANITIZED
 from fastbean import _live
 
 # How long an example takes says nothing on a machine that is busy, or under a sanitizer.
@@ -40,7 +41,7 @@ LOOKED_AT = "looked at", True  # a property of a report, which also reaches a ru
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what cannot run under the sanitizers; `pytest_terminal_summary` says so."""
-    if "FASTBEAN_SANITIZED" not in os.environ:
+    if not IS_SANITIZED:
         return
     names = tuple(NOT_UNDER_SANITIZERS)
     out = [each for each in items if each.nodeid.startswith(names) or PRELOADED & {*getattr(each, "fixturenames", ())}]
@@ -81,7 +82,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     looked_at = sum(LOOKED_AT in report.user_properties for report in terminalreporter.getreports(""))
     if looked_at:
         terminalreporter.write_line(f"live objects of every kind: 0 after each of {looked_at} tests")
-    if "FASTBEAN_SANITIZED" in os.environ:
+    if IS_SANITIZED:
         for name, reason in NOT_UNDER_SANITIZERS.items():
             terminalreporter.write_line(f"left out under the sanitizers: {name}: {reason}")
         fixtures = ", ".join(sorted(PRELOADED))

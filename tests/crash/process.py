@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from builds import IS_COVERAGE
+
 HOST = "127.0.0.1"
 PATIENCE_S = 60.0
 LOG_BYTES = 1 << 24
@@ -241,7 +243,7 @@ class Server:
     def close(self) -> None:
         """Makes sure that it is gone."""
         if self.process.poll() is None:
-            if "FASTBEAN_COVERAGE" in os.environ:
+            if IS_COVERAGE:
                 # A process that is killed does not say which lines it ran.
                 self.process.terminate()
                 with contextlib.suppress(subprocess.TimeoutExpired):

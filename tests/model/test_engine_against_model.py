@@ -18,12 +18,14 @@ from hypothesis import HealthCheck, note, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
+from builds import fewer_if_slow
+
 from .commands import JOB_WORDS, PLAIN_WORDS, TUBE_WORDS, TUBES, command
 from .pair import Pair
 from .reference_state import SECOND_NS
 
 STEPS_AN_EXAMPLE = 60
-STEPS_A_PART = 10_000
+STEPS_A_PART = fewer_if_slow(10_000, 4_000)  # most of the time is spent by what makes them up
 PARTS = 12  # the first in every run, the others only in the slow one
 MOST_CLIENTS = 8
 MOST_QUEUED_BYTES = 2000  # behind a reserve that waits, before a pipeline is added

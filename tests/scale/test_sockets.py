@@ -11,11 +11,13 @@ from collections.abc import Callable
 
 import pytest
 
+from builds import fewer_if_slow
+
 from .conftest import Starter
 from .daemon import Client, Daemon, fill, wait_for
 
-JOBS = 500_000
-ASKED = 400
+JOBS = fewer_if_slow(500_000, 100_000)
+ASKED = JOBS // 1250
 
 
 def buried_counts(client: Client, count: int) -> list[int]:

@@ -11,13 +11,15 @@ from collections.abc import Callable
 
 import pytest
 
+from builds import fewer_if_slow
+
 from .comparison import Comparison, Outcome
 from .mirror import DifferenceError
 from .servers import BEANSTALKD, FASTBEAN
 
 SEEDS = (1, 2, 3)
-MORE_SEEDS = (101, 102, 103)
-FEW_STEPS = 3000
+MORE_SEEDS = range(101, 110)
+FEW_STEPS = fewer_if_slow(3000, 1000)
 MANY_STEPS = 20000
 
 pytestmark = pytest.mark.usefixtures("needs_beanstalkd")
