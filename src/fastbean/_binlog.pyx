@@ -21,7 +21,7 @@ from libc.stdlib cimport free
 from libc.string cimport strerror
 
 from fastbean._buffer cimport buffer_append, buffer_reserve
-from fastbean._clock cimport monotonic_ns, wall_ns
+from fastbean._clock cimport NEVER, monotonic_ns, wall_ns
 from fastbean._journal cimport LogFigures, Store, logged_bytes
 from fastbean._record cimport (
     FAULT_END, FAULT_NONE, MAX_RECORD_OVERHEAD, MAX_UPDATE_BYTES, RECORD_DELETE, RECORD_DURABLE, RECORD_NEXT_ID,
@@ -232,11 +232,11 @@ cdef class Binlog(Segments):
             self.committed_lsn = self.durable_lsn if self.sync_every_ns == 0 else self.written_lsn
 
     cdef int64_t due_ns(self) noexcept:
-        """When the next sync should begin, or the one on its way is slow; -1 when nothing of that is to come."""
+        """When the next sync should begin, or the one on its way is slow; NEVER when nothing of that is to come."""
         if self.syncing and self.slow_sync_ns and not self.warned:
             return self.round.begun_ns + self.slow_sync_ns
         if self.unsynced_since_ns < 0 or self.sync_every_ns < 0 or self.syncing:
-            return -1
+            return NEVER
         if self.sync_every_ns:
             return self.unsynced_since_ns + self.sync_every_ns
         return self.unsynced_since_ns + (0 if self.gate_lsn > self.durable_lsn else QUIET_SYNC_NS)

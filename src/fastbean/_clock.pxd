@@ -3,6 +3,9 @@
 from libc.stdint cimport int64_t
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, clockid_t, timespec
 
+cdef enum:
+    NEVER = -1                      # instead of a time: nothing is due
+
 
 cdef inline int64_t clock_ns(clockid_t clock) noexcept nogil:
     """What this clock says, in nanoseconds."""

@@ -8,6 +8,7 @@ from libc.stdint cimport int64_t
 
 from fastbean._buffer cimport Buffer, buffer_free
 from fastbean._client cimport Client
+from fastbean._clock cimport NEVER
 from fastbean._engine cimport Engine
 from fastbean._protocol cimport (
     OP_BURY, OP_DELETE, OP_IGNORE, OP_KICK, OP_KICK_JOB, OP_LIST_TUBE_USED, OP_LIST_TUBES, OP_LIST_TUBES_WATCHED,
@@ -16,7 +17,6 @@ from fastbean._protocol cimport (
     REPLY_OUT_OF_MEMORY, REPLY_USING, Command, Op, Reply,
 )
 from fastbean._report cimport stats_job_text, stats_text, stats_tube_text
-from fastbean._state cimport NEVER
 from fastbean._tube cimport Tube, tube_find
 
 

@@ -13,6 +13,7 @@ from fastbean._client cimport (
     WORK_KICK, WORK_LEAVE, WORK_LIST_TUBES, WORK_LIST_WATCHED, WORK_NONE, Client, Watch, client_add_watch,
     client_remove_watch, client_stop_waiting, client_watch_of,
 )
+from fastbean._clock cimport NEVER
 from fastbean._core cimport Heap, HeapSlot, heap_reserve, heap_top, heap_update
 from fastbean._journal cimport SPACE_COMING, SPACE_NONE, SPACE_READY, Journal, Space, logged_bytes
 from fastbean._job cimport (
@@ -26,7 +27,7 @@ from fastbean._protocol cimport (
     REPLY_RESERVED, REPLY_TIMED_OUT, REPLY_TOUCHED, REPLY_USING, REPLY_WATCHING, Command, Reply,
 )
 from fastbean._record cimport JobImage
-from fastbean._state cimport NEVER, SAFETY_MARGIN_NS, STEPS_AT_ONCE, seconds_ns
+from fastbean._state cimport SAFETY_MARGIN_NS, STEPS_AT_ONCE, seconds_ns
 from fastbean._tube cimport Tube, tube_find
 from fastbean._work cimport WorkQueue
 

@@ -14,11 +14,11 @@ import os
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from fastbean._clock cimport NEVER
 from fastbean._connection cimport PHASE_LINE, Connection, Shared
 from fastbean._engine cimport Engine
 from fastbean._outbox cimport outbox_unsent
 from fastbean._poller cimport READ, Poller
-from fastbean._state cimport NEVER
 from fastbean._stopwatch cimport TURN_LOG, TURN_SEND, TURN_SERVE, TURN_WORK, stopwatch_begin, stopwatch_mark
 
 from fastbean import _protocol, clock

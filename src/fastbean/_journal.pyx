@@ -14,6 +14,7 @@ here are monotonic; the log turns them into wall time and back.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from fastbean._clock cimport NEVER
 from fastbean._record cimport JobImage
 
 
@@ -78,8 +79,8 @@ cdef class Journal:
         return False
 
     cdef int64_t due_ns(self) noexcept:
-        """When `commit` wants to be called at the latest, or -1."""
-        return -1
+        """When `commit` wants to be called at the latest, or NEVER."""
+        return NEVER
 
     cdef bint figures_of(self, LogFigures *figures) noexcept:
         """Fill in what `stats` tells of the log; false when there is none."""

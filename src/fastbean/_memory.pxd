@@ -2,14 +2,12 @@
 
 from libc.stdint cimport int64_t, uint64_t
 
-cdef int64_t NO_TIME                # memory that is free stays; the same number as _state's NEVER
-
 cdef struct Memory:
     uint64_t job_bytes              # of jobs, those included that still arrive or are deleted and still being sent
     uint64_t buffer_bytes           # of what clients have sent and what they are sent
     uint64_t limit_bytes            # of both together, from which on puts are refused; UINT64_MAX for none
     uint64_t freed_bytes            # of jobs, since memory was last given back
-    int64_t give_back_at_ns         # when free memory goes back to the system, or NO_TIME
+    int64_t give_back_at_ns         # when free memory goes back to the system, or NEVER
 
 
 cdef inline bint memory_is_full(Memory *memory, uint64_t more_bytes) noexcept nogil:

@@ -10,23 +10,22 @@ To count costs an addition, to look at the limit a comparison.
 
 from libc.stdint cimport int64_t
 
+from fastbean._clock cimport NEVER
 from fastbean._job cimport give_memory_back
 
 cdef enum:
     GIVE_BACK_BYTES = 8388608       # freed jobs from which on it is worth the walk through the heap
     GIVE_BACK_AFTER_NS = 1000000000
 
-NO_TIME = -1
-
 
 cdef void memory_tick(Memory *memory, int64_t now_ns) noexcept nogil:
     """At least once in a tick. Much free memory goes back if that lasts: who fills and empties a queue again and again
     needs it."""
     if memory.freed_bytes <= GIVE_BACK_BYTES or memory.freed_bytes <= memory.job_bytes // 2:
-        memory.give_back_at_ns = NO_TIME
-    elif memory.give_back_at_ns == NO_TIME:
+        memory.give_back_at_ns = NEVER
+    elif memory.give_back_at_ns == NEVER:
         memory.give_back_at_ns = now_ns + GIVE_BACK_AFTER_NS
     elif now_ns >= memory.give_back_at_ns:
-        memory.give_back_at_ns = NO_TIME
+        memory.give_back_at_ns = NEVER
         memory.freed_bytes = 0
         give_memory_back()

@@ -16,8 +16,6 @@ cdef enum:
     STEPS_AT_ONCE = 1000            # jobs, watches or list entries that one tick moves before others are served
     SAFETY_MARGIN_NS = 1000000000   # a client is told DEADLINE_SOON in the last second of a reservation
 
-cdef int64_t NEVER              # no time: nothing is due
-
 cdef struct Counters:               # of the whole server, as `stats` shows them
     uint64_t ready
     uint64_t urgent

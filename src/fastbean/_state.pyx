@@ -22,6 +22,7 @@ from fastbean._client cimport (
     client_set_free, client_start_waiting, client_stop_waiting,
 )
 from fastbean._buffer cimport buffer_append
+from fastbean._clock cimport NEVER
 from fastbean._core cimport (
     Heap, HeapSlot, heap_free, heap_push, heap_remove, heap_reserve, heap_slot, heap_top, heap_update,
 )
@@ -30,7 +31,7 @@ from fastbean._job cimport (
     job_table_remove,
 )
 from fastbean._journal cimport Journal
-from fastbean._memory cimport NO_TIME, memory_drop, memory_tick
+from fastbean._memory cimport memory_drop, memory_tick
 from fastbean._oldest cimport oldest_enters
 from fastbean._protocol cimport REPLY_DEADLINE_SOON, REPLY_RESERVED, REPLY_TIMED_OUT, Reply
 from fastbean._record cimport STATE_BURIED, STATE_DELAYED, STATE_READY, JobImage
@@ -41,7 +42,6 @@ from fastbean._tube cimport (
 cdef enum:
     URGENT_BELOW_PRI = 1024         # beanstalkd's URGENT_THRESHOLD
 
-NEVER = -1
 cdef uint64_t NOT_DUE = <uint64_t>-1
 
 
@@ -73,7 +73,7 @@ cdef class State(Store):
             raise ValueError(f"hash_key must have {sizeof(self.tubes.key)} bytes, not {len(hash_key)}")
         self.effort_limit = EFFORT_IN_A_TICK
         self.memory.limit_bytes = UINT64_MAX
-        self.memory.give_back_at_ns = NO_TIME
+        self.memory.give_back_at_ns = NEVER
         self.begun_ns = NEVER
         self.tubes.key.k0 = int.from_bytes(hash_key[:8], "little")
         self.tubes.key.k1 = int.from_bytes(hash_key[8:], "little")

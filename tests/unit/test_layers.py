@@ -129,7 +129,6 @@ BESIDE = {
     ("_dispatch", "_client"),
     ("_dispatch", "_engine"),
     ("_dispatch", "_report"),
-    ("_dispatch", "_state"),
     ("_dispatch", "_tube"),
     ("_buffer", "_live"),
     ("_record", "_buffer"),
