@@ -25,6 +25,8 @@ if os.environ.get("FASTBEAN_COVERAGE") == "1":
     MODE = "coverage"
 CHECKED = MODE in {"debug", "sanitize"}
 BUILD_DIR = "build" if MODE == "release" else f"build/{MODE}"
+# To measure coverage, the C that is released is compiled in another way.
+CYTHON_DIR = "build/cython" if MODE in {"release", "coverage"} else f"{BUILD_DIR}/cython"
 JOBS = min(2, os.cpu_count() or 1)
 
 
@@ -87,7 +89,7 @@ if __name__ == "__main__":  # the workers of a parallel cythonize may read this 
         ext_modules=cythonize(
             extensions(),
             include_path=["src"],
-            build_dir=f"{BUILD_DIR}/cython",
+            build_dir=CYTHON_DIR,
             compiler_directives=DIRECTIVES,
             nthreads=JOBS if can_share() else 0,
         ),
