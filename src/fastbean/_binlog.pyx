@@ -333,8 +333,10 @@ cdef class Binlog(Segments):
         """
         cdef uint64_t copied = 0
         self.floor_bytes = STEP_BYTES
+        self.next_copy_bytes = 0
         if place < self.segment_count - 1:
-            copied = self.segments[place].live_bytes + self.largest_bytes
+            self.next_copy_bytes = self.segments[place].live_bytes
+            copied = self.next_copy_bytes + self.largest_bytes
             if self.asked or going_bytes or self.free_bytes() >= copied:
                 self.floor_bytes += copied
         self.tight = self.is_tight()

@@ -370,6 +370,9 @@ cdef Fault read_record(const char *data, size_t size, uint32_t segment, uint64_t
             take_rest_of_put(&reader, &record.job)
     elif RECORD_DELETE <= record.type <= RECORD_SHED:
         record.number = take_varint(&reader, <uint64_t>-1)
+        if record.type == RECORD_SHED and record.number > segment:
+            # No segment calls itself needless: a log that believed it would be left without one to go on in.
+            return FAULT_BROKEN
     else:
         return FAULT_BROKEN
     return FAULT_BROKEN if reader.broken or reader.at != reader.end else FAULT_NONE

@@ -53,6 +53,7 @@ cdef class Segments(Journal):
     cdef uint64_t allocated_bytes   # of all files, those too that are about to be removed
     cdef uint64_t wasted_bytes      # of segments that are full: too short for the record that came next
     cdef uint64_t largest_bytes     # of a put record
+    cdef uint64_t next_copy_bytes   # of the live jobs in the segment that compaction copies next
     cdef uint64_t pass_lsn          # compaction goes over all that stands before it; 0: as usual
     cdef uint64_t fresh_bytes       # about what could be won back of all that was appended since that pass began
     cdef readonly uint32_t sync_before_removal   # a segment that whoever removes one has to sync first; 0 for none

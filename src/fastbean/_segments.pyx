@@ -263,7 +263,9 @@ cdef class Segments(Journal):
 
     cdef uint64_t wanted_bytes(self) noexcept:
         """What must stay free beside a put that is taken."""
-        cdef uint64_t copied = max(self.segment_bytes, self.largest_bytes + SEGMENT_HEADER_BYTES) + self.largest_bytes
+        cdef uint64_t copied = max(self.segment_bytes, self.largest_bytes + SEGMENT_HEADER_BYTES)
+        # Segments of an earlier run may be larger than those of this one.
+        copied = max(copied, self.next_copy_bytes) + self.largest_bytes
         return self.slack_bytes() + self.packing_bytes() + copied + STEP_BYTES
 
     cdef bint wants_room(self) noexcept:

@@ -10,7 +10,7 @@ import pytest
 
 import fastbean
 from fastbean.binlog import segments, survey, verdict
-from made_logs import SEGMENT_BYTES, io_client, live_log, many_jobs, write_log
+from made_logs import SEGMENT_BYTES, io_client, live_log, many_jobs, saved, write_log
 
 CALLS = ("open", "rename", "write_zeros", "fsync", "unlink", "posix_fallocate")
 NEXT = 9  # the number of a spare that is made
@@ -365,12 +365,15 @@ def test_a_sync_before_a_removal_that_fails_is_told_and_nothing_goes(shedding, k
 # --- spares at the start
 
 
+def serve(directory, segment_bytes=SEGMENT_BYTES):
+    return fastbean.Server(
+        fastbean.Config(listen=["127.0.0.1"], port=0, binlog_dir=str(directory), binlog_size=segment_bytes, fsync_ms=0)
+    )
+
+
 def run_once(directory, segment_bytes=SEGMENT_BYTES):
     """Starts and stops a server, with a job more than before; returns the files of its segments by number."""
-    config = fastbean.Config(
-        listen=["127.0.0.1"], port=0, binlog_dir=str(directory), binlog_size=segment_bytes, fsync_ms=0
-    )
-    with fastbean.Server(config) as server:
+    with serve(directory, segment_bytes) as server:
         client = io_client(server.port)
         assert client(b"put 0 0 60 4\r\nbody\r\n").startswith(b"INSERTED ")
         client(b"", close=True)
@@ -407,6 +410,20 @@ def test_a_spare_that_was_hardly_begun_is_replaced(directory, size):
     run_once(directory)
     assert Path(segments.path_of(directory, 2)).stat().st_size == SEGMENT_BYTES
     assert len(survey.Survey(directory).jobs) == 2
+
+
+def test_commands_go_on_in_segments_that_are_smaller_than_those_of_an_earlier_run(directory):
+    count = 1400
+    write_log(directory, [saved(id, state="buried", burial=id) for id in range(1, count + 1)], segment_bytes=65536)
+    with serve(directory) as server:
+        client = io_client(server.port)
+        for id in range(1, count + 1):
+            if id % 3:
+                assert client(b"kick-job %d\r\n" % id) == b"KICKED\r\n"
+            else:
+                assert client(b"delete %d\r\n" % id) == b"DELETED\r\n"
+        client(b"", close=True)
+    assert len(survey.Survey(directory).jobs) == count - count // 3
 
 
 def test_a_larger_spare_is_taken_up(directory):

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -384,3 +385,24 @@ def test_an_output_that_takes_nothing_more_is_told(directory, command):
         done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, check=False)
     assert done.stderr == b"fastbean.binlog: cannot write what was found: No space left on device\n"
     assert done.returncode == 10
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("redirection", ["2>/dev/full", ">/dev/full 2>/dev/full"])
+def test_the_status_is_told_to_who_cannot_be_told_why(directory, redirection):
+    directory.mkdir()
+    words = [sys.executable, "-m", "fastbean.binlog", "check", str(directory)]
+    done = subprocess.run(["sh", "-c", f'exec "$@" {redirection}', "sh", *words], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (10, b"", b"")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_name_that_is_no_text_can_be_told(tmp_path, encoding):
+    directory = tmp_path / os.fsdecode(b"odd-\xff-\xc3\xa4")
+    write_log(directory)
+    words = [sys.executable, "-m", "fastbean.binlog", "check", str(directory)]
+    environment = {**os.environ, "PYTHONUTF8": "1", "PYTHONIOENCODING": f"{encoding}:strict"}
+    done = subprocess.run(words, capture_output=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    told = {"utf-8": "odd-\\udcff-ä".encode(), "ascii": rb"odd-\udcff-\xe4"}
+    assert b"/" + told[encoding] + b": " in done.stdout

@@ -180,12 +180,19 @@ def test_records_of_one_number(number):
         (DELETE, {"type": "delete", "id": number}),
         (DURABLE, {"type": "durable", "lsn": number}),
         (NEXT_ID, {"type": "next-id", "id": number}),
-        (SHED, {"type": "shed", "below": number}),
     ):
         assert read(framed(bytes([kind]) + varint(number))) == ([wanted], "end")
     assert encode_mark(number, SEGMENT, LSN) == framed(bytes([DURABLE]) + varint(number))
     number &= MAX_U32
     assert encode_shed(number, SEGMENT, LSN) == framed(bytes([SHED]) + varint(number))
+
+
+@pytest.mark.parametrize("below", [0, 1, SEGMENT, SEGMENT + 1, 127, 128, MAX_U32, MAX_U64])
+def test_no_segment_calls_itself_needless(below):
+    data = framed(bytes([SHED]) + varint(below))
+    sound = below <= SEGMENT
+    assert read(data) == (([{"type": "shed", "below": below}], "end") if sound else ([], "broken"))
+    assert highest_mark(HEADER + data, SEGMENT, LSN, "shed") == (below if sound else 0)
 
 
 def test_each_record_knows_where_it_stands():

@@ -13,6 +13,7 @@ trouble, where nobody can install an extra first.
 import argparse
 import base64
 import contextlib
+import io
 import json
 import os
 import sys
@@ -26,7 +27,7 @@ from fastbean.limits import DEFAULT_BINLOG_SIZE_BYTES
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import Any, NoReturn
+    from typing import Any, NoReturn, TextIO
 
     from fastbean.binlog.beanstalkd import Oversized
 
@@ -39,7 +40,7 @@ IDS_SHOWN = 20
 
 def main(argv: "Sequence[str] | None" = None) -> int:
     """Runs one command; returns the exit status."""
-    _fill_closed_streams()
+    _prepare_streams()
     try:
         arguments = _parser().parse_args(argv)
         status: int = arguments.run(arguments)
@@ -55,12 +56,15 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     return status
 
 
-def _fill_closed_streams() -> None:
-    """Who has closed them wants the exit status alone."""
+def _prepare_streams() -> None:
+    """Who has closed them wants the exit status alone; what they cannot write as it is, they spell."""
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w", encoding="ascii")  # noqa: SIM115 - as long as the process
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="ascii")  # noqa: SIM115 - likewise
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # The name of a directory may be no text; stderr writes such a one like this too.
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -280,9 +284,15 @@ def _write(text: str, *, now: bool = False) -> None:
         if now:
             sys.stdout.flush()
     except OSError as error:
-        # Python would try to write the rest again at its end, and complain in its own words.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up(sys.stdout)
         raise OutputError(f"cannot write what was found: {error.strerror}") from error
+
+
+def _give_up(stream: "TextIO") -> None:
+    """What the stream holds goes nowhere: Python would try to write it again at its end, and complain in its words."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def _log(_level: str, event: str, **fields: object) -> None:
@@ -294,7 +304,12 @@ def _write_line(members: "dict[str, Any]") -> None:
 
 
 def _complain(text: str) -> None:
-    sys.stderr.write(f"fastbean.binlog: {text}\n")
+    try:
+        sys.stderr.write(f"fastbean.binlog: {text}\n")
+        sys.stderr.flush()
+    except OSError:
+        # Who cannot be told anything still learns the exit status.
+        _give_up(sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
