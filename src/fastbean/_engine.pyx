@@ -262,6 +262,7 @@ cdef class Engine(WorkQueue):
     cdef Reply reserve(self, Client *client, int64_t timeout_s, int64_t now_ns) noexcept:
         """`reserve` (with NEVER) and `reserve-with-timeout`."""
         cdef Job *job
+        cdef int64_t soon_ns
         cdef int _step
         self.set_worker(client)
         # A reservation that has ended goes back before anything is decided; whoever waits may get that job. If very
@@ -274,7 +275,9 @@ cdef class Engine(WorkQueue):
         job = self.best_ready(client)
         if job is not NULL:
             return REPLY_OUT_OF_MEMORY if self.reserve_for(client, job, now_ns) < 0 else REPLY_RESERVED
-        if client.reserved.len and <int64_t>heap_top(&client.reserved).key - SAFETY_MARGIN_NS <= now_ns:
+        # A reservation of this tick may have begun nanoseconds after it, see `deadline_after`.
+        soon_ns = max(now_ns, self.begun_ns) + SAFETY_MARGIN_NS
+        if client.reserved.len and <int64_t>heap_top(&client.reserved).key <= soon_ns:
             return REPLY_DEADLINE_SOON
         if timeout_s == 0:
             return REPLY_TIMED_OUT

@@ -204,7 +204,8 @@ class State:
 
     def in_margin(self, client: Client) -> bool:
         """Return whether a reservation of the client is in its last second."""
-        return any(job.deadline_ns - MARGIN_NS <= self.now_ns for job in self.reserved_by(client))
+        now_ns = max(self.now_ns, self.begun_ns)
+        return any(job.deadline_ns - MARGIN_NS <= now_ns for job in self.reserved_by(client))
 
     # Moving jobs.
 

@@ -83,6 +83,13 @@ def test_deadline_soon(server: MemoryServer, producer: MemoryClient, worker: Mem
     assert worker(b"reserve-with-timeout 0\r\n") == b"RESERVED 2 0\r\n\r\n"
 
 
+def test_deadline_soon_for_the_second_reservation_of_a_tick(producer: MemoryClient, worker: MemoryClient) -> None:
+    producer.put(ttr=10)
+    producer.put(ttr=1)
+    said = worker(b"reserve-with-timeout 0\r\nreserve-job 2\r\nreserve-with-timeout 0\r\n")
+    assert said == b"RESERVED 1 0\r\n\r\nRESERVED 2 0\r\n\r\nDEADLINE_SOON\r\n"
+
+
 def test_jobs_of_paused_tubes_do_not_keep_deadline_soon_away(producer: MemoryClient, worker: MemoryClient) -> None:
     producer.put(ttr=1)
     worker(b"reserve\r\n")

@@ -374,10 +374,13 @@ class _World:
 
     # How they are done
 
-    def _loaded(self) -> Client | None:
-        """The client that has commands behind a reserve that waits."""
-        behind = [number for number, commands in self._mirror.unanswered.items() if len(commands) > 1]
-        return self._books.clients[behind[0]] if behind else None
+    def _loaded(self, but: Client | None = None) -> Client | None:
+        """A client that has commands, or the beginning of one, behind a reserve that waits; none but one has."""
+        for client in self._books.clients.values():
+            behind = len(self._mirror.unanswered[client.number]) > 1 or (client.waits and client.tail_sent > 0)
+            if behind and client is not but:
+                return client
+        return None
 
     def _leave(self, client: Client) -> bool:
         complete = len(self._mirror.unanswered[client.number])
@@ -411,7 +414,7 @@ class _World:
         """
         if any(c.waits for c in commands) and not self._books.may_wait(client):
             return False
-        if (client.waits or len(commands) > 1) and self._loaded() not in (None, client):
+        if (client.waits or len(commands) > 1) and self._loaded(but=client) is not None:
             return False
         now = time.monotonic()
         free = self._books.deadlines.is_free
@@ -429,7 +432,8 @@ class _World:
             return False
         data: list[bytes] = []
         rest = 0
-        if stop < len(client.tail) and self._choice.random() < 0.7:
+        waits = any(c.waits for c in complete)
+        if stop < len(client.tail) and self._choice.random() < 0.7 and not (waits and self._loaded(but=client)):
             rest = self._choice.randint(1, min(len(client.tail[stop].encode(s.ids)) for s in self._mirror.sides) - 1)
         for side in self._mirror.sides:
             full = b"".join(c.encode(side.ids) for c in complete)
