@@ -31,7 +31,8 @@ headers = os.path.exists(sysconfig.get_path("include") + "/Python.h")
 gil = not sysconfig.get_config_var("Py_GIL_DISABLED")
 print(*sys.version_info[:2], headers, gil, sys.implementation.name, os.path.realpath(sys.executable))
 """
-TESTS = {"short": ["-n", "2", "-m", "not slow", "tests/unit", "tests/daemon"], "whole": ["tests"]}
+PARALLEL = ["-n", "2", "--dist", "worksteal"]
+TESTS = {"short": [*PARALLEL, "-m", "not slow", "tests/unit", "tests/daemon"], "whole": [*PARALLEL, "tests"]}
 IDENTIFIERS = {
     f"cp3{minor}-{libc}_{machine}"
     for minor in (11, 12, 13, 14)
