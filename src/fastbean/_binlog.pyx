@@ -365,10 +365,8 @@ cdef class Binlog(Segments):
         """
         cdef uint64_t end = self.end_lsn + max(<uint64_t>COPY_BYTES, 4 * self.appended_bytes)
         cdef JobImage job
-        cdef uint64_t id, bytes
-        cdef uint64_t before_id = segment.copied_id
-        cdef size_t before = segment.copied
-        cdef size_t start
+        cdef uint64_t id, bytes, before_id
+        cdef size_t before, start
         while segment.copied < segment.ids.len and self.end_lsn < end and self.failure is None:
             before = segment.copied
             before_id = segment.copied_id
