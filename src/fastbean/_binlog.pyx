@@ -492,7 +492,7 @@ cdef class Binlog(Segments):
 
     cdef int put_restored(self, Segment *segment, JobImage *job, uint32_t before) noexcept:
         """Returns 0, or -1 without memory."""
-        if segment.ids.cap - segment.ids.len < ID_BYTES and buffer_reserve(&segment.ids, ID_BYTES) < 0:
+        if buffer_reserve(&segment.ids, ID_BYTES) < 0:
             return -1
         if before:
             self.count_out(before, logged_bytes(job.body_bytes, job.name_bytes))

@@ -28,7 +28,12 @@ cdef inline char *write_number(char *at, uint64_t number) noexcept nogil:
         left += 1
     return at
 
-cdef int buffer_reserve(Buffer *buffer, size_t extra) noexcept nogil
+cdef int buffer_grow(Buffer *buffer, size_t extra) noexcept nogil
+
+cdef inline int buffer_reserve(Buffer *buffer, size_t extra) noexcept nogil:
+    """Make room for `extra` more bytes. Returns 0, or -1 when there is no memory (and sets ``failed``)."""
+    return 0 if buffer.cap - buffer.len >= extra else buffer_grow(buffer, extra)
+
 cdef void buffer_append(Buffer *buffer, const char *data, size_t size) noexcept nogil
 cdef void buffer_append_text(Buffer *buffer, const char *text) noexcept nogil
 cdef void buffer_append_number(Buffer *buffer, uint64_t number) noexcept nogil

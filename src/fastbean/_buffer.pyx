@@ -15,13 +15,11 @@ cdef enum:
     SMALLEST_BYTES = 256
 
 
-cdef int buffer_reserve(Buffer *buffer, size_t extra) noexcept nogil:
-    """Make room for `extra` more bytes. Returns 0, or -1 when there is no memory (and sets ``failed``)."""
+cdef int buffer_grow(Buffer *buffer, size_t extra) noexcept nogil:
+    """What `buffer_reserve` does when there is too little room."""
     cdef size_t wanted = buffer.len + extra
     cdef size_t cap = buffer.cap if buffer.cap else SMALLEST_BYTES
     cdef char *data
-    if wanted <= buffer.cap:
-        return 0
     while cap < wanted:
         cap *= 2
     data = <char *>realloc(buffer.data, cap)

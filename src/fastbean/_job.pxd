@@ -57,12 +57,17 @@ cdef inline Job *first_job(Heap *heap) noexcept nogil:
     cdef HeapSlot *top = heap_top(heap)
     return NULL if top is NULL else <Job *>top.node
 
+cdef Leaf *look_up_leaf(JobTable *table, uint64_t number) noexcept nogil
+
+cdef inline Leaf *leaf_of(JobTable *table, uint64_t id) noexcept nogil:
+    """The leaf for this id, or NULL."""
+    # Ids come one after the other, in puts as well as in a log.
+    return table.last if id // LEAF_JOBS == table.last_number else look_up_leaf(table, id // LEAF_JOBS)
+
 cdef inline Job *job_table_get(JobTable *table, uint64_t id) noexcept nogil:
     """The job with this id, or NULL."""
-    # Ids come one after the other, in puts as well as in a log.
-    if id // LEAF_JOBS != table.last_number or table.last is NULL:
-        return job_table_look_up(table, id)
-    return table.last.jobs[id % LEAF_JOBS]
+    cdef Leaf *leaf = leaf_of(table, id)
+    return NULL if leaf is NULL else leaf.jobs[id % LEAF_JOBS]
 
 cdef inline uint64_t job_cost(uint32_t body_bytes) noexcept nogil:
     """What a job counts for in memory, in bytes: its header and body, and its places in a heap and in the table."""
@@ -78,7 +83,6 @@ cdef void expect_no_more_jobs() noexcept nogil
 cdef Job *job_of_many(uint32_t body_bytes) noexcept nogil
 
 cdef int job_table_put(JobTable *table, uint64_t id, Job *job) noexcept nogil
-cdef Job *job_table_look_up(JobTable *table, uint64_t id) noexcept nogil
 cdef Job *job_table_next(JobTable *table, uint64_t *id) noexcept nogil
 cdef void job_table_remove(JobTable *table, uint64_t id) noexcept nogil
 cdef void job_table_free(JobTable *table) noexcept nogil

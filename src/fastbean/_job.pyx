@@ -125,14 +125,13 @@ cdef uint64_t job_unpin(Job *job) noexcept nogil:
     return job_discard(job) if job.pins == 0 and job.state == JOB_GONE else 0
 
 
-cdef inline Leaf *leaf_of(JobTable *table, uint64_t id) noexcept nogil:
-    cdef uint64_t number = id // LEAF_JOBS
-    if number != table.last_number:
-        if number >= table.end_number:
-            return NULL
-        table.last_number = number
-        # hash_number maps numbers to hashes one to one, so the first leaf with this hash is the one.
-        table.last = <Leaf *>table_first(&table.leaves, hash_number(number))
+cdef Leaf *look_up_leaf(JobTable *table, uint64_t number) noexcept nogil:
+    """The leaf of this number, which is the last one then, or NULL."""
+    if number >= table.end_number:
+        return NULL
+    table.last_number = number
+    # hash_number maps numbers to hashes one to one, so the first leaf with this hash is the one.
+    table.last = <Leaf *>table_first(&table.leaves, hash_number(number))
     return table.last
 
 
@@ -154,12 +153,6 @@ cdef int job_table_put(JobTable *table, uint64_t id, Job *job) noexcept nogil:
     leaf.jobs[id % LEAF_JOBS] = job
     table.count += 1
     return 0
-
-
-cdef Job *job_table_look_up(JobTable *table, uint64_t id) noexcept nogil:
-    """`job_table_get`, wherever the job's leaf may be."""
-    cdef Leaf *leaf = leaf_of(table, id)
-    return NULL if leaf is NULL else leaf.jobs[id % LEAF_JOBS]
 
 
 cdef Job *job_table_next(JobTable *table, uint64_t *id) noexcept nogil:

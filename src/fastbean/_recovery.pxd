@@ -3,7 +3,6 @@
 from fastbean._job cimport Job
 from fastbean._record cimport JobImage
 from fastbean._state cimport State
-from fastbean._tube cimport Tube
 
 
 cdef class Recovery(State):
@@ -11,4 +10,4 @@ cdef class Recovery(State):
 
     cdef void expect_no_more(self) noexcept
     cdef Job *restore_job(self, JobImage *image) noexcept
-    cdef int restore_place(self, Tube *tube, Job *job, JobImage *image) noexcept
+    cdef int restore_place(self, Job *job, JobImage *image) noexcept

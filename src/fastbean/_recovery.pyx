@@ -17,7 +17,7 @@ from fastbean._journal cimport logged_bytes
 from fastbean._memory cimport memory_keep
 from fastbean._record cimport STATE_BURIED, STATE_DELAYED, STATE_READY, JobImage
 from fastbean._state cimport State
-from fastbean._tube cimport Tube, tube_find
+from fastbean._tube cimport Tube
 
 cdef enum:
     USUAL_RECORD_BYTES = 128
@@ -53,17 +53,15 @@ cdef class Recovery(State):
                 return -1
         job.segment = segment
         job.lsn = <uint32_t>lsn
-        return self.restore_place(self.tube_of(job), job, image)
+        return self.restore_place(job, image)
 
     @cython.final
     cdef Job *restore_job(self, JobImage *image) noexcept:
         """A job of the log, in no heap yet, or NULL without memory."""
-        cdef Tube *tube = tube_find(&self.tubes, image.name, image.name_bytes)
+        cdef Tube *tube = self.find_or_make_tube(image.name, image.name_bytes)
         cdef Job *job
         if tube is NULL:
-            tube = self.find_or_make_tube(image.name, image.name_bytes)
-            if tube is NULL:
-                return NULL
+            return NULL
         job = job_of_many(image.body_bytes) if self.restoring_many else job_new(image.body_bytes)
         if job is NULL:
             return NULL
@@ -80,12 +78,13 @@ cdef class Recovery(State):
         return job
 
     @cython.final
-    cdef int restore_place(self, Tube *tube, Job *job, JobImage *image) noexcept:
+    cdef int restore_place(self, Job *job, JobImage *image) noexcept:
         """Everything about the job that can change, its heap included. Returns 0, or -1 without memory."""
+        cdef Tube *tube = self.tube_of(job)
         cdef Heap *heap = &tube.ready
         if image.state != STATE_READY:
             heap = &tube.delayed if image.state == STATE_DELAYED else &tube.buried
-        if heap.len == heap.cap and heap_reserve(heap, 1) < 0:
+        if heap_reserve(heap, 1) < 0:
             return -1
         job.pri = image.pri
         job.delay_s = image.delay_s
@@ -108,7 +107,7 @@ cdef class Recovery(State):
             return 1
         self.take(job)
         job.lsn = <uint32_t>lsn
-        return self.restore_place(self.tube_of(job), job, image)
+        return self.restore_place(job, image)
 
     cdef uint32_t restore_delete(self, uint64_t id, uint64_t *bytes) noexcept:
         cdef Job *job = job_table_get(&self.jobs, id)

@@ -36,7 +36,7 @@ cdef inline void append_id(Buffer *ids, uint64_t *last, uint64_t id) noexcept no
     """Remember one more id: the difference to the one before, as a zigzag varint."""
     cdef int64_t difference = <int64_t>(id - last[0])
     cdef uint64_t coded = (<uint64_t>difference << 1) ^ <uint64_t>(difference >> 63)
-    if ids.cap - ids.len < ID_BYTES and buffer_reserve(ids, ID_BYTES) < 0:
+    if buffer_reserve(ids, ID_BYTES) < 0:
         return
     ids.len = put_varint(ids.data + ids.len, coded) - ids.data
     last[0] = id
@@ -313,12 +313,10 @@ cdef class Segments(Journal):
         """See that a put record of so many bytes, and the rest of its step, can be gathered and counted without another
         allocation, in the next segment too. Returns 0, or -1 without memory."""
         cdef Segment *segment = self.current()
-        if self.pending.cap - self.pending.len < bytes + STEP_BYTES and buffer_reserve(
-            &self.pending, bytes + STEP_BYTES
-        ) < 0:
+        if buffer_reserve(&self.pending, bytes + STEP_BYTES) < 0:
             self.pending.failed = False
             return -1
-        if segment.ids.cap - segment.ids.len < ID_BYTES and buffer_reserve(&segment.ids, ID_BYTES) < 0:
+        if buffer_reserve(&segment.ids, ID_BYTES) < 0:
             segment.ids.failed = False
             return -1
         return 0 if self.ahead is not NULL else self.prepare_segment()

@@ -86,7 +86,8 @@ def list_segments(directory: str) -> list[tuple[int, str]]:
 def refuse_what_is_no_file(path: str) -> None:
     """BinlogError if something else than a file is there; a segment may go at any moment, and nothing is no error."""
     status = status_of(path)
-    if os.path.islink(path) if status is None else not stat.S_ISREG(status.st_mode):
+    is_odd = os.path.islink(path) if status is None else not stat.S_ISREG(status.st_mode)
+    if is_odd:
         raise BinlogError(f"{path}: has the name of a log's file and is none; move it into another directory")
 
 
