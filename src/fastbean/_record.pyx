@@ -286,7 +286,10 @@ cdef inline uint8_t take_byte(Reader *reader) noexcept nogil:
 
 
 cdef inline bint take_zeros(Reader *reader, JobImage *job) noexcept nogil:
-    """The delay and the counters of a job with which nothing has happened yet: all are zero. Else takes nothing."""
+    """The delay and the counters of a job with which nothing has happened yet: all are zero. Else takes nothing.
+
+    So are most of a log; to read their zeros one by one took a twelfth of the instructions of a start.
+    """
     cdef uint64_t bytes
     if reader.end - reader.at < 8:
         return False
