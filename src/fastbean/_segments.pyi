@@ -1,5 +1,6 @@
 from fastbean._journal import Journal
 
+def reads_as_zeros(fd: int, at: int = 0) -> bool: ...
 def write_zeros(fd: int, size: int, at: int = 0) -> None: ...
 
 class Segments(Journal):

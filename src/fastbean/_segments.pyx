@@ -20,13 +20,30 @@ from fastbean._buffer cimport Buffer, buffer_free, buffer_reserve
 from fastbean._clock cimport monotonic_ns
 from fastbean._journal cimport SPACE_COMING, SPACE_NO_MEMORY, SPACE_NONE, SPACE_READY, Journal, Space, logged_bytes
 from fastbean._live cimport LIVE_SEGMENTS, live_born, live_gone
-from fastbean._record cimport MAX_RECORD_OVERHEAD, SEGMENT_HEADER_BYTES, JobImage, put_varint
+from fastbean._record cimport MAX_RECORD_OVERHEAD, SEGMENT_HEADER_BYTES, JobImage, is_zero, put_varint
 
-cdef extern from "<unistd.h>" nogil:
-    ssize_t pwrite(int fd, const void *data, size_t size, long long offset)
+cdef extern from *:
+    """
+    #include <errno.h>
+    #include <unistd.h>
+    /* At or behind `at`, where bytes stand that are no hole; -1 if nowhere. Without word of holes there are none. */
+    static long long fastbean_next_data(int fd, long long at) {
+    #ifdef SEEK_DATA
+        long long found = lseek(fd, at, SEEK_DATA);
+        return found >= 0 ? found : errno == ENXIO ? -1 : at;
+    #else
+        (void)fd;
+        return at;
+    #endif
+    }
+    """
+    long long fastbean_next_data(int fd, long long at) nogil
+    ssize_t pread(int fd, void *data, size_t size, long long offset) nogil
+    ssize_t pwrite(int fd, const void *data, size_t size, long long offset) nogil
 
 cdef enum:
     PAGE_BYTES = 4096
+    READ_BYTES = 32768
     ROOM_OF_JOB = 40                # allocated ahead for each live job: its delete, and an update
     KEPT_BYTES = 1048576            # for records, of a tick without many
     RETRY_NS = 1000000000           # after so long there may be room on a full disk again
@@ -98,6 +115,44 @@ cdef int write_zero_pages(int fd, uint64_t size, uint64_t at) noexcept nogil:
         elif errno != EINTR:
             return errno
     return 0
+
+
+def reads_as_zeros(int fd, uint64_t at=0) -> bool:
+    """Whether nothing but zeros stands in a file; without the GIL.
+
+    Where the file system tells what was allocated and never written, that is not read: most of a spare segment, and of
+    the last one.
+
+    Args:
+        fd: the file, open for reading, and synced: some file systems take for a hole what is not on the disk yet. Its
+            offset moves.
+        at: the offset in bytes from which on.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    cdef int error
+    with nogil:
+        error = look_for_bytes(fd, at)
+    if error > 0:
+        raise OSError(error, strerror(error).decode())
+    return error == 0
+
+
+cdef int look_for_bytes(int fd, long long at) noexcept nogil:
+    """Returns 0 if there are none but zeros, -1 if there are others, or the errno of the read that has failed."""
+    cdef char[READ_BYTES] found
+    cdef ssize_t size
+    while True:
+        at = fastbean_next_data(fd, at)
+        size = pread(fd, found, READ_BYTES, at) if at >= 0 else 0
+        if size == 0:
+            return 0
+        if size > 0 and not is_zero(found, size):
+            return -1
+        if size < 0 and errno != EINTR:
+            return errno
+        at += max(size, 0)
 
 
 cdef class Segments(Journal):

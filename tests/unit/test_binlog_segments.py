@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import fastbean
+from fastbean._segments import reads_as_zeros
 from fastbean.binlog import segments, survey, verdict
 from made_logs import SEGMENT_BYTES, io_client, live_log, many_jobs, saved, write_log
 
@@ -174,6 +175,36 @@ def test_zeros_that_cannot_be_written_are_an_error(tmp_path):
     with path.open("rb") as file, pytest.raises(OSError, match=os.strerror(errno.EBADF)):
         segments.write_zeros(file.fileno(), 20_000)
     assert path.read_bytes() == b"x" * 20_000
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 100_000, 100_001])
+@pytest.mark.parametrize("kind", ["written", "hole", "allocated"])
+def test_nothing_but_zeros(tmp_path, kind, size):
+    with (tmp_path / "file").open("w+b") as file:
+        if kind == "written":
+            segments.write_zeros(file.fileno(), size)
+        elif kind == "hole":
+            os.truncate(file.fileno(), size)
+        elif size:
+            os.posix_fallocate(file.fileno(), 0, size)
+        assert all(reads_as_zeros(file.fileno(), at) for at in (0, 1, size, size + 10_000))
+
+
+@pytest.mark.parametrize("at", [0, 1, 4095, 4096, 50_000, 99_999])
+def test_a_byte_among_zeros_is_found_from_it_backwards(tmp_path, at):
+    with (tmp_path / "file").open("w+b") as file:
+        os.posix_fallocate(file.fileno(), 0, 100_000)
+        os.pwrite(file.fileno(), b"x", at)
+        os.fsync(file.fileno())
+        found = [reads_as_zeros(file.fileno(), start) for start in (0, at, at + 1, 100_000)]
+    assert found == [False, False, True, True]
+
+
+def test_zeros_that_cannot_be_read_are_an_error(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(99))
+    with path.open("ab") as file, pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        reads_as_zeros(file.fileno())
 
 
 def test_a_hole_is_filled_and_one_that_cannot_be_counts_as_no_room(tmp_path, monkeypatch):

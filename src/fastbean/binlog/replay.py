@@ -11,8 +11,8 @@ import os
 import time
 
 from fastbean._binlog import Binlog
-from fastbean._scan import highest_mark, is_zero_from
-from fastbean._segments import write_zeros
+from fastbean._scan import highest_mark
+from fastbean._segments import reads_as_zeros, write_zeros
 from fastbean.binlog import replacement, segments, verdict
 from fastbean.binlog.segments import HEADER, Header
 from fastbean.errors import BinlogError
@@ -68,24 +68,22 @@ class Replay:
     def _read(self, number: int, path: str) -> int | None:
         """Load one segment. Returns the offset from which on it is damaged, or None."""
         with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size == 0:
-                self.spares.append(path)
-                return None
             # It may be known to the page cache only; what is told to clients from here on must not be less safe.
             os.fsync(file.fileno())
-            with mmap.mmap(file.fileno(), size, flags=WHOLE, prot=mmap.PROT_READ) as data:
+            if reads_as_zeros(file.fileno()):
+                self.spares.append(path)
+                return None
+            with mmap.mmap(file.fileno(), 0, flags=WHOLE, prot=mmap.PROT_READ) as data:
                 header = segments.parse_header(data[: HEADER.size], path)
-                if header is None and is_zero_from(data):
-                    self.spares.append(path)
-                    return None
                 end_lsn = None if self.last is None else self._journal.end
                 trouble = verdict.trouble_at_head(header, number, end_lsn, after_spare=bool(self.spares))
                 if header is None or trouble is not None:
                     return 0
-                return self._load(header, path, data)
+                end, offset = self._load(header, path, data)
+            return None if end == "end" and reads_as_zeros(file.fileno(), offset) else offset
 
-    def _load(self, header: Header, path: str, data: mmap.mmap) -> int | None:
+    def _load(self, header: Header, path: str, data: mmap.mmap) -> tuple[str, int]:
+        """Returns what ended the reading, and where."""
         with memoryview(data) as view:
             end, offset = self._journal.load(header.number, view, header.first_lsn, header.id_limit, header.floor)
         if end == "memory":
@@ -96,7 +94,7 @@ class Replay:
                 f"{path}: at offset {offset} a job changes that the log does not know; a segment before it is missing. "
                 "Put it back, or run: python -m fastbean.binlog repair " + str(self._directory)
             )
-        return None if end == "end" and is_zero_from(data, offset) else offset
+        return end, offset
 
     def _highest(self, number: int, path: str, kind: str) -> int:
         """What a segment tells of the kind (see `highest_mark`); without a readable header it begins where we are."""
