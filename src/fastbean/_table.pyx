@@ -7,7 +7,7 @@ with each insertion and removal, so that no single one is slow, however large th
 Always true: an entry stands in ``buckets``, or in a chain of ``old_buckets`` at or above ``moved``.
 """
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport UINT64_MAX, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
@@ -139,9 +139,12 @@ cdef void table_free(Table *table) noexcept nogil:
 
 
 cdef uint64_t hash_number(uint64_t number) noexcept nogil:
-    """Spread a number whose values are not a stranger's choice (Knuth's multiplicative hashing, TAOCP 6.4)."""
-    number *= <uint64_t>0x9E3779B97F4A7C15
-    return number ^ (number >> 32)
+    """Spread a number whose values are not a stranger's choice, one to one (Knuth's multiplicative hashing, TAOCP 6.4).
+
+    Eight numbers that follow one another get chains that do, in one line of a processor's cache.
+    """
+    cdef uint64_t spread = ((number >> 3) * <uint64_t>0x9E3779B97F4A7C15) & (UINT64_MAX >> 3)
+    return ((spread ^ (spread >> 32)) << 3) | (number & 7)
 
 
 cdef inline uint64_t rotated(uint64_t word, int bits) noexcept nogil:
