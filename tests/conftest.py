@@ -1,10 +1,11 @@
 """What holds for every test: in CI none is skipped; in a debug build nothing stays alive behind it; some cannot run
-under a sanitizer."""
+under a sanitizer; what they start hears every signal."""
 
 from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -37,6 +38,16 @@ MAY_BE_SKIPPED = "small_disk"
 
 _failed = pytest.StashKey[bool]()
 LOOKED_AT = "looked at", True  # a property of a report, which also reaches a run in several processes
+
+
+def pytest_configure() -> None:
+    """What nohup, or a shell's background job, has this process ignore, all that the tests start would ignore as well.
+
+    A handler that does nothing is not inherited, and leaves this process as deaf as it was.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda _number, _frame: None)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
