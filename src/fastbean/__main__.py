@@ -95,6 +95,7 @@ class Daemon:
             if self._config.user is not None:
                 privileges.become(self._config.user)
                 self._log("INFO", "user-changed", user=self._config.user)
+            _keep_freed_memory()
             self._server.open_log(self._tell_progress)
             self._log("INFO", "serving", version=__version__, pid=os.getpid(), open_files_limit=limit)
             self._tell_ready()
@@ -169,6 +170,13 @@ class Daemon:
     def _tell_alive(self, interval_ns: int) -> None:
         self._notifier.tell("WATCHDOG=1")
         self._server.call_later(interval_ns, lambda: self._tell_alive(interval_ns))
+
+
+def _keep_freed_memory() -> None:
+    # Loaded when a server starts, as all that is compiled.
+    from fastbean import _memory
+
+    _memory.keep_freed()
 
 
 def _fill_standard_descriptors() -> None:

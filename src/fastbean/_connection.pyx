@@ -26,7 +26,7 @@ from fastbean._dispatch cimport dispatch
 from fastbean._engine cimport Engine
 from fastbean._job cimport Job, job_body
 from fastbean._live cimport LIVE_CONNECTIONS, live_born, live_gone
-from fastbean._memory cimport memory_drop
+from fastbean._memory cimport memory_count_buffers, memory_drop
 from fastbean._outbox cimport (
     KEPT_BYTES, PIECES, SENT_AT_ONCE, iovec, outbox_answer, outbox_free, outbox_gate, outbox_gather, outbox_send,
     outbox_sent, outbox_unsent,
@@ -523,8 +523,7 @@ cdef class Connection:
     cdef void count_memory(self) noexcept:
         """Tell the engine what the buffers take now, and which deleted jobs are sent at last."""
         cdef size_t held = self.input.cap + self.out.bytes.cap
-        self.engine.memory.buffer_bytes += held
-        self.engine.memory.buffer_bytes -= self.counted_bytes
+        memory_count_buffers(&self.engine.memory, self.counted_bytes, held)
         self.counted_bytes = held
         memory_drop(&self.engine.memory, self.out.freed_bytes)
         self.out.freed_bytes = 0

@@ -78,6 +78,7 @@ cdef uint64_t job_unpin(Job *job) noexcept nogil
 cdef void job_free(Job *job) noexcept nogil
 cdef uint64_t job_discard(Job *job) noexcept nogil
 cdef void give_memory_back() noexcept nogil
+cdef void keep_freed_memory() noexcept nogil
 cdef void expect_many_jobs(JobTable *table, uint64_t count) noexcept nogil
 cdef void expect_no_more_jobs() noexcept nogil
 cdef Job *job_of_many(uint32_t body_bytes) noexcept nogil

@@ -27,14 +27,16 @@ cdef extern from *:
     #endif
 
     #if defined(__GLIBC__) && defined(__linux__)
+    #include <limits.h>
     #include <sys/mman.h>
     #include <unistd.h>
 
     static char *fastbean_heap_end;
 
-    /* The heap grows by so much at once, and keeps what is freed at its end as long as it is less than that. */
+    static void fastbean_keep_freed(void) { mallopt(M_TRIM_THRESHOLD, INT_MAX); }
+
     static void fastbean_grow_by(int bytes) {
-        mallopt(M_TRIM_THRESHOLD, 64 << 20);
+        fastbean_keep_freed();
         mallopt(M_TOP_PAD, bytes);
         fastbean_heap_end = sbrk(0);
     }
@@ -49,11 +51,13 @@ cdef extern from *:
         fastbean_heap_end = end;
     }
     #else
+    static void fastbean_keep_freed(void) {}
     static void fastbean_grow_by(int bytes) { (void)bytes; }
     static void fastbean_use_large_pages(const void *newest) { (void)newest; }
     #endif
     """
     void fastbean_trim() nogil
+    void fastbean_keep_freed() nogil
     void fastbean_grow_by(int bytes) nogil
     void fastbean_use_large_pages(const void *newest) nogil
 
@@ -65,6 +69,15 @@ cdef enum:
 cdef void give_memory_back() noexcept nogil:
     """Hand the pages of freed jobs back to the system; glibc alone keeps what lies below a job that lives."""
     fastbean_trim()
+
+
+cdef void keep_freed_memory() noexcept nogil:
+    """From now on memory goes back to the system by `give_memory_back` only.
+
+    By itself glibc gives back what is freed at the end of its heap, when a queue runs empty, and has every page of the
+    next jobs asked for again.
+    """
+    fastbean_keep_freed()
 
 
 cdef void expect_many_jobs(JobTable *table, uint64_t count) noexcept nogil:

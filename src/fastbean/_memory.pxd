@@ -6,7 +6,7 @@ cdef struct Memory:
     uint64_t job_bytes              # of jobs, those included that still arrive or are deleted and still being sent
     uint64_t buffer_bytes           # of what clients have sent and what they are sent
     uint64_t limit_bytes            # of both together, from which on puts are refused; UINT64_MAX for none
-    uint64_t freed_bytes            # of jobs, since memory was last given back
+    uint64_t freed_bytes            # of jobs and buffers, since memory was last given back
     int64_t give_back_at_ns         # when free memory goes back to the system, or NEVER
 
 
@@ -25,6 +25,15 @@ cdef inline void memory_drop(Memory *memory, uint64_t job_bytes) noexcept nogil:
     """A job of so many bytes is gone."""
     memory.job_bytes -= job_bytes
     memory.freed_bytes += job_bytes
+
+
+cdef inline void memory_count_buffers(Memory *memory, uint64_t before_bytes, uint64_t now_bytes) noexcept nogil:
+    """The buffers of a client have become larger or smaller."""
+    memory.buffer_bytes += now_bytes - before_bytes
+    if now_bytes < before_bytes:
+        memory.freed_bytes += before_bytes - now_bytes
+    else:
+        memory.freed_bytes -= min(memory.freed_bytes, now_bytes - before_bytes)
 
 
 cdef void memory_tick(Memory *memory, int64_t now_ns) noexcept nogil

@@ -11,10 +11,10 @@ To count costs an addition, to look at the limit a comparison.
 from libc.stdint cimport int64_t
 
 from fastbean._clock cimport NEVER
-from fastbean._job cimport give_memory_back
+from fastbean._job cimport give_memory_back, keep_freed_memory
 
 cdef enum:
-    GIVE_BACK_BYTES = 8388608       # freed jobs from which on it is worth the walk through the heap
+    GIVE_BACK_BYTES = 8388608       # freed from which on it is worth the walk through the heap
     GIVE_BACK_AFTER_NS = 1000000000
 
 
@@ -29,3 +29,11 @@ cdef void memory_tick(Memory *memory, int64_t now_ns) noexcept nogil:
         memory.give_back_at_ns = NEVER
         memory.freed_bytes = 0
         give_memory_back()
+
+
+def keep_freed():
+    """Have this process keep the memory that is freed, until a server in it gives it back, a second later.
+
+    For a program of which a server is all: it is the whole process that keeps it.
+    """
+    keep_freed_memory()

@@ -1,5 +1,7 @@
 """Faults that the world causes: clients that vanish behind a full buffer, and memory that has been used once."""
 
+import mmap
+import platform
 import socket
 import struct
 
@@ -56,6 +58,31 @@ def test_memory_goes_back_to_the_system_when_the_jobs_are_gone(daemon):
     assert peak - before > 70_000
     # Not at once: a queue that fills again at once would only have to ask for it again.
     wait_until(lambda: _resident_kib(daemon) - before < (peak - before) // 5, "the memory to go back")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have ways of their own")
+def test_a_queue_that_fills_again_at_once_finds_its_memory_there(daemon):
+    client = daemon.connect()
+    jobs = range(500)
+
+    def fill_and_empty():
+        before = _page_faults(daemon)
+        client.sock.sendall(b"".join(b"put 0 0 60 60000\r\n" + b"x" * 60_000 + b"\r\n" for _ in jobs))
+        ids = [client.lines.readline().split()[1] for _ in jobs]
+        faults = _page_faults(daemon) - before
+        client.sock.sendall(b"".join(b"delete %s\r\n" % id for id in ids))
+        assert [client.lines.readline() for _ in jobs] == [b"DELETED\r\n" for _ in jobs]
+        return faults
+
+    first = fill_and_empty()
+    assert first > 500 * 60_000 // mmap.PAGESIZE // 2
+    # On a busy machine a second may pass in between, after which memory goes back.
+    wait_until(lambda: fill_and_empty() < first // 10, "a queue that needs no new memory")
+
+
+def _page_faults(daemon):
+    with open(f"/proc/{daemon.process.pid}/stat") as status:  # noqa: PTH123
+        return int(status.read().rsplit(")")[1].split()[7])
 
 
 def _resident_kib(daemon):
