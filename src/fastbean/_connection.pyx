@@ -36,13 +36,13 @@ from fastbean._protocol cimport (
     MAX_LINE_BYTES, OP_PUT, OP_QUIT, REPLY_BAD_FORMAT, REPLY_DRAINING, REPLY_EXPECTED_CRLF, REPLY_FOUND,
     REPLY_JOB_TOO_BIG, REPLY_NONE, REPLY_RESERVED, REPLY_USING, REPLY_WATCHING, Command, Reply, line_length, parse_line,
 )
+from fastbean._socket_calls cimport socket_receive
 
 cdef extern from "<sys/socket.h>" nogil:
     cdef struct msghdr:
         iovec *msg_iov
         size_t msg_iovlen
     ssize_t recvmsg(int fd, msghdr *message, int flags)
-    ssize_t recv(int fd, void *data, size_t size, int flags)
     int MSG_DONTWAIT
 
 cdef extern from "<poll.h>" nogil:
@@ -205,7 +205,7 @@ cdef class Connection:
         if count == 0:
             return
         if count == 1:
-            size = recv(self.fd, where[0].iov_base, where[0].iov_len, MSG_DONTWAIT)
+            size = socket_receive(self.fd, where[0].iov_base, where[0].iov_len)
         else:
             memset(&message, 0, sizeof(message))
             message.msg_iov = where
@@ -595,5 +595,5 @@ cdef class Connection:
         that are on their way could be lost."""
         cdef int _time
         for _time in range(SWALLOWED_RECEIVES):
-            if recv(self.fd, self.hub.scratch, SCRATCH_BYTES, MSG_DONTWAIT) < SCRATCH_BYTES:
+            if socket_receive(self.fd, self.hub.scratch, SCRATCH_BYTES) < SCRATCH_BYTES:
                 return

@@ -23,6 +23,7 @@ from fastbean._protocol cimport (
     REPLY_FOUND, REPLY_INSERTED, REPLY_KICKED_COUNT, REPLY_OK, REPLY_RESERVED, REPLY_USING, REPLY_WATCHING, Reply,
     reply_text,
 )
+from fastbean._socket_calls cimport socket_send
 from fastbean._tube cimport tube_name
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -30,7 +31,6 @@ cdef extern from "<sys/socket.h>" nogil:
         iovec *msg_iov
         size_t msg_iovlen
     ssize_t sendmsg(int fd, msghdr *message, int flags)
-    ssize_t send(int fd, const void *data, size_t size, int flags)
     int MSG_DONTWAIT
     int MSG_NOSIGNAL
 
@@ -187,7 +187,7 @@ cdef ssize_t outbox_send(Outbox *outbox, int fd, uint64_t committed_lsn) noexcep
         if end == outbox.start:
             return 0
         size = min(end - outbox.start, <size_t>SENT_AT_ONCE)
-        size = send(fd, outbox.bytes.data + outbox.start, size, MSG_DONTWAIT | MSG_NOSIGNAL)
+        size = socket_send(fd, outbox.bytes.data + outbox.start, size)
     if size > 0:
         outbox_sent(outbox, size)
     return size

@@ -19,6 +19,7 @@ LAYERS = {
         "_buffer",
         "_table",
         "_record",
+        "_socket_calls",
         "_stopwatch",
         "_live",
         "_clock",
