@@ -33,7 +33,11 @@ cdef extern from *:
 
     static char *fastbean_heap_end;
 
-    static void fastbean_keep_freed(void) { mallopt(M_TRIM_THRESHOLD, INT_MAX); }
+    /* What mmap has given would go back at once: glibc raises that limit by itself only as long as none is set. */
+    static void fastbean_keep_freed(void) {
+        mallopt(M_TRIM_THRESHOLD, INT_MAX);
+        mallopt(M_MMAP_THRESHOLD, 4 << 20);
+    }
 
     static void fastbean_grow_by(int bytes) {
         fastbean_keep_freed();

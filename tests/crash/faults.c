@@ -278,6 +278,21 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
     return send_any(fd, message->msg_iov, (int)message->msg_iovlen, flags);
 }
 
+/* A server may send without the C library's function. Nobody knows how many arguments there are: six, as the library. */
+EXPORT long syscall(long number, ...) {
+    long arguments[6];
+    va_list given;
+    va_start(given, number);
+    for (int place = 0; place < 6; place++) arguments[place] = va_arg(given, long);
+    va_end(given);
+    if (number == SYS_sendto && folder_bytes)
+        return sendto(
+            (int)arguments[0], (const void *)arguments[1], (size_t)arguments[2], (int)arguments[3],
+            (const struct sockaddr *)arguments[4], (socklen_t)arguments[5]);
+    return REAL(syscall)(
+        number, arguments[0], arguments[1], arguments[2], arguments[3], arguments[4], arguments[5]);
+}
+
 /* Syncing */
 
 static int sync_any(int fd, int (*real)(int)) {

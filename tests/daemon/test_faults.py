@@ -61,13 +61,15 @@ def test_memory_goes_back_to_the_system_when_the_jobs_are_gone(daemon):
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have ways of their own")
-def test_a_queue_that_fills_again_at_once_finds_its_memory_there(daemon):
+@pytest.mark.parametrize(("count", "size"), [(500, 60_000), (100, 300_000)])
+def test_a_queue_that_fills_again_at_once_finds_its_memory_there(start, count, size):
+    daemon = start("-z", "300000")
     client = daemon.connect()
-    jobs = range(500)
+    jobs = range(count)
 
     def fill_and_empty():
         before = _page_faults(daemon)
-        client.sock.sendall(b"".join(b"put 0 0 60 60000\r\n" + b"x" * 60_000 + b"\r\n" for _ in jobs))
+        client.sock.sendall(b"".join(b"put 0 0 60 %d\r\n" % size + b"x" * size + b"\r\n" for _ in jobs))
         ids = [client.lines.readline().split()[1] for _ in jobs]
         faults = _page_faults(daemon) - before
         client.sock.sendall(b"".join(b"delete %s\r\n" % id for id in ids))
@@ -75,7 +77,7 @@ def test_a_queue_that_fills_again_at_once_finds_its_memory_there(daemon):
         return faults
 
     first = fill_and_empty()
-    assert first > 500 * 60_000 // mmap.PAGESIZE // 2
+    assert first > count * size // mmap.PAGESIZE // 2
     # On a busy machine a second may pass in between, after which memory goes back.
     wait_until(lambda: fill_and_empty() < first // 10, "a queue that needs no new memory")
 
