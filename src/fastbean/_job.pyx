@@ -32,15 +32,18 @@ cdef extern from *:
     #include <unistd.h>
 
     static char *fastbean_heap_end;
+    static int fastbean_kept_bytes = 64 << 20;
 
     /* What mmap has given would go back at once: glibc raises that limit by itself only as long as none is set. */
     static void fastbean_keep_freed(void) {
-        mallopt(M_TRIM_THRESHOLD, INT_MAX);
+        fastbean_kept_bytes = INT_MAX;
+        mallopt(M_TRIM_THRESHOLD, fastbean_kept_bytes);
         mallopt(M_MMAP_THRESHOLD, 4 << 20);
     }
 
+    /* The heap grows by so much at once. In a process that is not only a server's, its end keeps no more than 64 MB. */
     static void fastbean_grow_by(int bytes) {
-        fastbean_keep_freed();
+        mallopt(M_TRIM_THRESHOLD, fastbean_kept_bytes);
         mallopt(M_TOP_PAD, bytes);
         fastbean_heap_end = sbrk(0);
     }

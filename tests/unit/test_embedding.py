@@ -2,9 +2,11 @@
 
 import gc
 import os
+import platform
 import resource
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -14,6 +16,31 @@ import pytest
 import fastbean
 
 LOCAL = fastbean.Config(listen=["127.0.0.1"], port=0)
+
+# Reads a large log, then takes 240 MB and frees them: how many of them stay? Nothing else may come to lie above them.
+TAKE_AND_FREE = """
+import ctypes
+from fastbean._engine import Engine
+
+engine = Engine()
+engine.expect_large_log(1 << 30)
+library = ctypes.CDLL(None)
+library.malloc.restype = ctypes.c_void_p
+library.free.argtypes = [ctypes.c_void_p]
+
+def resident_mb():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) >> 10
+
+pieces = [None] * 4000
+before = resident_mb()
+for place in range(4000):
+    pieces[place] = library.malloc(60_000)
+    ctypes.memset(pieces[place], 1, 60_000)
+for piece in pieces:
+    library.free(piece)
+print(resident_mb() - before)
+"""
 
 
 class Client:
@@ -167,3 +194,10 @@ def test_it_works_while_sockets_of_the_program_have_a_timeout(connect):
             assert connect(server).ask(b"list-tube-used\r\n") == b"USING default\r\n"
     finally:
         socket.setdefaulttimeout(None)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have ways of their own")
+def test_a_large_log_does_not_make_the_process_keep_all_that_it_frees():
+    program = [sys.executable, "-c", TAKE_AND_FREE]
+    ended = subprocess.run(program, capture_output=True, text=True, check=True)
+    assert int(ended.stdout) < 120
