@@ -64,6 +64,17 @@ def write_log(directory, jobs=None, **options):
     return [Path(segments.path_of(directory, number)) for number in writer.numbers]
 
 
+def copy_running(directory, copied):
+    """Copies the directory of a server that runs: when a segment goes meanwhile, once more."""
+    while True:
+        try:
+            shutil.copytree(directory, copied)
+        except shutil.Error:
+            shutil.rmtree(copied)
+        else:
+            return
+
+
 def live_log(directory, segment_bytes=SEGMENT_BYTES, count=200, seed=1):
     """A log that a server wrote and did not close: with updates and deletes, and compacted if segments are small."""
     directory.mkdir(exist_ok=True)
@@ -81,7 +92,7 @@ def live_log(directory, segment_bytes=SEGMENT_BYTES, count=200, seed=1):
                 client(b"bury %d 5\r\n" % number)
             elif number % 5:
                 client(b"delete %d\r\n" % number)
-        shutil.copytree(directory, copied)
+        copy_running(directory, copied)
         client(b"", close=True)
     shutil.rmtree(directory)
     copied.rename(directory)
