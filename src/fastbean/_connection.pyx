@@ -523,8 +523,9 @@ cdef class Connection:
     cdef void count_memory(self) noexcept:
         """Tell the engine what the buffers take now, and which deleted jobs are sent at last."""
         cdef size_t held = self.input.cap + self.out.bytes.cap
-        memory_count_buffers(&self.engine.memory, self.counted_bytes, held)
-        self.counted_bytes = held
+        if held != self.counted_bytes:
+            memory_count_buffers(&self.engine.memory, self.counted_bytes, held)
+            self.counted_bytes = held
         memory_drop(&self.engine.memory, self.out.freed_bytes)
         self.out.freed_bytes = 0
 

@@ -16,6 +16,7 @@ SEGMENT_BYTES = 4096
 LARGE_SEGMENT_BYTES = 1 << 20
 HEADER_BYTES = 64
 NO_FILES = ("folder", "pipe", "link to nothing", "link to itself")
+COPIES = 10  # at most, of a directory in use
 
 
 def saved(id, state="ready", **members):
@@ -66,13 +67,12 @@ def write_log(directory, jobs=None, **options):
 
 def copy_running(directory, copied):
     """Copies the directory of a server that runs: when a segment goes meanwhile, once more."""
-    while True:
+    for _ in range(COPIES):
         try:
-            shutil.copytree(directory, copied)
+            return shutil.copytree(directory, copied)
         except shutil.Error:
             shutil.rmtree(copied)
-        else:
-            return
+    raise AssertionError(f"{directory} changed under each of {COPIES} copies")
 
 
 def live_log(directory, segment_bytes=SEGMENT_BYTES, count=200, seed=1):
