@@ -6,8 +6,10 @@ from fastbean._buffer cimport Buffer
 from fastbean._client cimport Client
 from fastbean._engine cimport Engine
 from fastbean._job cimport Job
-from fastbean._outbox cimport Outbox, iovec
+from fastbean._outbox cimport Outbox
+from fastbean._poller cimport Poller
 from fastbean._protocol cimport Command, Op, Reply
+from fastbean._socket_calls cimport iovec
 
 cdef enum Phase:
     PHASE_LINE                      # a command line comes next
@@ -19,6 +21,7 @@ cdef enum Phase:
 cdef class Shared:
     cdef readonly Engine engine
     cdef object selector
+    cdef Poller poller              # the selector, or None when it is of another kind
     cdef set open
     cdef list runnable              # connections with complete commands that nothing will announce again
     cdef list answered              # connections that were answered by another one's command, or by time
@@ -49,6 +52,7 @@ cdef class Connection:
     cdef Outbox out                 # answered and not yet sent
     cdef size_t counted_bytes       # of input and out, as the engine's memory has them
     cdef int interest               # what the selector watches
+    cdef int reading                # what it is asked for where the client may send
     cdef bint socket_full
     cdef bint blocked               # its command is not answered yet
     cdef bint held_back             # too much is unsent to run another command
@@ -61,7 +65,8 @@ cdef class Connection:
     cdef readonly bint closed
 
     cdef void on_ready(self, int events, int64_t now_ns) noexcept
-    cdef void receive(self, int64_t now_ns) noexcept
+    cdef void receive(self, int events, int64_t now_ns) noexcept
+    cdef bint is_told_again(self, int events, size_t size, size_t room) noexcept
     cdef int space(self, iovec *where) noexcept
     cdef void arrived(self, size_t size, int64_t now_ns) noexcept
     cdef void end_of_file(self) noexcept

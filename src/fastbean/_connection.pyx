@@ -18,7 +18,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from fastbean._buffer cimport buffer_append, buffer_drop_front, buffer_free, buffer_reserve
 from fastbean._client cimport INPUT_LIMIT, OUTPUT_LIMIT, STEPS_IN_A_TICK, WORK_NONE, Client
@@ -28,22 +28,15 @@ from fastbean._job cimport Job, job_body
 from fastbean._live cimport LIVE_CONNECTIONS, live_born, live_gone
 from fastbean._memory cimport memory_count_buffers, memory_drop
 from fastbean._outbox cimport (
-    KEPT_BYTES, PIECES, SENT_AT_ONCE, iovec, outbox_answer, outbox_free, outbox_gate, outbox_gather, outbox_send,
+    KEPT_BYTES, PIECES, SENT_AT_ONCE, outbox_answer, outbox_free, outbox_gate, outbox_gather, outbox_send,
     outbox_sent, outbox_unsent,
 )
-from fastbean._poller cimport READ, WRITE
+from fastbean._poller cimport EDGE, READ, WRITE, Poller
 from fastbean._protocol cimport (
     MAX_LINE_BYTES, OP_PUT, OP_QUIT, REPLY_BAD_FORMAT, REPLY_DRAINING, REPLY_EXPECTED_CRLF, REPLY_FOUND,
     REPLY_JOB_TOO_BIG, REPLY_NONE, REPLY_RESERVED, REPLY_USING, REPLY_WATCHING, Command, Reply, line_length, parse_line,
 )
-from fastbean._socket_calls cimport socket_receive
-
-cdef extern from "<sys/socket.h>" nogil:
-    cdef struct msghdr:
-        iovec *msg_iov
-        size_t msg_iovlen
-    ssize_t recvmsg(int fd, msghdr *message, int flags)
-    int MSG_DONTWAIT
+from fastbean._socket_calls cimport iovec, socket_receive
 
 cdef extern from "<poll.h>" nogil:
     """
@@ -79,6 +72,7 @@ cdef class Shared:
     def __cinit__(self, Engine engine not None, selector=None):
         self.engine = engine
         self.selector = selector
+        self.poller = selector if isinstance(selector, Poller) else None
         self.open = set()
         self.runnable = []
         self.unwatched = set()
@@ -122,6 +116,7 @@ cdef class Connection:
         self.hub = hub
         self.engine = hub.engine
         self.fd = fd
+        self.reading = READ
         self.client = self.engine.connect(<void *>self)
         if self.client is NULL:
             raise MemoryError("no memory for another connection")
@@ -194,30 +189,32 @@ cdef class Connection:
             self.socket_full = False
             self.flush(now_ns)
         if events & READ:
-            self.receive(now_ns)
+            self.receive(events, now_ns)
         self.settle(now_ns)
 
-    cdef void receive(self, int64_t now_ns) noexcept:
+    cdef void receive(self, int events, int64_t now_ns) noexcept:
         cdef iovec[2] where
-        cdef msghdr message
         cdef ssize_t size
         cdef int count = self.space(where)
         if count == 0:
             return
-        if count == 1:
-            size = socket_receive(self.fd, where[0].iov_base, where[0].iov_len)
-        else:
-            memset(&message, 0, sizeof(message))
-            message.msg_iov = where
-            message.msg_iovlen = count
-            size = recvmsg(self.fd, &message, MSG_DONTWAIT)
-        if size > 0:
+        size = socket_receive(self.fd, where, count)
+        if size == 0:
+            self.end_of_file()
+        elif size < 0:
+            if errno != EAGAIN:
+                self.drop(now_ns)
+        elif self.is_told_again(events, size, where[0].iov_len + (where[1].iov_len if count > 1 else 0)):
             self.arrived(size, now_ns)
             self.flush(now_ns)
-        elif size == 0:
-            self.end_of_file()
-        elif errno != EAGAIN and errno != EINTR:
+        else:
             self.drop(now_ns)
+
+    cdef bint is_told_again(self, int events, size_t size, size_t room) noexcept:
+        """Have the poller tell what one receive may have left. False: it cannot, and the client would wait for ever."""
+        if not self.interest & EDGE or (size < room and not events & EDGE):
+            return True
+        return self.hub.poller.tell_again(self.fd)
 
     cdef int space(self, iovec *where) noexcept:
         """Where the next bytes go. Fills up to two pieces and returns how many; 0 when none may come now."""
@@ -545,7 +542,7 @@ cdef class Connection:
     cdef int wanted_events(self) noexcept:
         cdef int events = 0
         if not (self.eof or self.quitting or (self.is_halted() and self.input.len >= INPUT_LIMIT)):
-            events |= READ
+            events |= self.reading
         if self.socket_full:
             events |= WRITE
         return events
@@ -594,7 +591,10 @@ cdef class Connection:
     cdef void swallow(self) noexcept:
         """Take what the client has sent and nobody will read: else the close would reset the connection, and replies
         that are on their way could be lost."""
+        cdef iovec where
         cdef int _time
+        where.iov_base = self.hub.scratch
+        where.iov_len = SCRATCH_BYTES
         for _time in range(SWALLOWED_RECEIVES):
-            if socket_receive(self.fd, self.hub.scratch, SCRATCH_BYTES) < SCRATCH_BYTES:
+            if socket_receive(self.fd, &where, 1) < SCRATCH_BYTES:
                 return

@@ -3,12 +3,10 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastbean._connection cimport Connection, Shared
-from fastbean._poller cimport Poller
 from fastbean._stopwatch cimport Stopwatch, TurnPhase
 
 
 cdef class Hub(Shared):
-    cdef Poller poller              # the selector, or None when it is of another kind
     cdef public int64_t now_ns      # the time of this turn
     cdef int64_t wait_ns            # what the last tick has returned
     cdef uint64_t committed_lsn     # up to which the replies that waited for the log have been sent

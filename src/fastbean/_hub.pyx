@@ -16,9 +16,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastbean._clock cimport NEVER
 from fastbean._connection cimport PHASE_LINE, Connection, Shared
-from fastbean._engine cimport Engine
 from fastbean._outbox cimport outbox_unsent
-from fastbean._poller cimport READ, Poller
+from fastbean._poller cimport EDGE
 from fastbean._stopwatch cimport TURN_LOG, TURN_SEND, TURN_SERVE, TURN_WORK, stopwatch_begin, stopwatch_mark
 
 from fastbean import _protocol, clock
@@ -27,7 +26,7 @@ from fastbean.errors import LogFailedError
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t recv(int fd, void *data, size_t size, int flags)
     int shutdown(int fd, int how)
-    int MSG_DONTWAIT, MSG_PEEK, SHUT_WR
+    int AF_UNIX, MSG_DONTWAIT, MSG_PEEK, SHUT_WR
 
 cdef enum:
     NS_IN_MS = 1000000
@@ -47,9 +46,6 @@ cdef class Hub(Shared):
         engine: the engine that runs the commands.
         selector: where sockets are watched; None is fine as long as no socket is adopted.
     """
-
-    def __cinit__(self, Engine engine, selector=None):
-        self.poller = selector if isinstance(selector, Poller) else None
 
     @property
     def slow_turn_ns(self):
@@ -104,13 +100,16 @@ cdef class Hub(Shared):
         except MemoryError:
             sock.close()
             raise
+        if self.poller is not None and sock.family != AF_UNIX:
+            # A receive from a unix socket ends behind each descriptor that is passed, and nothing tells that.
+            connection.reading |= EDGE
         sock.detach()
         try:
-            self.selector.register(connection.fd, READ, connection)
+            self.selector.register(connection.fd, connection.reading, connection)
         except BaseException:
             connection.drop(now_ns)
             raise
-        connection.interest = READ
+        connection.interest = connection.reading
         if self.verbosity >= 1:
             self.emit("accept", connection.fd, peer.encode())
         return connection
@@ -174,13 +173,19 @@ cdef class Hub(Shared):
     cdef bint handle_polled(self, int64_t wait_ns) except -1:
         """Wait and serve what is ready; whether a function was called."""
         cdef int count = self.poller.wait(wait_ns)
-        cdef int place, mask, fd
+        cdef int place = 0
+        cdef int mask, fd
         cdef bint called = False
         self.begin(count, self.poller.now_ns)
-        for place in range(count):
-            mask = self.poller.mask_of(place, &fd)
-            if mask:
-                called = self.serve_one(self.poller.datas[fd], mask) or called
+        try:
+            while place < count:
+                mask = self.poller.mask_of(place, &fd)
+                place += 1
+                if mask:
+                    called = self.serve_one(self.poller.datas[fd], mask) or called
+        except BaseException:
+            self.poller.tell_rest_again(place)
+            raise
         return called
 
     cdef bint handle(self, int64_t wait_ns) except -1:

@@ -6,11 +6,7 @@ from fastbean._buffer cimport Buffer
 from fastbean._client cimport Client
 from fastbean._job cimport Job
 from fastbean._protocol cimport Reply
-
-cdef extern from "<sys/uio.h>" nogil:
-    cdef struct iovec:
-        void *iov_base
-        size_t iov_len
+from fastbean._socket_calls cimport iovec
 
 cdef enum:
     SENT_AT_ONCE = 1048576          # bytes to one client, after which others are served

@@ -10,7 +10,8 @@ cdef extern from *:
     /* Never called: without epoll no Poller can be made. */
     #include <errno.h>
     #include <stdint.h>
-    enum { EPOLLIN = 1, EPOLLOUT = 4, EPOLL_CTL_ADD = 1, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLL_CLOEXEC = 0 };
+    enum { EPOLLIN = 1, EPOLLPRI, EPOLLOUT = 4, EPOLLRDHUP = 8, EPOLLET = 16 };
+    enum { EPOLL_CTL_ADD = 1, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLL_CLOEXEC = 0 };
     struct epoll_event { uint32_t events; union { int fd; } data; };
     #define epoll_create1(flags) (errno = ENOSYS, -1)
     #define epoll_ctl(epoll, operation, fd, event) (errno = ENOSYS, -1)
@@ -27,11 +28,13 @@ cdef extern from *:
 cdef enum:
     READ = 1                        # as selectors.EVENT_READ and EVENT_WRITE
     WRITE = 2
+    EDGE = 16                       # asked for: what comes is told once; told: it has hung up, or urgent data
 
 
 cdef class Poller:
     cdef int epoll                  # -1: closed
     cdef epoll_event *events        # what the last wait found
+    cdef int found                  # and how many
     cdef uint8_t *masks             # by descriptor: what is watched, 0 where nothing is
     cdef int cap
     cdef list datas                 # by descriptor
@@ -41,6 +44,8 @@ cdef class Poller:
 
     cdef int wait(self, int64_t timeout_ns) except -1
     cdef int mask_of(self, int place, int *fd) noexcept
+    cdef bint tell_again(self, int fd) noexcept
+    cdef void tell_rest_again(self, int place) noexcept
     cdef int grow(self, int fd) except -1
     cdef int check_open(self) except -1
     cdef int lookup(self, object fileobj) except -2

@@ -4,8 +4,13 @@ A Poller has the interface of the standard library's selectors, and their errors
 by descriptor, so that a wait makes no Python object: the hub walks what `wait` found. Keys are made for who asks for
 them. One wait is one epoll_wait, with the interpreter lock released, and notes the time at its end.
 
-A wait is never shorter than asked, but for a signal: its Python handler has run when `wait` returns, and what it
-raised is raised. It finds EVENTS_AT_ONCE descriptors at most; the kernel hands out the others before these come again.
+A wait is never shorter than asked, but for a signal: when a wait that it ended returns, its Python handler has run, and
+what that raised is raised. It finds EVENTS_AT_ONCE descriptors at most; the kernel hands out the others before these
+come again.
+
+What is registered with EDGE (epoll's EPOLLET) is told once, each time something comes, where the kernel would look at
+it again after each wait, to find nothing there. Whoever asks for it has to receive all there is, or call `tell_again`,
+and nothing that a wait has found may be forgotten.
 """
 
 cimport cython
@@ -22,7 +27,8 @@ import selectors as _selectors
 from collections.abc import Mapping as _Mapping
 
 cdef extern from * nogil:
-    int EPOLLIN, EPOLLOUT, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLL_CLOEXEC
+    uint32_t EPOLLIN, EPOLLPRI, EPOLLOUT, EPOLLRDHUP, EPOLLET
+    int EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLL_CLOEXEC
     int epoll_create1(int flags)
     int epoll_ctl(int epoll, int operation, int fd, epoll_event *event)
     int epoll_wait(int epoll, epoll_event *events, int count, int timeout_ms)
@@ -40,7 +46,7 @@ cdef enum:
 
 
 cdef int checked_events(object events) except -1:
-    if not events or events & ~(READ | WRITE):
+    if not events & (READ | WRITE) or events & ~(READ | WRITE | EDGE):
         raise ValueError(f"Invalid events: {events!r}")
     return events
 
@@ -56,6 +62,14 @@ cdef int descriptor_of(object fileobj) except -1:
     if fd < 0:
         raise ValueError(f"Invalid file descriptor: {fd}")
     return fd
+
+
+cdef void fill_event(epoll_event *event, int fd, int mask) noexcept:
+    event.events = (EPOLLIN if mask & READ else 0) | (EPOLLOUT if mask & WRITE else 0)
+    if mask & EDGE:
+        # A receive ends at urgent data, and with what came before a hang-up: it must be known that there is more.
+        event.events |= EPOLLET | EPOLLRDHUP | EPOLLPRI
+    event.data.fd = fd
 
 
 def new_selector():
@@ -256,8 +270,7 @@ cdef class Poller:
 
     cdef int control(self, int operation, int fd, int mask) except -1:
         cdef epoll_event event
-        event.events = (EPOLLIN if mask & READ else 0) | (EPOLLOUT if mask & WRITE else 0)
-        event.data.fd = fd
+        fill_event(&event, fd, mask)
         if epoll_ctl(self.epoll, operation, fd, &event) < 0:
             PyErr_SetFromErrno(OSError)
         return 0
@@ -300,6 +313,9 @@ cdef class Poller:
         if timeout_ns >= 0:
             # Rounded up: to come too soon would be to come again and again until the time is there.
             timeout_ms = min((timeout_ns + NS_IN_MS - 1) // NS_IN_MS, <int64_t>INT_MAX)
+        self.found = 0
+        # Before it: what a handler raises afterwards would have to wait until what was found is served.
+        PyErr_CheckSignals()
         with nogil:
             count = epoll_wait(self.epoll, self.events, EVENTS_AT_ONCE, <int>timeout_ms)
             if count < 0 and errno == EINTR:
@@ -307,7 +323,9 @@ cdef class Poller:
             self.now_ns = monotonic_ns()
         if count < 0:
             PyErr_SetFromErrno(OSError)
-        PyErr_CheckSignals()
+        if count == 0:
+            PyErr_CheckSignals()
+        self.found = count
         return count
 
     cdef int mask_of(self, int place, int *fd) noexcept:
@@ -315,12 +333,27 @@ cdef class Poller:
         cdef uint32_t events = self.events[place].events
         cdef int mask = 0
         fd[0] = self.events[place].data.fd
-        if events & ~<uint32_t>EPOLLIN:
+        if events & ~EPOLLIN:
             mask |= WRITE
-        if events & ~<uint32_t>EPOLLOUT:
+        if events & ~EPOLLOUT:
             mask |= READ
+        if events & ~(EPOLLIN | EPOLLOUT):
+            mask |= EDGE
         # Whoever was served before it in this turn may have ended its registration.
         return mask & self.masks[fd[0]] if fd[0] < self.cap else 0
+
+    cdef bint tell_again(self, int fd) noexcept:
+        """Have the next wait find this descriptor if it is ready then, with EDGE too. False: the kernel cannot."""
+        cdef epoll_event event
+        fill_event(&event, fd, self.masks[fd])
+        return epoll_ctl(self.epoll, EPOLL_CTL_MOD, fd, &event) == 0
+
+    cdef void tell_rest_again(self, int place) noexcept:
+        """What the last wait found, from this place on, was not served: the next wait finds it too."""
+        cdef int fd
+        for place in range(place, self.found):
+            if self.mask_of(place, &fd):
+                self.tell_again(fd)
 
 
 class _Registered(_Mapping):

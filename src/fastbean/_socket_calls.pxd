@@ -7,18 +7,35 @@ thirtieth of the processor's time.
 
 cdef extern from *:
     """
+    #include <errno.h>
+    #include <string.h>
     #include <sys/socket.h>
+    #include <sys/uio.h>
     #if defined(__linux__)
     #include <sys/syscall.h>
     #include <unistd.h>
     #endif
 
-    static CYTHON_INLINE ssize_t socket_receive(int fd, void *data, size_t size) {
+    static CYTHON_INLINE ssize_t socket_receive_once(int fd, struct iovec *where, int count) {
+        struct msghdr message;
+        if (count == 1)
     #ifdef SYS_recvfrom
-        return syscall(SYS_recvfrom, fd, data, size, MSG_DONTWAIT, NULL, NULL);
+            return syscall(SYS_recvfrom, fd, where->iov_base, where->iov_len, MSG_DONTWAIT, NULL, NULL);
     #else
-        return recv(fd, data, size, MSG_DONTWAIT);
+            return recv(fd, where->iov_base, where->iov_len, MSG_DONTWAIT);
     #endif
+        memset(&message, 0, sizeof message);
+        message.msg_iov = where;
+        message.msg_iovlen = count;
+        return recvmsg(fd, &message, MSG_DONTWAIT);
+    }
+
+    static CYTHON_INLINE ssize_t socket_receive(int fd, struct iovec *where, int count) {
+        ssize_t size;
+        do
+            size = socket_receive_once(fd, where, count);
+        while (size < 0 && errno == EINTR);
+        return size;
     }
 
     static CYTHON_INLINE ssize_t socket_send(int fd, const void *data, size_t size) {
@@ -29,5 +46,8 @@ cdef extern from *:
     #endif
     }
     """
-    ssize_t socket_receive(int fd, void *data, size_t size) noexcept nogil
+    cdef struct iovec:
+        void *iov_base
+        size_t iov_len
+    ssize_t socket_receive(int fd, iovec *where, int count) noexcept nogil
     ssize_t socket_send(int fd, const void *data, size_t size) noexcept nogil

@@ -1,6 +1,11 @@
-"""The turns of the hub, over the compiled selector and over one of the standard library: both must do the same."""
+"""The turns of the hub, over the compiled selector and one of the standard library, with TCP and with unix sockets.
 
+All must do the same, though the compiled one is told once only that something has come by TCP.
+"""
+
+import contextlib
 import os
+import random
 import selectors
 import signal
 import socket
@@ -13,14 +18,17 @@ from fastbean._hub import Hub
 from fastbean._poller import new_selector
 
 MINUTE_NS = 60_000_000_000
+MILLISECOND_NS = 1_000_000
+LIMIT_S = 20
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
 class Scene:
     """A hub, its selector, and a descriptor that has a function called, as those of the loop have."""
 
-    def __init__(self, selector):
+    def __init__(self, selector, family):
         self.selector = selector
+        self.family = family
         self.hub = Hub(Engine(now_ns=time.monotonic_ns()), selector)
         self.hub.now_ns = time.monotonic_ns()
         self.called = []
@@ -33,12 +41,27 @@ class Scene:
 
     def client(self):
         """A socket whose other end the hub serves."""
-        near, far = socket.socketpair()
+        near, far = socket_pair(self.family)
         near.settimeout(20)
         far.setblocking(False)
         self.hub.adopt(far, "", self.hub.now_ns)
         self.ends.append(near)
         return near
+
+    def converse(self, client, request, reply_bytes):
+        """What the client is answered while it sends as much as goes, turn by turn, until so many bytes are there."""
+        client.setblocking(False)
+        replies = b""
+        give_up_s = time.monotonic() + LIMIT_S
+        while len(replies) < reply_bytes:
+            assert time.monotonic() < give_up_s, f"{replies[-100:]} and no more"
+            with contextlib.suppress(BlockingIOError):
+                request = request[client.send(request) :] if request else request
+            self.serve(MILLISECOND_NS, once=True)
+            with contextlib.suppress(BlockingIOError):
+                replies += client.recv(1 << 20)
+        client.settimeout(20)
+        return replies
 
     def serve(self, most_ns=MINUTE_NS, *, once=False):
         self.hub.serve(self.hub.now_ns + most_ns, once)
@@ -50,10 +73,25 @@ class Scene:
             end.close()
 
 
-@pytest.fixture(params=[new_selector, selectors.SelectSelector])
+def socket_pair(family):
+    """Two connected sockets; of TCP's the first is the client's, as with a listener."""
+    if family == socket.AF_UNIX:
+        return socket.socketpair()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = socket.create_connection(listener.getsockname())
+        far, _ = listener.accept()
+    near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return near, far
+
+
+@pytest.fixture(
+    params=[(new_selector, socket.AF_INET), (new_selector, socket.AF_UNIX), (selectors.SelectSelector, socket.AF_INET)],
+    ids=["compiled-tcp", "compiled-unix", "select-tcp"],
+)
 def scene(request):
-    with request.param() as selector:
-        made = Scene(selector)
+    make_selector, family = request.param
+    with make_selector() as selector:
+        made = Scene(selector, family)
         yield made
         made.close()
 
@@ -103,6 +141,102 @@ def test_what_is_left_over_does_not_wait(scene):
     assert received == b"USING default\r\n" * 2000
 
 
+def test_more_than_one_receive_takes(scene):
+    replies = scene.converse(scene.client(), b"list-tube-used\r\n" * 20_000, 300_000)
+    assert replies == b"USING default\r\n" * 20_000
+
+
+def test_a_body_that_fills_what_is_received_into(scene):
+    body_bytes = 65_000
+    put = b"put 0 0 60 %d\r\n%s\r\n" % (body_bytes, b"x" * body_bytes)
+    assert scene.converse(scene.client(), put + b"list-tube-used\r\n" * 9_000, 135_000) == (
+        b"INSERTED 1\r\n" + b"USING default\r\n" * 9_000
+    )
+
+
+def test_what_came_before_a_hang_up_is_answered(scene):
+    client = scene.client()
+    client.send(b"list-tube-used\r\n")
+    client.shutdown(socket.SHUT_WR)
+    scene.serve(once=True)
+    scene.serve(MILLISECOND_NS, once=True)
+    assert client.recv(100) == b"USING default\r\n"
+    assert client.recv(100) == b""
+
+
+def test_a_hang_up_that_comes_later_is_noticed(scene):
+    client = scene.client()
+    assert scene.converse(client, b"list-tube-used\r\n", 15) == b"USING default\r\n"
+    client.shutdown(socket.SHUT_WR)
+    scene.serve(once=True)
+    assert scene.hub.connections == 0
+
+
+def test_input_that_was_too_much_while_the_client_waited(scene):
+    client, other = scene.client(), scene.client()
+    client.setblocking(False)
+    request = b"reserve\r\n" + b"list-tube-used\r\n" * 10_000
+    for _ in range(20):
+        with contextlib.suppress(BlockingIOError):
+            request = request[client.send(request) :]
+        scene.serve(MILLISECOND_NS, once=True)
+    assert scene.converse(other, b"put 0 0 60 1\r\nx\r\n", 12) == b"INSERTED 1\r\n"
+    reply = b"RESERVED 1 1\r\nx\r\n" + b"USING default\r\n" * 10_000
+    assert scene.converse(client, request, len(reply)) == reply
+
+
+def test_behind_urgent_data_there_may_be_more(scene):
+    if scene.family == socket.AF_UNIX:
+        return  # newer kernels send it there too, and it is nobody's habit
+    client = scene.client()
+    for part, flags in ((b"list-tube-used\r\nlist-", 0), (b"!", socket.MSG_OOB), (b"tube-used\r\n", 0)):
+        client.send(part, flags)
+    assert scene.converse(client, b"", 30) == b"USING default\r\n" * 2
+
+
+def test_urgent_data_at_the_end_keeps_nobody_busy(scene):
+    client = scene.client()
+    client.send(b"list-tube-used\r\n")
+    if scene.family == socket.AF_INET:
+        client.send(b"!", socket.MSG_OOB)
+    for _ in range(5):
+        scene.serve(MILLISECOND_NS, once=True)
+    assert client.recv(100) == b"USING default\r\n"
+    before_ns = scene.hub.now_ns
+    scene.serve(30 * MILLISECOND_NS, once=True)
+    assert scene.hub.now_ns - before_ns >= 30 * MILLISECOND_NS
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_pieces_of_any_size_at_any_time(scene, seed):
+    rng = random.Random(seed)
+    request = b"put 0 0 60 60000\r\n" + b"x" * 60_000 + b"\r\n" + b"list-tube-used\r\n" * 500
+    left = {scene.client(): request for _ in range(3)}
+    replies = dict.fromkeys(left, b"")
+    for client in left:
+        client.setblocking(False)
+    give_up_s = time.monotonic() + LIMIT_S
+    while scene.hub.connections:
+        assert time.monotonic() < give_up_s, replies
+        client = rng.choice(list(left))
+        with contextlib.suppress(BlockingIOError):
+            sent = client.send(left[client][: rng.choice([1, 30, 1000, 70_000])]) if left[client] else 0
+            left[client] = left[client][sent:]
+            if sent and not left[client]:
+                client.shutdown(socket.SHUT_WR)
+        if rng.random() < 0.7:
+            scene.serve(0 if any(left.values()) else MILLISECOND_NS, once=True)
+        for each in left:
+            with contextlib.suppress(BlockingIOError):
+                replies[each] += each.recv(1 << 20)
+    for client, reply in replies.items():
+        client.settimeout(LIMIT_S)
+        while part := client.recv(1 << 20):
+            reply += part
+        assert reply.startswith(b"INSERTED ")
+        assert reply.endswith(b"\r\n" + b"USING default\r\n" * 500)
+
+
 def test_a_function_that_was_given_up_in_the_same_turn_is_not_called():
     one, other = socket.socketpair()
     with new_selector() as selector, one, other:
@@ -122,12 +256,16 @@ def test_what_a_function_raises_comes_out_and_the_next_turn_does_not_wait(scene)
     def fail(_mask):
         raise MemoryError("a test")
 
+    client = scene.client()
     scene.selector.modify(scene.bell, READ, fail)
     scene.knob.send(b"x")
+    client.send(b"list-tube-used\r\n")
     with pytest.raises(MemoryError, match="a test"):
         scene.serve()
     scene.selector.unregister(scene.bell)
     scene.serve(once=True)
+    scene.serve(0, once=True)
+    assert client.recv(100) == b"USING default\r\n"
     scene.selector.register(scene.bell, READ, scene.ring)
     scene.serve()
     assert scene.called == [(READ, b"x")]
