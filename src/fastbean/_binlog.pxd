@@ -41,7 +41,6 @@ cdef class Binlog(Segments):
     cdef void end_record(self, size_t start, bint gates) noexcept
     cdef void number_record(self, RecordType type, uint64_t number, bint gates) noexcept
     cdef void set_wall_offset(self) noexcept
-    cdef void to_wall(self, JobImage *job) noexcept
     cdef void retire(self, int fd) noexcept
     cdef void write_pending(self) noexcept
     cdef void fail(self, str what, int error) noexcept
@@ -55,5 +54,6 @@ cdef class Binlog(Segments):
     cdef void hurry(self) noexcept
     cdef bint copy_some(self, Segment *segment) noexcept
     cdef void shed(self) noexcept
+    cdef str restore_records(self, Segment *segment, const char *file)
     cdef int restore(self, Segment *segment, Record *record) noexcept
     cdef int put_restored(self, Segment *segment, JobImage *job, uint32_t before) noexcept

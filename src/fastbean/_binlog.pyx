@@ -15,8 +15,9 @@ What always holds:
 """
 
 cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EINTR, errno
-from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport strerror
 
@@ -25,8 +26,9 @@ from fastbean._clock cimport NEVER, monotonic_ns, wall_ns
 from fastbean._journal cimport LogFigures, Store, logged_bytes
 from fastbean._record cimport (
     FAULT_END, FAULT_NONE, MAX_RECORD_OVERHEAD, MAX_UPDATE_BYTES, RECORD_DELETE, RECORD_DURABLE, RECORD_NEXT_ID,
-    RECORD_SHED, RECORD_UPDATE, SEGMENT_HEADER_BYTES, STATE_DELAYED, Fault, JobImage, Record, RecordType,
-    append_delete, append_number, append_put, append_update, fill_segment_header, job_from_wall, read_record,
+    RECORD_PUT, RECORD_SHED, RECORD_UPDATE, SEGMENT_HEADER_BYTES, Fault, JobImage, Record, RecordType,
+    append_delete, append_number, append_put, append_update, fill_segment_header, job_from_wall, job_to_wall,
+    read_record,
 )
 from fastbean._segments cimport ID_BYTES, STEP_BYTES, Segment, Segments, next_id_of
 from fastbean._sync cimport sync_begin, sync_finished, sync_inline, sync_rounds, sync_stop
@@ -118,15 +120,10 @@ cdef class Binlog(Segments):
         """Look how far the wall clock is from the monotonic one: it may be set at any time."""
         self.wall_offset_ns = wall_ns() - monotonic_ns()
 
-    cdef void to_wall(self, JobImage *job) noexcept:
-        job.created_ns += self.wall_offset_ns
-        if job.state == STATE_DELAYED:
-            job.deadline_ns += self.wall_offset_ns
-
     cdef uint32_t put(self, JobImage *job) noexcept:
         cdef size_t start = self.begin_record(job.body_bytes + MAX_RECORD_OVERHEAD)
         cdef Segment *segment = self.current()
-        self.to_wall(job)
+        job_to_wall(job, self.wall_offset_ns)
         append_put(&self.pending, job, segment.number, self.end_lsn)
         self.end_record(start, True)
         self.highest_id = max(self.highest_id, job.id)
@@ -135,7 +132,7 @@ cdef class Binlog(Segments):
 
     cdef void update(self, JobImage *job, bint gates) noexcept:
         cdef size_t start = self.begin_record(MAX_UPDATE_BYTES)
-        self.to_wall(job)
+        job_to_wall(job, self.wall_offset_ns)
         append_update(&self.pending, job, self.current().number, self.end_lsn)
         self.end_record(start, gates)
         self.fresh_bytes += MAX_UPDATE_BYTES // 4
@@ -382,7 +379,7 @@ cdef class Binlog(Segments):
                     self.ask(bytes)
                 return False
             start = self.begin_record(bytes)
-            self.to_wall(&job)
+            job_to_wall(&job, self.wall_offset_ns)
             append_put(&self.pending, &job, self.current().number, self.end_lsn)
             self.end_record(start, False)
             self.count_out(segment.number, logged_bytes(job.body_bytes, job.name_bytes))
@@ -416,9 +413,7 @@ cdef class Binlog(Segments):
 
     # The start and the stop
 
-    def load(
-        self, uint32_t number, const uint8_t[::1] data not None, uint64_t first_lsn, uint64_t id_limit, uint64_t floor,
-    ):
+    def load(self, uint32_t number, data, uint64_t first_lsn, uint64_t id_limit, uint64_t floor):
         """Restore the jobs from one segment; call it for each, the oldest first.
 
         Args:
@@ -432,34 +427,40 @@ cdef class Binlog(Segments):
             What ended the reading ("end": zeros or the end of the file; "broken": bytes that are no record; "unknown":
             a change of a job of which the log cannot but know; "memory"), and the offset in the file where.
         """
-        cdef const char *start = <const char *>&data[0]
-        cdef size_t at = SEGMENT_HEADER_BYTES
+        cdef Segment *segment
+        cdef Py_buffer view
+        end, offset = "memory", 0
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        segment = self.add_segment(number, -1, view.len, first_lsn)
+        if segment is not NULL:
+            if self.segment_count == 1:
+                self.known_from_id = floor
+            self.id_limit = id_limit
+            self.highest_id = max(self.highest_id, floor - 1)
+            self.end_lsn = first_lsn
+            end, offset = self.restore_records(segment, <const char *>view.buf), segment.used
+        PyBuffer_Release(&view)
+        return end, offset
+
+    cdef str restore_records(self, Segment *segment, const char *file):
+        """Apply all records of a segment. Returns what ended the reading."""
         cdef Fault fault
         cdef Record record
-        cdef Segment *segment = self.add_segment(number, -1, data.shape[0], first_lsn)
         cdef int outcome = 0
-        if segment is NULL:
-            return "memory", 0
-        if self.segment_count == 1:
-            self.known_from_id = floor
-        self.id_limit = id_limit
-        self.highest_id = max(self.highest_id, floor - 1)
-        self.end_lsn = first_lsn
         while True:
-            fault = read_record(start + at, data.shape[0] - at, number, self.end_lsn, &record)
+            fault = read_record(file + segment.used, segment.size - segment.used, segment.number, self.end_lsn, &record)
             if fault != FAULT_NONE:
                 break
             outcome = self.restore(segment, &record)
             if outcome:
                 break
-            at += record.size
+            segment.used += record.size
             self.end_lsn += record.size
-        segment.used = at
-        self.used_bytes += at - SEGMENT_HEADER_BYTES
+        self.used_bytes += segment.used - SEGMENT_HEADER_BYTES
         self.allocated_bytes += segment.size
         if outcome:
-            return "unknown" if outcome > 0 else "memory", at
-        return "end" if fault == FAULT_END else "broken", at
+            return "unknown" if outcome > 0 else "memory"
+        return "end" if fault == FAULT_END else "broken"
 
     cdef int restore(self, Segment *segment, Record *record) noexcept:
         """Apply one record. 1 when it changes a job that is not known and should be, -1 without memory."""
@@ -467,18 +468,7 @@ cdef class Binlog(Segments):
         cdef uint64_t id = record.number
         cdef uint32_t number = 0
         cdef int outcome = 0
-        if record.type == RECORD_DURABLE:
-            self.durable_lsn = max(self.durable_lsn, record.number)
-        elif record.type == RECORD_NEXT_ID:
-            self.id_limit = record.number
-        elif record.type == RECORD_SHED:
-            self.needed_from = max(self.needed_from, record.number)
-        elif record.type == RECORD_DELETE:
-            number = self.store.restore_delete(id, &bytes)
-            if number:
-                self.count_out(number, bytes)
-            outcome = number == 0
-        else:
+        if record.type == RECORD_PUT or record.type == RECORD_UPDATE:
             id = record.job.id
             job_from_wall(&record.job, self.wall_offset_ns, self.begun_ns)
             if record.type == RECORD_UPDATE:
@@ -487,10 +477,21 @@ cdef class Binlog(Segments):
                 outcome = self.store.restore_put(&record.job, segment.number, self.end_lsn, &number)
                 if outcome == 0:
                     outcome = self.put_restored(segment, &record.job, number)
+        elif record.type == RECORD_DELETE:
+            number = self.store.restore_delete(id, &bytes)
+            if number:
+                self.count_out(number, bytes)
+            outcome = number == 0
+        elif record.type == RECORD_DURABLE:
+            self.durable_lsn = max(self.durable_lsn, record.number)
+        elif record.type == RECORD_NEXT_ID:
+            self.id_limit = record.number
+        else:
+            self.needed_from = max(self.needed_from, record.number)
         # A segment that has been shed may hold the put of a job below the floor, and then its delete too.
         return 0 if outcome > 0 and id < self.known_from_id else outcome
 
-    cdef int put_restored(self, Segment *segment, JobImage *job, uint32_t before) noexcept:
+    cdef inline int put_restored(self, Segment *segment, JobImage *job, uint32_t before) noexcept:
         """Returns 0, or -1 without memory."""
         if buffer_reserve(&segment.ids, ID_BYTES) < 0:
             return -1

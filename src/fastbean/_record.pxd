@@ -67,6 +67,8 @@ cdef inline char *put_varint(char *at, uint64_t number) noexcept nogil:
     at[0] = <char>number
     return at + 1
 
+cdef const char *get_varint(const char *at, const char *end, uint64_t *number) noexcept nogil
+
 cdef uint32_t crc32c(uint32_t crc, const char *data, size_t size) noexcept nogil
 
 cdef void fill_segment_header(
@@ -79,6 +81,13 @@ cdef void append_delete(Buffer *buffer, uint64_t id, uint32_t segment, uint64_t 
 cdef void append_number(Buffer *buffer, RecordType type, uint64_t number, uint32_t segment, uint64_t lsn) noexcept nogil
 cdef Fault read_record(const char *data, size_t size, uint32_t segment, uint64_t lsn, Record *record) noexcept nogil
 cdef bint is_zero(const char *data, size_t size) noexcept nogil
+
+
+cdef inline void job_to_wall(JobImage *job, int64_t wall_offset_ns) noexcept nogil:
+    """Tell the times of a job by the wall clock, which is so far ahead of the monotonic one."""
+    job.created_ns += wall_offset_ns
+    if job.state == STATE_DELAYED:
+        job.deadline_ns += wall_offset_ns
 
 
 cdef inline void job_from_wall(JobImage *job, int64_t wall_offset_ns, int64_t now_ns) noexcept nogil:

@@ -8,6 +8,7 @@ never taken for a record. docs/binlog.md tells it byte by byte.
 Encoding and reading cost O(bytes); nothing is allocated but the buffer's own memory.
 """
 
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
@@ -33,6 +34,12 @@ cdef extern from *:
     static uint32_t fastbean_crc32c_from(uint64_t state, const char *data, size_t size) {
         uint64_t word;
         uint32_t half;
+        int at;
+        for (; size >= 32; data += 32, size -= 32)
+            for (at = 0; at < 32; at += 8) {
+                memcpy(&word, data + at, 8);
+                state = _mm_crc32_u64(state, word);
+            }
         for (; size >= 8; data += 8, size -= 8) {
             memcpy(&word, data, 8);
             state = _mm_crc32_u64(state, word);
@@ -231,6 +238,21 @@ cdef void append_number(
 
 # Reading
 
+cdef const char *get_varint(const char *at, const char *end, uint64_t *number) noexcept nogil:
+    """Read what `put_varint` wrote. Returns where it ends, or NULL if it is cut or too long."""
+    cdef uint32_t shift = 0
+    cdef uint8_t byte
+    number[0] = 0
+    while at < end and shift < 64:
+        byte = <uint8_t>at[0]
+        at += 1
+        number[0] |= <uint64_t>(byte & 0x7F) << shift
+        if byte < 0x80:
+            return at
+        shift += 7
+    return NULL
+
+
 cdef struct Reader:                     # what is left of a record
     const char *at
     const char *end
@@ -239,28 +261,17 @@ cdef struct Reader:                     # what is left of a record
 
 cdef inline uint64_t take_varint(Reader *reader, uint64_t limit) noexcept nogil:
     """The next number; one above `limit`, which has seven bits at least, makes the record a broken one."""
-    if reader.at < reader.end and <uint8_t>reader.at[0] < 0x80:
-        reader.at += 1
-        return <uint8_t>(reader.at - 1)[0]
-    return take_long_varint(reader, limit)
-
-
-cdef uint64_t take_long_varint(Reader *reader, uint64_t limit) noexcept nogil:
-    """The same for any number."""
+    cdef const char *at = reader.at
     cdef uint64_t number = 0
-    cdef uint32_t shift = 0
-    cdef uint8_t byte
-    while reader.at < reader.end and shift < 64:
-        byte = <uint8_t>reader.at[0]
-        reader.at += 1
-        number |= <uint64_t>(byte & 0x7F) << shift
-        if byte < 0x80:
-            if number > limit:
-                reader.broken = True
-            return number
-        shift += 7
-    reader.broken = True
-    return 0
+    if at < reader.end and <uint8_t>at[0] < 0x80:
+        reader.at = at + 1
+        return <uint8_t>at[0]
+    # Nobody else gets to see the reader itself: so it stays in registers.
+    reader.at = get_varint(at, reader.end, &number)
+    if reader.at is NULL or number > limit:
+        reader.at = reader.end
+        reader.broken = True
+    return number
 
 
 cdef inline uint32_t take_u32(Reader *reader) noexcept nogil:
@@ -387,11 +398,21 @@ cdef bint is_zero(const char *data, size_t size) noexcept nogil:
     return size == 0 or (data[0] == 0 and memcmp(data, data + 1, size - 1) == 0)
 
 
-def checksum(const uint8_t[::1] data not None) -> int:
+def checksum(data) -> int:
     """CRC32C (RFC 3720) of `data`, as the headers of segments carry it."""
-    return crc32c(0, <const char *>&data[0] if data.shape[0] else NULL, data.shape[0])
+    cdef uint32_t crc
+    cdef Py_buffer view
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    crc = crc32c(0, <const char *>view.buf, view.len)
+    PyBuffer_Release(&view)
+    return crc
 
 
-def checksum_by_tables(const uint8_t[::1] data not None) -> int:
+def checksum_by_tables(data) -> int:
     """The same, reckoned as on a processor that has no instruction for it; for tests."""
-    return crc32c_by_tables(0, <const char *>&data[0] if data.shape[0] else NULL, data.shape[0])
+    cdef uint32_t crc
+    cdef Py_buffer view
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    crc = crc32c_by_tables(0, <const char *>view.buf, view.len)
+    PyBuffer_Release(&view)
+    return crc

@@ -1,10 +1,11 @@
 """Where the log lies: its segments, the room in them, and what stands in each."""
 
+cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastbean._buffer cimport Buffer
-from fastbean._journal cimport Journal
-from fastbean._record cimport JobImage
+from fastbean._journal cimport Journal, logged_bytes
+from fastbean._record cimport MAX_RECORD_OVERHEAD, JobImage, put_varint
 
 cdef enum:
     ID_BYTES = 10                   # at most, in a segment's list of ids
@@ -23,6 +24,13 @@ cdef struct Segment:
     uint64_t last_id
     size_t copied                   # offset in `ids` up to which compaction is done
     uint64_t copied_id
+
+cdef inline void append_id(Segment *segment, uint64_t id) noexcept nogil:
+    """Remember one more id, for which there is room: the difference to the one before, as a zigzag varint."""
+    cdef int64_t difference = <int64_t>(id - segment.last_id)
+    cdef uint64_t coded = (<uint64_t>difference << 1) ^ <uint64_t>(difference >> 63)
+    segment.ids.len = put_varint(segment.ids.data + segment.ids.len, coded) - segment.ids.data
+    segment.last_id = id
 
 cdef uint64_t next_id_of(Segment *segment) noexcept nogil
 
@@ -63,7 +71,6 @@ cdef class Segments(Journal):
     cdef int prepare_segment(self) noexcept
     cdef Segment *add_segment(self, uint32_t number, int fd, uint64_t size, uint64_t first_lsn) noexcept
     cdef void drop_oldest(self) noexcept
-    cdef void count_in(self, Segment *segment, JobImage *job) noexcept
     cdef void count_out(self, uint32_t number, uint64_t bytes) noexcept
     cdef uint64_t free_bytes(self) noexcept
     cdef uint64_t slack_bytes(self) noexcept
@@ -80,3 +87,14 @@ cdef class Segments(Journal):
     cdef void ask(self, uint64_t bytes) noexcept
     cdef void refuse(self) noexcept
     cdef void keep_room(self, int64_t now_ns) noexcept
+
+    @cython.final
+    cdef inline void count_in(self, Segment *segment, JobImage *job) noexcept:
+        """A put record of a live job now stands in `segment`, where there is room for its id."""
+        cdef uint64_t bytes = logged_bytes(job.body_bytes, job.name_bytes)
+        append_id(segment, job.id)
+        segment.live_jobs += 1
+        segment.live_bytes += bytes
+        self.live_jobs += 1
+        self.live_bytes += bytes
+        self.largest_bytes = max(self.largest_bytes, <uint64_t>job.body_bytes + MAX_RECORD_OVERHEAD)

@@ -12,15 +12,15 @@ allocating and removing files is the business of whoever sets the hooks; see ``f
 """
 
 from libc.errno cimport EINTR, errno
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memmove, memset, strerror
 
-from fastbean._buffer cimport Buffer, buffer_free, buffer_reserve
+from fastbean._buffer cimport buffer_free, buffer_reserve
 from fastbean._clock cimport monotonic_ns
-from fastbean._journal cimport SPACE_COMING, SPACE_NO_MEMORY, SPACE_NONE, SPACE_READY, Journal, Space, logged_bytes
+from fastbean._journal cimport SPACE_COMING, SPACE_NO_MEMORY, SPACE_NONE, SPACE_READY, Journal, Space
 from fastbean._live cimport LIVE_SEGMENTS, live_born, live_gone
-from fastbean._record cimport MAX_RECORD_OVERHEAD, SEGMENT_HEADER_BYTES, JobImage, is_zero, put_varint
+from fastbean._record cimport MAX_RECORD_OVERHEAD, SEGMENT_HEADER_BYTES, get_varint, is_zero
 
 cdef extern from *:
     """
@@ -49,28 +49,11 @@ cdef enum:
     RETRY_NS = 1000000000           # after so long there may be room on a full disk again
 
 
-cdef inline void append_id(Buffer *ids, uint64_t *last, uint64_t id) noexcept nogil:
-    """Remember one more id: the difference to the one before, as a zigzag varint."""
-    cdef int64_t difference = <int64_t>(id - last[0])
-    cdef uint64_t coded = (<uint64_t>difference << 1) ^ <uint64_t>(difference >> 63)
-    if buffer_reserve(ids, ID_BYTES) < 0:
-        return
-    ids.len = put_varint(ids.data + ids.len, coded) - ids.data
-    last[0] = id
-
-
 cdef uint64_t next_id_of(Segment *segment) noexcept nogil:
     """Step to the next of the segment's ids."""
-    cdef uint64_t coded = 0
-    cdef uint32_t shift = 0
-    cdef uint8_t byte
-    while True:
-        byte = <uint8_t>segment.ids.data[segment.copied]
-        segment.copied += 1
-        coded |= <uint64_t>(byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            break
+    cdef uint64_t coded
+    cdef const char *ids = segment.ids.data
+    segment.copied = get_varint(ids + segment.copied, ids + segment.ids.len, &coded) - ids
     segment.copied_id += (coded >> 1) ^ (0 - (coded & 1))
     return segment.copied_id
 
@@ -276,16 +259,6 @@ cdef class Segments(Journal):
     cdef uint64_t coming_bytes(self) noexcept:
         """What segments that are not needed any more will give when they are spares."""
         return self.recycling_bytes + len(self.going) * self.segment_bytes
-
-    cdef void count_in(self, Segment *segment, JobImage *job) noexcept:
-        """A put record of a live job now stands in `segment`, where there is room for its id."""
-        cdef uint64_t bytes = logged_bytes(job.body_bytes, job.name_bytes)
-        append_id(&segment.ids, &segment.last_id, job.id)
-        segment.live_jobs += 1
-        segment.live_bytes += bytes
-        self.live_jobs += 1
-        self.live_bytes += bytes
-        self.largest_bytes = max(self.largest_bytes, <uint64_t>job.body_bytes + MAX_RECORD_OVERHEAD)
 
     cdef void count_out(self, uint32_t number, uint64_t bytes) noexcept:
         """A job whose put record stands in this segment has gone, or moved on."""

@@ -1,19 +1,22 @@
 """All jobs, tubes and clients of one server, and how a job moves among them."""
 
+cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastbean._client cimport Client, ClientSet, Work
-from fastbean._core cimport Heap
-from fastbean._job cimport Job, JobTable
+from fastbean._core cimport Heap, heap_push
+from fastbean._job cimport JOB_READY, Job, JobTable
 from fastbean._journal cimport Journal, Store
 from fastbean._memory cimport Memory
+from fastbean._oldest cimport oldest_enters
 from fastbean._protocol cimport Reply
 from fastbean._record cimport JobImage
-from fastbean._tube cimport Timer, TimerKind, Tube, TubeSet
+from fastbean._tube cimport Timer, TimerKind, Tube, TubeSet, tube_again
 
 cdef enum:
     EFFORT_IN_A_TICK = 20000        # moves and looks of all clients together, but one command of each
     STEPS_AT_ONCE = 1000            # jobs, watches or list entries that one tick moves before others are served
+    URGENT_BELOW_PRI = 1024         # beanstalkd's URGENT_THRESHOLD
     SAFETY_MARGIN_NS = 1000000000   # a client is told DEADLINE_SOON in the last second of a reservation
 
 cdef struct Counters:               # of the whole server, as `stats` shows them
@@ -60,16 +63,14 @@ cdef class State(Store):
 
     cdef Client *new_client(self, void *connection) noexcept
     cdef void end_client(self, Client *client) noexcept
-    cdef Tube *find_or_make_tube(self, const char *name, uint32_t name_bytes) noexcept
+    cdef Tube *look_up_or_make_tube(self, const char *name, uint32_t name_bytes) noexcept
     cdef void release_tube(self, Tube *tube) noexcept
 
-    cdef Tube *tube_of(self, Job *job) noexcept
     cdef uint64_t id_of(self, Job *job) noexcept
     cdef int64_t deadline_of(self, Job *job) noexcept
     cdef Heap *heap_of(self, Job *job) noexcept
     cdef uint64_t take(self, Job *job) noexcept
     cdef int64_t deadline_after(self, int64_t now_ns, uint32_t seconds) noexcept
-    cdef void to_ready(self, Tube *tube, Job *job, uint64_t id) noexcept
     cdef void to_delayed(self, Tube *tube, Job *job, uint64_t id, int64_t now_ns) noexcept
     cdef void push_delayed(self, Tube *tube, Job *job, uint64_t id, int64_t deadline_ns) noexcept
     cdef void push_buried(self, Tube *tube, Job *job, uint64_t id, uint64_t burial) noexcept
@@ -100,3 +101,26 @@ cdef class State(Store):
     cdef int client_step(self, Client *client, int64_t now_ns) noexcept
 
     cdef void relist(self, Tube *removed) noexcept
+
+    # What every job passes through
+
+    @cython.final
+    cdef inline Tube *find_or_make_tube(self, const char *name, uint32_t name_bytes) noexcept:
+        """The tube of this name, or NULL without memory. Whoever does not keep it calls `release_tube`."""
+        cdef Tube *tube = tube_again(&self.tubes, name, name_bytes)
+        return tube if tube is not NULL else self.look_up_or_make_tube(name, name_bytes)
+
+    @cython.final
+    cdef inline Tube *tube_of(self, Job *job) noexcept:
+        return self.tubes.by_number[job.tube]
+
+    @cython.final
+    cdef inline void to_ready(self, Tube *tube, Job *job, uint64_t id) noexcept:
+        """The commonest way into a heap. The caller has reserved room in it, so that the push cannot fail."""
+        heap_push(&tube.ready, &job.node, job.pri, id)
+        oldest_enters(tube, id)
+        job.state = JOB_READY
+        self.counts.ready += 1
+        if job.pri < URGENT_BELOW_PRI:
+            self.counts.urgent += 1
+            tube.urgent += 1

@@ -32,15 +32,11 @@ from fastbean._job cimport (
 )
 from fastbean._journal cimport Journal
 from fastbean._memory cimport memory_drop, memory_tick
-from fastbean._oldest cimport oldest_enters
 from fastbean._protocol cimport REPLY_DEADLINE_SOON, REPLY_RESERVED, REPLY_TIMED_OUT, Reply
 from fastbean._record cimport STATE_BURIED, STATE_DELAYED, STATE_READY, JobImage
 from fastbean._tube cimport (
     TIMER_CLIENT, TIMER_TUBE, Timer, TimerKind, Tube, tube_find_or_make, tube_name, tube_remove, tube_set_free,
 )
-
-cdef enum:
-    URGENT_BELOW_PRI = 1024         # beanstalkd's URGENT_THRESHOLD
 
 cdef uint64_t NOT_DUE = <uint64_t>-1
 
@@ -113,8 +109,8 @@ cdef class State(Store):
         heap_remove(&self.timers, &client.timer.node)
         client_remove(&self.clients, client)
 
-    cdef Tube *find_or_make_tube(self, const char *name, uint32_t name_bytes) noexcept:
-        """The tube of this name, or NULL without memory. Whoever does not keep it calls `release_tube`."""
+    cdef Tube *look_up_or_make_tube(self, const char *name, uint32_t name_bytes) noexcept:
+        """What `find_or_make_tube` does for another tube than the last one."""
         cdef uint32_t count = self.tubes.count
         cdef Tube *tube = tube_find_or_make(&self.tubes, name, name_bytes)
         if self.tubes.count > count and self.add_timer(&tube.timer, TIMER_TUBE, tube.number) < 0:
@@ -131,9 +127,6 @@ cdef class State(Store):
         tube_remove(&self.tubes, tube)
 
     # A job's place
-
-    cdef Tube *tube_of(self, Job *job) noexcept:
-        return self.tubes.by_number[job.tube]
 
     cdef Heap *heap_of(self, Job *job) noexcept:
         """The heap that the job stands in."""
@@ -190,16 +183,7 @@ cdef class State(Store):
         self.begun_ns = max(self.begun_ns + 1, now_ns)
         return self.begun_ns + seconds_ns(seconds)
 
-    # The four ways in. The caller has reserved room in the heap, so that the push cannot fail.
-
-    cdef void to_ready(self, Tube *tube, Job *job, uint64_t id) noexcept:
-        heap_push(&tube.ready, &job.node, job.pri, id)
-        oldest_enters(tube, id)
-        job.state = JOB_READY
-        self.counts.ready += 1
-        if job.pri < URGENT_BELOW_PRI:
-            self.counts.urgent += 1
-            tube.urgent += 1
+    # The ways in, but for `to_ready`. The caller has reserved room in the heap, so that the push cannot fail.
 
     cdef void to_delayed(self, Tube *tube, Job *job, uint64_t id, int64_t now_ns) noexcept:
         self.push_delayed(tube, job, id, self.deadline_after(now_ns, job.delay_s))

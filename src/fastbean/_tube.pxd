@@ -1,6 +1,7 @@
 """The tube, and the set of all tubes."""
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcmp
 
 from fastbean._core cimport Heap, HeapNode
 from fastbean._table cimport Entry, HashKey, Table
@@ -60,10 +61,17 @@ cdef struct TubeSet:
     uint32_t cap                # of all three arrays
     uint32_t numbers            # given out so far
     uint32_t count
-    uint32_t last               # number of the one that was found last by its name
+    Tube *last                  # that was found last by its name, or NULL
 
 cdef inline char *tube_name(Tube *tube) noexcept nogil:
     return <char *>tube + sizeof(Tube)
+
+cdef inline bint tube_has_name(Tube *tube, const char *name, uint32_t name_bytes) noexcept nogil:
+    return tube.name_bytes == name_bytes and memcmp(tube_name(tube), name, name_bytes) == 0
+
+cdef inline Tube *tube_again(TubeSet *tubes, const char *name, uint32_t name_bytes) noexcept nogil:
+    """The tube that was found last, if it is this one, or NULL: in a log the same is asked for again and again."""
+    return tubes.last if tubes.last is not NULL and tube_has_name(tubes.last, name, name_bytes) else NULL
 
 cdef Tube *tube_find(TubeSet *tubes, const char *name, uint32_t name_bytes) noexcept nogil
 cdef Tube *tube_find_or_make(TubeSet *tubes, const char *name, uint32_t name_bytes) noexcept nogil

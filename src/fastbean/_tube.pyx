@@ -7,7 +7,7 @@ ends is the engine's matter; here is only how.
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcpy
 
 from fastbean._core cimport heap_free
 from fastbean._live cimport LIVE_TUBES, live_born, live_gone
@@ -17,30 +17,18 @@ cdef enum:
     SMALLEST_CAP = 16
 
 
-cdef inline bint has_name(Tube *tube, const char *name, uint32_t name_bytes) noexcept nogil:
-    return tube.name_bytes == name_bytes and memcmp(tube_name(tube), name, name_bytes) == 0
-
-
 cdef inline Tube *find(TubeSet *tubes, uint64_t hash, const char *name, uint32_t name_bytes) noexcept nogil:
     cdef Tube *tube = <Tube *>table_first(&tubes.names, hash)
-    while tube is not NULL and not has_name(tube, name, name_bytes):
+    while tube is not NULL and not tube_has_name(tube, name, name_bytes):
         tube = <Tube *>table_next(&tube.entry)
     if tube is not NULL:
-        tubes.last = tube.number
+        tubes.last = tube
     return tube
-
-
-cdef inline Tube *find_again(TubeSet *tubes, const char *name, uint32_t name_bytes) noexcept nogil:
-    """The tube that was found last, if it is this one: the same is asked for again and again, above all in a log."""
-    cdef Tube *tube = NULL
-    if tubes.last < tubes.numbers:
-        tube = tubes.by_number[tubes.last]
-    return tube if tube is not NULL and has_name(tube, name, name_bytes) else NULL
 
 
 cdef Tube *tube_find(TubeSet *tubes, const char *name, uint32_t name_bytes) noexcept nogil:
     """The tube of this name, or NULL."""
-    cdef Tube *tube = find_again(tubes, name, name_bytes)
+    cdef Tube *tube = tube_again(tubes, name, name_bytes)
     if tube is NULL:
         tube = find(tubes, hash_bytes(&tubes.key, name, name_bytes), name, name_bytes)
     return tube
@@ -70,12 +58,8 @@ cdef int grow(TubeSet *tubes) noexcept nogil:
 
 cdef Tube *tube_find_or_make(TubeSet *tubes, const char *name, uint32_t name_bytes) noexcept nogil:
     """The tube of this name, new if need be, or NULL without memory (nothing changed)."""
-    cdef Tube *tube = find_again(tubes, name, name_bytes)
-    cdef uint64_t hash
-    if tube is not NULL:
-        return tube
-    hash = hash_bytes(&tubes.key, name, name_bytes)
-    tube = find(tubes, hash, name, name_bytes)
+    cdef uint64_t hash = hash_bytes(&tubes.key, name, name_bytes)
+    cdef Tube *tube = find(tubes, hash, name, name_bytes)
     if tube is not NULL:
         return tube
     if grow(tubes) < 0:
@@ -107,6 +91,8 @@ cdef void tube_remove(TubeSet *tubes, Tube *tube) noexcept nogil:
     cdef Tube *last
     table_remove(&tubes.names, &tube.entry)
     tubes.by_number[tube.number] = NULL
+    if tubes.last == tube:
+        tubes.last = NULL
     tubes.free_numbers[tubes.free_count] = tube.number
     tubes.free_count += 1
     tubes.count -= 1
