@@ -144,7 +144,7 @@ cdef class Engine(WorkQueue):
                 return REPLY_DRAINING
             self.hits.memory += 1
             return REPLY_OUT_OF_MEMORY
-        job = job_new(command.body_bytes)
+        job = job_new(&self.slab, command.body_bytes)
         if job is NULL:
             return REPLY_OUT_OF_MEMORY
         if self.next_id >= self.journal.id_limit:
@@ -181,7 +181,7 @@ cdef class Engine(WorkQueue):
         if space == SPACE_COMING:
             self.hold(client)
             return REPLY_NONE
-        if space != SPACE_READY or heap_reserve(heap, 1) < 0 or job_table_put(&self.jobs, id, job) < 0:
+        if space != SPACE_READY or heap_reserve(heap, 1) < 0 or job_table_put(&self.jobs, &self.slab, id, job) < 0:
             self.hits.log_space += space == SPACE_NONE
             self.put_abort(client)
             return REPLY_OUT_OF_MEMORY

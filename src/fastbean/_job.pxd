@@ -1,8 +1,11 @@
 """The job, and the table that finds a job by its id."""
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memset
 
 from fastbean._core cimport Heap, HeapNode, HeapSlot, heap_top
+from fastbean._live cimport LIVE_JOBS, live_born
+from fastbean._slab cimport Slab, slab_new
 from fastbean._table cimport Entry, Table
 
 cdef enum JobState:
@@ -73,17 +76,21 @@ cdef inline uint64_t job_cost(uint32_t body_bytes) noexcept nogil:
     """What a job counts for in memory, in bytes: its header and body, and its places in a heap and in the table."""
     return sizeof(Job) + JOB_PLACES_BYTES + body_bytes
 
-cdef Job *job_new(uint32_t body_bytes) noexcept nogil
+cdef inline Job *job_new(Slab *slab, uint32_t body_bytes) noexcept nogil:
+    """A job of zeros (state arriving) with room for its body, or NULL without memory."""
+    cdef Job *job = <Job *>slab_new(slab, sizeof(Job) + body_bytes)
+    if job is NULL:
+        return NULL
+    live_born(LIVE_JOBS)
+    memset(job, 0, sizeof(Job))
+    job.body_bytes = body_bytes
+    return job
+
 cdef uint64_t job_unpin(Job *job) noexcept nogil
 cdef void job_free(Job *job) noexcept nogil
 cdef uint64_t job_discard(Job *job) noexcept nogil
-cdef void give_memory_back() noexcept nogil
-cdef void keep_freed_memory() noexcept nogil
-cdef void expect_many_jobs(JobTable *table, uint64_t count) noexcept nogil
-cdef void expect_no_more_jobs() noexcept nogil
-cdef Job *job_of_many(uint32_t body_bytes) noexcept nogil
 
-cdef int job_table_put(JobTable *table, uint64_t id, Job *job) noexcept nogil
+cdef int job_table_put(JobTable *table, Slab *slab, uint64_t id, Job *job) noexcept nogil
 cdef Job *job_table_next(JobTable *table, uint64_t *id) noexcept nogil
 cdef void job_table_remove(JobTable *table, uint64_t id) noexcept nogil
 cdef void job_table_free(JobTable *table) noexcept nogil

@@ -2,6 +2,8 @@
 
 from libc.stdint cimport int64_t, uint64_t
 
+from fastbean._slab cimport Slab
+
 cdef struct Memory:
     uint64_t job_bytes              # of jobs, those included that still arrive or are deleted and still being sent
     uint64_t buffer_bytes           # of what clients have sent and what they are sent
@@ -36,4 +38,4 @@ cdef inline void memory_count_buffers(Memory *memory, uint64_t before_bytes, uin
         memory.freed_bytes -= min(memory.freed_bytes, now_bytes - before_bytes)
 
 
-cdef void memory_tick(Memory *memory, int64_t now_ns) noexcept nogil
+cdef void memory_tick(Memory *memory, Slab *slab, int64_t now_ns) noexcept nogil

@@ -11,16 +11,17 @@ To count costs an addition, to look at the limit a comparison.
 from libc.stdint cimport int64_t
 
 from fastbean._clock cimport NEVER
-from fastbean._job cimport give_memory_back, keep_freed_memory
+from fastbean._slab cimport Slab, keep_freed_memory, slab_give_back, slab_tick
 
 cdef enum:
     GIVE_BACK_BYTES = 8388608       # freed from which on it is worth the walk through the heap
     GIVE_BACK_AFTER_NS = 1000000000
 
 
-cdef void memory_tick(Memory *memory, int64_t now_ns) noexcept nogil:
+cdef void memory_tick(Memory *memory, Slab *slab, int64_t now_ns) noexcept nogil:
     """At least once in a tick. Much free memory goes back if that lasts: who fills and empties a queue again and again
     needs it."""
+    slab_tick(slab)
     if memory.freed_bytes <= GIVE_BACK_BYTES or memory.freed_bytes <= memory.job_bytes // 2:
         memory.give_back_at_ns = NEVER
     elif memory.give_back_at_ns == NEVER:
@@ -28,7 +29,7 @@ cdef void memory_tick(Memory *memory, int64_t now_ns) noexcept nogil:
     elif now_ns >= memory.give_back_at_ns:
         memory.give_back_at_ns = NEVER
         memory.freed_bytes = 0
-        give_memory_back()
+        slab_give_back(slab)
 
 
 def keep_freed():

@@ -6,8 +6,6 @@ from fastbean._state cimport State
 
 
 cdef class Recovery(State):
-    cdef bint restoring_many        # a large log is being read
-
     cdef void expect_no_more(self) noexcept
     cdef Job *restore_job(self, JobImage *image) noexcept
     cdef int restore_place(self, Job *job, JobImage *image) noexcept

@@ -10,13 +10,14 @@ from libc.string cimport memcpy
 
 from fastbean._core cimport Heap, heap_reserve
 from fastbean._job cimport (
-    Job, expect_many_jobs, expect_no_more_jobs, job_body, job_cost, job_discard, job_new, job_of_many,
-    job_table_get, job_table_put,
+    LEAF_JOBS, Job, job_body, job_cost, job_discard, job_new, job_table_get, job_table_put,
 )
 from fastbean._journal cimport logged_bytes
 from fastbean._memory cimport memory_keep
 from fastbean._record cimport STATE_BURIED, STATE_DELAYED, STATE_READY, JobImage
+from fastbean._slab cimport slab_expect_many, slab_expect_no_more
 from fastbean._state cimport State
+from fastbean._table cimport table_expect
 from fastbean._tube cimport Tube
 
 cdef enum:
@@ -32,14 +33,13 @@ cdef class Recovery(State):
         Args:
             size: of the log, in bytes.
         """
-        self.restoring_many = True
-        expect_many_jobs(&self.jobs, min(size // USUAL_RECORD_BYTES, <uint64_t>MOST_EXPECTED))
+        slab_expect_many(&self.slab)
+        table_expect(&self.jobs.leaves, min(size // USUAL_RECORD_BYTES, <uint64_t>MOST_EXPECTED) // LEAF_JOBS)
 
     cdef void expect_no_more(self) noexcept:
         """The whole log has been read."""
-        if self.restoring_many:
-            self.restoring_many = False
-            expect_no_more_jobs()
+        if self.slab.many:
+            slab_expect_no_more(&self.slab)
 
     cdef int restore_put(self, JobImage *image, uint32_t segment, uint64_t lsn, uint32_t *before) noexcept:
         cdef Job *job = job_table_get(&self.jobs, image.id)
@@ -62,10 +62,10 @@ cdef class Recovery(State):
         cdef Job *job
         if tube is NULL:
             return NULL
-        job = job_of_many(image.body_bytes) if self.restoring_many else job_new(image.body_bytes)
+        job = job_new(&self.slab, image.body_bytes)
         if job is NULL:
             return NULL
-        if job_table_put(&self.jobs, image.id, job) < 0:
+        if job_table_put(&self.jobs, &self.slab, image.id, job) < 0:
             job_discard(job)
             return NULL
         memcpy(job_body(job), image.body, image.body_bytes)

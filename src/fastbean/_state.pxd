@@ -11,6 +11,7 @@ from fastbean._memory cimport Memory
 from fastbean._oldest cimport oldest_enters
 from fastbean._protocol cimport Reply
 from fastbean._record cimport JobImage
+from fastbean._slab cimport Slab
 from fastbean._tube cimport Timer, TimerKind, Tube, TubeSet, tube_again
 
 cdef enum:
@@ -43,6 +44,7 @@ cdef void append_entry(Client *client, Tube *tube) noexcept nogil
 
 cdef class State(Store):
     cdef JobTable jobs
+    cdef Slab slab                  # of the jobs and of their table
     cdef TubeSet tubes
     cdef Tube *default_tube
     cdef Heap timers

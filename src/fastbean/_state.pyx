@@ -34,6 +34,7 @@ from fastbean._journal cimport Journal
 from fastbean._memory cimport memory_drop, memory_tick
 from fastbean._protocol cimport REPLY_DEADLINE_SOON, REPLY_RESERVED, REPLY_TIMED_OUT, Reply
 from fastbean._record cimport STATE_BURIED, STATE_DELAYED, STATE_READY, JobImage
+from fastbean._slab cimport slab_end
 from fastbean._tube cimport (
     TIMER_CLIENT, TIMER_TUBE, Timer, TimerKind, Tube, tube_find_or_make, tube_name, tube_remove, tube_set_free,
 )
@@ -81,6 +82,7 @@ cdef class State(Store):
     def __dealloc__(self):
         client_set_free(&self.clients)
         job_table_free(&self.jobs)
+        slab_end(&self.slab)
         tube_set_free(&self.tubes)
         heap_free(&self.timers)
 
@@ -308,7 +310,7 @@ cdef class State(Store):
     cdef void begin_tick(self, int64_t now_ns) noexcept:
         """What sockets bring comes next, or what was left over: each of the two has an allowance of effort."""
         self.effort_limit = self.effort + EFFORT_IN_A_TICK
-        memory_tick(&self.memory, now_ns)
+        memory_tick(&self.memory, &self.slab, now_ns)
 
     cdef void start_waiting(self, Client *client) noexcept:
         self.effort += client.watched_count

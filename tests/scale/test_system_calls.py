@@ -81,14 +81,15 @@ def test_no_call_of_another_kind_is_made_for_a_request(start: Starter, tmp_path:
     record = tmp_path / "calls"
     daemon = start(before=trace.strace_or_skip(record))
     client = daemon.connect()
-    for name in (b"first", b"middle", b"middle", b"last"):
+    # For the first job there may be no chunk yet: memory comes from the system then, for hundreds of its size.
+    for name in (b"warm", b"first", b"middle", b"middle", b"last"):
         assert client.ask(b"use %s\r\n" % name) == b"USING " + name
         assert client.ask(b"put 0 0 60 2\r\nhi\r\n").startswith(b"INSERTED ")
     daemon.stop()
     calls = trace.read(record)
     asked = [at for at, call in enumerate(calls) if call.name == "recvfrom" and '"use ' in call.arguments]
-    assert len(asked) == 4
-    assert trace.names(calls[asked[0] : asked[3]]) == ["recvfrom", "sendto", "epoll_wait"] * 6
+    assert len(asked) == 5
+    assert trace.names(calls[asked[1] : asked[4]]) == ["recvfrom", "sendto", "epoll_wait"] * 6
 
 
 def test_a_large_body_is_received_straight_into_its_job(traced: Callable[[Play], list[Call]]) -> None:

@@ -1,9 +1,9 @@
 /* Between the compiled modules and the C library's allocator: counts their calls, and makes chosen ones fail.
  *
  * What it is: a library that is loaded into the process under test, at any time. `take_over` writes the functions below
- * into the tables by which the modules' own files call malloc, calloc and realloc. The interpreter, the C library and
- * everybody else call the allocator as before, whichever it is: a sanitizer's too.
- * What it promises: without a rule every call is passed on; with one, exactly the chosen calls return NULL, with ENOMEM.
+ * into the tables by which the modules' own files call malloc, calloc, realloc and posix_memalign. The interpreter, the
+ * C library and everybody else call the allocator as before, whichever it is: a sanitizer's too.
+ * What it promises: without a rule every call is passed on; with one, exactly the chosen calls fail, with ENOMEM.
  * The calls of one thread at a time are counted rightly: let no other one of the modules' threads run meanwhile.
  */
 #define _GNU_SOURCE
@@ -29,11 +29,15 @@ static int fails(void) {
 static void *our_malloc(size_t bytes) { return fails() ? NULL : malloc(bytes); }
 static void *our_calloc(size_t count, size_t bytes) { return fails() ? NULL : calloc(count, bytes); }
 static void *our_realloc(void *old, size_t bytes) { return fails() ? NULL : realloc(old, bytes); }
+static int our_posix_memalign(void **memory, size_t alignment, size_t bytes) {
+    return fails() ? ENOMEM : posix_memalign(memory, alignment, bytes);
+}
 
 static void *ours(const char *name) {
     if (strcmp(name, "malloc") == 0) return (void *)our_malloc;
     if (strcmp(name, "calloc") == 0) return (void *)our_calloc;
-    return strcmp(name, "realloc") == 0 ? (void *)our_realloc : NULL;
+    if (strcmp(name, "realloc") == 0) return (void *)our_realloc;
+    return strcmp(name, "posix_memalign") == 0 ? (void *)our_posix_memalign : NULL;
 }
 
 /* glibc has added the load address to what the dynamic section points to, musl has not. */
