@@ -398,21 +398,22 @@ cdef bint is_zero(const char *data, size_t size) noexcept nogil:
     return size == 0 or (data[0] == 0 and memcmp(data, data + 1, size - 1) == 0)
 
 
-def checksum(data) -> int:
-    """CRC32C (RFC 3720) of `data`, as the headers of segments carry it."""
-    cdef uint32_t crc
+ctypedef uint32_t (*Crc)(uint32_t crc, const char *data, size_t size) noexcept nogil
+
+
+cdef object crc_of(data, Crc reckon):
     cdef Py_buffer view
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-    crc = crc32c(0, <const char *>view.buf, view.len)
+    crc = reckon(0, <const char *>view.buf, view.len)
     PyBuffer_Release(&view)
     return crc
+
+
+def checksum(data) -> int:
+    """CRC32C (RFC 3720) of `data`, as the headers of segments carry it."""
+    return crc_of(data, crc32c)
 
 
 def checksum_by_tables(data) -> int:
     """The same, reckoned as on a processor that has no instruction for it; for tests."""
-    cdef uint32_t crc
-    cdef Py_buffer view
-    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-    crc = crc32c_by_tables(0, <const char *>view.buf, view.len)
-    PyBuffer_Release(&view)
-    return crc
+    return crc_of(data, crc32c_by_tables)
