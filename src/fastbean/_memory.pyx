@@ -8,7 +8,7 @@ their own and do not count.
 To count costs an addition, to look at the limit a comparison.
 """
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from fastbean._clock cimport NEVER
 from fastbean._slab cimport Slab, keep_freed_memory, slab_give_back, slab_tick
@@ -21,14 +21,15 @@ cdef enum:
 cdef void memory_tick(Memory *memory, Slab *slab, int64_t now_ns) noexcept nogil:
     """At least once in a tick. Much free memory goes back if that lasts: who fills and empties a queue again and again
     needs it."""
+    cdef uint64_t freed_bytes = memory.freed_bytes + memory.freed_large_bytes
     slab_tick(slab)
-    if memory.freed_bytes <= GIVE_BACK_BYTES or memory.freed_bytes <= memory.job_bytes // 2:
+    if freed_bytes <= GIVE_BACK_BYTES or freed_bytes <= memory.job_bytes // 2:
         memory.give_back_at_ns = NEVER
     elif memory.give_back_at_ns == NEVER:
         memory.give_back_at_ns = now_ns + GIVE_BACK_AFTER_NS
     elif now_ns >= memory.give_back_at_ns:
         memory.give_back_at_ns = NEVER
-        memory.freed_bytes = 0
+        memory.freed_bytes = memory.freed_large_bytes = 0
         slab_give_back(slab)
 
 

@@ -283,3 +283,19 @@ def test_jobs_of_every_size_keep_their_bodies(client: MemoryClient):
     for id in order[1::2]:
         body = bodies[id]
         assert client(b"peek %d\r\n" % id) == b"FOUND %d %d\r\n%b\r\n" % (id, len(body), body)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is asked to give back what lies in between")
+def test_small_jobs_do_not_stay_on_top_of_the_gaps_that_large_ones_leave(client: MemoryClient):
+    large_bytes, small = 4000, b"put 0 0 9 64\r\n%s\r\n" % (b"x" * 64)
+    with resident() as growth:
+        jobs = [client.put(b"x" * large_bytes) for _ in range(8000)]
+        for place, job in enumerate(jobs):
+            if place % 10:
+                client(b"delete %d\r\n" % job)
+        for _ in range(400):
+            client(small * 400)
+        with_gaps = growth()
+        for _ in range(3):
+            client.server.advance(1)
+        assert growth() < with_gaps - 8000 * large_bytes // 2
