@@ -13,10 +13,10 @@ Always true:
 
 - A chunk that has room stands in the list of its size, a chunk without does not; a spare one has no slot in use.
 - Nothing is read or written in pages in which no slot was ever taken: a chunk costs what is used of it.
-- A chunk without a slot in use is the only one of its size with room, or spare, of which there are SPARE_CHUNKS at
-  most; every other one goes back to the C library. `slab_give_back` gives those back too, and to the system all pages
-  in between that hold no slot in use; so does `slab_tick`, with the pages alone, whenever chunks have become a quarter
-  more, since what is free is of use to one size only.
+- A chunk without a slot in use is the only one of its size with room, or spare, for whatever size comes next. It is
+  kept: glibc does not hand out a gap of one chunk as a chunk again. `slab_give_back` frees all of them, and gives the
+  system the pages in between that hold no slot in use; so does `slab_tick`, with the pages alone, whenever chunks have
+  become a quarter more, since what is free is of use to one size only.
 """
 
 cimport cython
@@ -96,7 +96,6 @@ cdef enum:
     RESTORE_STEP_BYTES = 33554432   # by which the heap grows while a large log is read
     USUAL_STEP_BYTES = 131072       # glibc's own
     ASKED_BYTES = 65464             # so that glibc asks itself for less than 128 KiB, which it would take from mmap
-    SPARE_CHUNKS = 16
     SWEEP_LEAST_CHUNKS = 128        # 8 MiB: fewer chunks more are not worth a look at all
 
 
@@ -186,12 +185,9 @@ cdef void chunk_is_empty(Chunk *chunk) noexcept nogil:
 
 
 cdef void retire(Chunk *chunk) noexcept nogil:
-    """Make an empty chunk spare, or free it if there are enough."""
+    """Make an empty chunk spare."""
     cdef Slab *slab = chunk.slab
     unlink_chunk(chunk, list_of(chunk))
-    if slab.spares == SPARE_CHUNKS:
-        free_chunk(chunk)
-        return
     chunk.next = slab.spare
     slab.spare = chunk
     slab.spares += 1
@@ -235,19 +231,22 @@ cdef void drop_free_pages(Chunk *chunk, size_t page_bytes) noexcept nogil:
         fastbean_drop_pages(<char *>chunk + begin, at - begin)
 
 
-cdef void free_empty_chunks(Slab *slab) noexcept nogil:
+cdef void free_empty_chunks(Slab *slab, bint with_pages) noexcept nogil:
+    """To the C library; with_pages: their pages to the system."""
+    cdef size_t page_bytes = fastbean_page_bytes()
     cdef Chunk *chunk
     cdef uint32_t number
-    while slab.spare is not NULL:
-        chunk = slab.spare
-        slab.spare = chunk.next
-        free_chunk(chunk)
-    slab.spares = 0
     for number in range(SLOT_SIZES):
         chunk = slab.roomy[number]
         if chunk is not NULL and chunk.used == 0:
-            slab.roomy[number] = NULL
-            free_chunk(chunk)
+            retire(chunk)
+    while slab.spare is not NULL:
+        chunk = slab.spare
+        slab.spare = chunk.next
+        if with_pages and page_bytes <= CHUNK_BYTES // 4:
+            fastbean_drop_pages(<char *>chunk + page_bytes, CHUNK_BYTES - 2 * page_bytes)
+        free_chunk(chunk)
+    slab.spares = 0
 
 
 cdef void slab_sweep(Slab *slab) noexcept nogil:
@@ -272,14 +271,17 @@ cdef void slab_give_back(Slab *slab) noexcept nogil:
 
     Costs a sweep, and glibc's own walk through its heap.
     """
-    free_empty_chunks(slab)
+    free_empty_chunks(slab, False)
     slab_sweep(slab)
     fastbean_trim()
 
 
 cdef void slab_end(Slab *slab) noexcept nogil:
-    """Free the chunks of a slab of which no slot is in use, and leave an empty one."""
-    free_empty_chunks(slab)
+    """Free the chunks of a slab of which no slot is in use, and leave an empty one.
+
+    Their pages go back to the system: where other servers of the process have chunks in between, glibc keeps the gaps.
+    """
+    free_empty_chunks(slab, True)
 
 
 # The C library's heap

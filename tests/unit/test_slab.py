@@ -21,7 +21,6 @@ from fastbean._slab import Slots
 from memory_client import MemoryClient
 
 CHUNK_BYTES = 65536
-SPARES = 16
 SIZES = range(64, 1025, 8)
 
 
@@ -166,12 +165,15 @@ def test_an_empty_chunk_serves_another_size():
     give_all(slots, taken)
 
 
-def test_few_empty_chunks_are_kept():
+def test_empty_chunks_are_kept_until_memory_goes_back():
     slots = Slots()
-    taken = fill(slots, 1024, chunks=2 * SPARES)
-    assert slots.chunks() == (2 * SPARES + 1, 0)
+    taken = fill(slots, 1024, chunks=40)
+    assert slots.chunks() == (41, 0)
     give_all(slots, taken)
-    assert slots.chunks() == (SPARES + 1, SPARES)
+    assert slots.chunks() == (41, 40)
+    again = [slots.take(1024) for _ in taken]
+    assert {address // CHUNK_BYTES for address in taken} <= {address // CHUNK_BYTES for address in again}
+    give_all(slots, again)
     slots.give_back()
     assert slots.chunks() == (0, 0)
 
@@ -251,6 +253,44 @@ def test_jobs_of_another_size_do_not_come_on_top_of_what_is_free():
         assert growth() - before < 320 * CHUNK_BYTES // 2
     assert all(ctypes.string_at(chunk[0], 1024) == b"\x01" * 1024 for chunk in chunks)
     give_all(slots, [*others, *(chunk[0] for chunk in chunks)])
+
+
+def fill_in_turn(*of: tuple[Slots, int], chunks: int) -> list[list[int]]:
+    """Chunks of several slabs and sizes that lie alternately, with every slot written to."""
+    taken: list[list[int]] = [[] for _ in of]
+    for _ in range(chunks):
+        for addresses, (slots, size) in zip(taken, of, strict=True):
+            for address in fill(slots, size):
+                ctypes.memset(address, 1, size)
+                addresses.append(address)
+    return taken
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="resident memory is told by /proc")
+def test_a_chunk_between_two_that_live_is_used_again():
+    slots = Slots()
+    with resident() as growth:
+        slow, quick = fill_in_turn((slots, 1024), (slots, 512), chunks=200)
+        full = growth()
+        for _ in range(3):
+            give_all(slots, quick)
+            quick = [slots.take(512) for _ in quick]
+            for address in quick:
+                ctypes.memset(address, 1, 512)
+        assert growth() < full + 100 * CHUNK_BYTES
+    give_all(slots, slow + quick)
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="elsewhere pages stay with their chunk")
+def test_a_slab_that_ends_leaves_no_pages_between_the_chunks_of_another():
+    lives, ends = Slots(), Slots()
+    with resident() as growth:
+        live, ended = fill_in_turn((lives, 1024), (ends, 1024), chunks=200)
+        full = growth()
+        give_all(ends, ended)
+        del ends
+        assert growth() < full - 150 * CHUNK_BYTES
+    give_all(lives, live)
 
 
 # ---- without memory ----
