@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int64_t, uint64_t
 
+from fastbean._job cimport JOB_PLACES_BYTES
 from fastbean._slab cimport MOST_SLOT_BYTES, Slab
 
 cdef struct Memory:
@@ -19,7 +20,8 @@ cdef inline bint memory_is_full(Memory *memory, uint64_t more_bytes) noexcept no
 
 
 cdef inline uint64_t *freed_as(Memory *memory, uint64_t job_bytes) noexcept nogil:
-    return &memory.freed_bytes if job_bytes <= MOST_SLOT_BYTES else &memory.freed_large_bytes
+    cdef bint small = job_bytes <= MOST_SLOT_BYTES + JOB_PLACES_BYTES
+    return &memory.freed_bytes if small else &memory.freed_large_bytes
 
 
 cdef inline void memory_keep(Memory *memory, uint64_t job_bytes) noexcept nogil:

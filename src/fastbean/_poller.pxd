@@ -52,4 +52,5 @@ cdef class Poller:
     cdef int registered(self, object fileobj) except -2
     cdef void forget(self, int fd) noexcept
     cdef int control(self, int operation, int fd, int mask) except -1
+    cdef int ask(self, int operation, int fd, int mask) noexcept
     cdef object key_of(self, int fd)

@@ -64,14 +64,6 @@ cdef int descriptor_of(object fileobj) except -1:
     return fd
 
 
-cdef void fill_event(epoll_event *event, int fd, int mask) noexcept:
-    event.events = (EPOLLIN if mask & READ else 0) | (EPOLLOUT if mask & WRITE else 0)
-    if mask & EDGE:
-        # A receive ends at urgent data, and with what came before a hang-up: it must be known that there is more.
-        event.events |= EPOLLET | EPOLLRDHUP | EPOLLPRI
-    event.data.fd = fd
-
-
 def new_selector():
     """The fastest selector that there is here: a Poller, or what the standard library has."""
     if hasattr(_selectors, "EpollSelector"):
@@ -269,11 +261,19 @@ cdef class Poller:
         self.fileobjs[fd] = None
 
     cdef int control(self, int operation, int fd, int mask) except -1:
-        cdef epoll_event event
-        fill_event(&event, fd, mask)
-        if epoll_ctl(self.epoll, operation, fd, &event) < 0:
+        if self.ask(operation, fd, mask) < 0:
             PyErr_SetFromErrno(OSError)
         return 0
+
+    cdef int ask(self, int operation, int fd, int mask) noexcept:
+        """Returns 0, or -1 with errno when the kernel refuses."""
+        cdef epoll_event event
+        event.events = (EPOLLIN if mask & READ else 0) | (EPOLLOUT if mask & WRITE else 0)
+        if mask & EDGE:
+            # A receive ends at urgent data, and with what came before a hang-up: it must be known that there is more.
+            event.events |= EPOLLET | EPOLLRDHUP | EPOLLPRI
+        event.data.fd = fd
+        return epoll_ctl(self.epoll, operation, fd, &event)
 
     # Waiting
 
@@ -344,9 +344,7 @@ cdef class Poller:
 
     cdef bint tell_again(self, int fd) noexcept:
         """Have the next wait find this descriptor if it is ready then, with EDGE too. False: the kernel cannot."""
-        cdef epoll_event event
-        fill_event(&event, fd, self.masks[fd])
-        return epoll_ctl(self.epoll, EPOLL_CTL_MOD, fd, &event) == 0
+        return self.ask(EPOLL_CTL_MOD, fd, self.masks[fd]) == 0
 
     cdef void tell_rest_again(self, int place) noexcept:
         """What the last wait found, from this place on, was not served: the next wait finds it too."""

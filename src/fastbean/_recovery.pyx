@@ -84,6 +84,7 @@ cdef class Recovery(State):
         cdef Heap *heap = &tube.ready
         if image.state != STATE_READY:
             heap = &tube.delayed if image.state == STATE_DELAYED else &tube.buried
+        # There nearly always is room: that costs no call then.
         if heap.len == heap.cap and heap_reserve(heap, 1) < 0:
             return -1
         job.pri = image.pri

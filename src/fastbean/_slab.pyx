@@ -212,7 +212,7 @@ cdef bint are_free(Chunk *chunk, uint32_t first, uint32_t last) noexcept nogil:
 
 cdef void drop_free_pages(Chunk *chunk, size_t page_bytes) noexcept nogil:
     """Give the system the pages that hold nothing but free slots: neither the first one, where the chunk's header is,
-    nor the last one, where the C library's next header is."""
+    nor the last one, where the C library's next header is. Of large pages a chunk has no others."""
     cdef size_t at = page_bytes
     cdef size_t begin = 0
     cdef uint32_t first
@@ -243,8 +243,8 @@ cdef void free_empty_chunks(Slab *slab, bint with_pages) noexcept nogil:
     while slab.spare is not NULL:
         chunk = slab.spare
         slab.spare = chunk.next
-        if with_pages and page_bytes <= CHUNK_BYTES // 4:
-            fastbean_drop_pages(<char *>chunk + page_bytes, CHUNK_BYTES - 2 * page_bytes)
+        if with_pages:
+            drop_free_pages(chunk, page_bytes)
         free_chunk(chunk)
     slab.spares = 0
 
@@ -256,8 +256,6 @@ cdef void slab_sweep(Slab *slab) noexcept nogil:
     cdef Chunk *chunk
     cdef uint32_t number
     slab.sweep_at = next_sweep(slab)
-    if page_bytes > CHUNK_BYTES // 4:
-        return
     for number in range(SLOT_SIZES):
         chunk = slab.roomy[number]
         while chunk is not NULL:

@@ -101,6 +101,7 @@ BESIDE = {
     ("_state", "_job"),
     ("_state", "_tube"),
     ("_state", "_client"),
+    ("_memory", "_job"),
     ("_oldest", "_job"),
     ("_oldest", "_tube"),
     ("_state", "_memory"),
