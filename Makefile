@@ -90,7 +90,7 @@ sdist: $(VENV)/build-tools ## make the sdist in dist
 	$(BIN)/python -m build --sdist --no-isolation
 
 clean: ## remove .venv and everything that was built
-	rm -rf $(VENV) build dist src/*.egg-info src/fastbean/*.so src/fastbean/*.c .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist src/*.egg-info  .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What an earlier build copied and the sources no longer have must not get into a wheel; compiled files stay, they are

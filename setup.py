@@ -74,13 +74,13 @@ def extensions() -> list[Extension]:
     flags = UNIX_FLAGS[MODE] if os.name == "posix" else []
     return [
         Extension(
-            f"fastbean.{source.stem}",
+            ".".join(source.with_suffix("").parts[1:]),
             [source.as_posix()],
             extra_compile_args=flags,
             extra_link_args=LINK_FLAGS,
             define_macros=MACROS[MODE],
         )
-        for source in sorted(Path("src/fastbean").glob("*.pyx"))
+        for source in sorted(Path("src/fastbean").rglob("*.pyx"))
     ]
 
 

@@ -188,7 +188,7 @@ def build_environment(work: Path) -> "dict[str, str]":
 def check_hardening(wheel: Path, folder: Path) -> None:
     """Every compiled module has what the flags of a wheel promise."""
     shutil.unpack_archive(wheel, folder, "zip")
-    modules = sorted(folder.glob("fastbean/*.so"))
+    modules = sorted(folder.glob("fastbean/**/*.so"))
     if len(modules) != len(list((ROOT / "src" / "fastbean").glob("*.pyx"))):
         raise SystemExit(f"check_wheels: {wheel.name} has {len(modules)} compiled modules")
     for module in modules:

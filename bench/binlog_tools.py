@@ -11,7 +11,7 @@ import statistics
 import time
 from dataclasses import dataclass, field
 
-from fastbean._benchmark import run
+from fastbean.benchmark.load import run
 
 from .contestants import BEANSTALKD, BODY_BYTES, FASTBEAN, connect_to, running, slow_sync, spawn
 from .rounds import ROUNDS, Scenario, ratio_of

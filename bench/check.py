@@ -12,7 +12,7 @@ import statistics
 import sys
 from dataclasses import dataclass, replace
 
-from fastbean.privileges import raise_descriptor_limit
+from fastbean.daemon.privileges import raise_descriptor_limit
 
 from .contestants import BEANSTALKD, FASTBEAN, FLOOR, LOAD_PROCESSOR, on_processor
 from .heaps import HEAPQ, PRIORITY_HEAP

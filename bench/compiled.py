@@ -1,4 +1,4 @@
-"""Compiles the modules that are only here for measuring, as a foreign project would: against the installed fastbean."""
+"""Compiles the modules that are only here for measuring, against the .pxd files of this tree: few are installed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-
-import fastbean
 
 from .contestants import MissingError
 
@@ -44,7 +42,7 @@ def _compile(name, folder):
         raise MissingError("no C++ compiler is here, so nothing compiled is compared (Debian: apt-get install g++)")
     shutil.copy(HERE / f"{name}.pyx", folder)
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, f"{name}.pyx", str(Path(fastbean.__file__).parents[1])],
+        [sys.executable, "-c", SCRIPT, f"{name}.pyx", str(HERE.parent / "src")],
         cwd=folder,
         env={**os.environ, "CFLAGS": FLAGS, "CXXFLAGS": FLAGS},
         capture_output=True,

@@ -24,7 +24,7 @@ enum { MAX_EVENTS = 512, LINE_BYTES = 256, RECEIVE_BYTES = 1 << 18, SEND_BYTES =
 struct client {
     int fd;
     int held;               // bytes of a line whose end has not come yet
-    uint64_t swallow;       // bytes of a body that are still to come, its CRLF included
+    uint64_t drain_before_close;       // bytes of a body that are still to come, its CRLF included
     char line[LINE_BYTES];
 };
 
@@ -104,7 +104,7 @@ static int serve_line(struct client *client, const char *line, size_t size)
             body_bytes += unit * (uint64_t)(*digit - '0');
             unit *= 10;
         }
-        client->swallow = body_bytes + 2;
+        client->drain_before_close = body_bytes + 2;
         return ANSWER(client, "INSERTED 1\r\n");
     }
     if (size == 7 && memcmp(line, "reserve", 7) == 0)
@@ -118,11 +118,11 @@ static int serve_line(struct client *client, const char *line, size_t size)
 static int serve_bytes(struct client *client, const char *at, const char *end)
 {
     while (at < end) {
-        if (client->swallow) {
+        if (client->drain_before_close) {
             size_t step = (size_t)(end - at);
-            if (step > client->swallow)
-                step = client->swallow;
-            client->swallow -= step;
+            if (step > client->drain_before_close)
+                step = client->drain_before_close;
+            client->drain_before_close -= step;
             at += step;
             continue;
         }

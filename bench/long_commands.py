@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 
-from fastbean._benchmark import Load
+from fastbean.benchmark.load import Load
 
 from .contestants import start
 from .scale_tools import ask, connect, flood

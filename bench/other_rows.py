@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 
-from fastbean._benchmark import run as play
+from fastbean.benchmark.load import run as play
 from fastbean.benchmark.server import Target
 
 from .binlog_tools import new_directory, restart, write_full_directories

@@ -5,9 +5,12 @@ Every function does it `times` times without the GIL and returns how often it we
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
-from fastbean._buffer cimport Buffer, buffer_free
-from fastbean._protocol cimport MAX_LINE_BYTES, REPLY_NONE, Command, line_length, parse_line
-from fastbean._record cimport STATE_READY, JobImage, append_delete, append_put, append_update
+from fastbean.base.buffer cimport Buffer, buffer_free
+from fastbean.protocol.replies cimport REPLY_NONE
+from fastbean.protocol.tokenizer cimport line_length
+from fastbean.protocol.commands cimport MAX_LINE_BYTES, Command, parse_line
+from fastbean.engine.journal cimport STATE_READY, JobImage
+from fastbean.binlog.record cimport append_delete, append_put, append_update
 
 
 def tokenize(line: bytes, times: int) -> int:

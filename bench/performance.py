@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from fastbean.privileges import raise_descriptor_limit
+from fastbean.daemon.privileges import raise_descriptor_limit
 
 from .contestants import LOAD_PROCESSOR, on_processor
 from .other_rows import HEAP_ROWS, OTHER_ROWS

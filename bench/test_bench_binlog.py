@@ -20,7 +20,7 @@ import pytest
 if not sys.platform.startswith("linux"):
     pytest.skip("the load tool needs Linux's epoll", allow_module_level=True)
 
-from fastbean._benchmark import Load, run
+from fastbean.benchmark.load import Load, run
 
 from .binlog_tools import (
     KINDS,

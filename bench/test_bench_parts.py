@@ -2,8 +2,8 @@
 
 import pytest
 
-from fastbean._engine import Engine
-from fastbean._hub import Hub
+from fastbean.engine.commands import Engine
+from fastbean.net.hub import Hub
 
 from .compiled import load_compiled
 from .contestants import MissingError
@@ -52,7 +52,7 @@ class Memory:
         self.client.feed(requests, 1)
         said = []
         while not said or said[-1]:  # what has many replies waits until some of them were taken
-            while self.hub.tick(1) == 0:
+            while self.hub.end_iteration(1) == 0:
                 pass
             said.append(self.client.take_output())
         return b"".join(said)

@@ -12,7 +12,7 @@ import pytest
 if not sys.platform.startswith("linux"):
     pytest.skip("the load tool needs Linux's epoll", allow_module_level=True)
 
-from fastbean._benchmark import Load, cpu_ns
+from fastbean.benchmark.load import Load, cpu_ns
 
 from .contestants import FASTBEAN, start
 from .long_commands import (

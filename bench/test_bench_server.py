@@ -11,7 +11,7 @@ import pytest
 if not sys.platform.startswith("linux"):
     pytest.skip("the load tool needs Linux's epoll", allow_module_level=True)
 
-from fastbean._benchmark import Load, run
+from fastbean.benchmark.load import Load, run
 
 from .contestants import BODY_BYTES, KINDS
 from .rounds import ROUNDS, SCENARIOS, alternate

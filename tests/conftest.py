@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 
 from builds import IS_SANITIZED
-from fastbean import _live
+from fastbean.base import debug_counters
 
 # How long an example takes says nothing on a machine that is busy, or under a sanitizer.
 hypothesis.settings.register_profile("without deadlines", deadline=None)
@@ -33,11 +33,11 @@ NOT_UNDER_SANITIZERS = {
     "tests/cimport": "the example is compiled, without a sanitizer",
     "tests/scale/test_memory.py": "what a process takes there is the sanitizer's",
     "tests/unit/test_core.py::test_memory_is_flat_over_many_cycles": "the same",
-    "tests/unit/test_slab.py::test_a_chunk_costs_the_pages_that_are_used": "the same",
-    "tests/unit/test_slab.py::test_jobs_of_another_size_do_not_come_on_top_of_what_is_free": "the same",
-    "tests/unit/test_slab.py::test_a_chunk_between_two_that_live_is_used_again": "the same",
-    "tests/unit/test_slab.py::test_a_slab_that_ends_leaves_no_pages_between_the_chunks_of_another": "the same",
-    "tests/unit/test_slab.py::test_small_jobs_do_not_stay_on_top_of_the_gaps_that_large_ones_leave": "the same",
+    "tests/unit/base/test_slab.py::test_a_chunk_costs_the_pages_that_are_used": "the same",
+    "tests/unit/base/test_slab.py::test_jobs_of_another_size_do_not_come_on_top_of_what_is_free": "the same",
+    "tests/unit/base/test_slab.py::test_a_chunk_between_two_that_live_is_used_again": "the same",
+    "tests/unit/base/test_slab.py::test_a_slab_that_ends_leaves_no_pages_between_the_chunks_of_another": "the same",
+    "tests/unit/base/test_slab.py::test_small_jobs_do_not_stay_on_top_of_the_gaps_that_large_ones_leave": "the same",
     "tests/quality/test_valgrind.py": "valgrind and a sanitizer each want to be the only one",
 }
 
@@ -86,14 +86,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 def _nothing_stays_alive(request: pytest.FixtureRequest) -> Iterator[None]:
     """In a debug build: jobs, tubes, clients, connections, buffers are all gone when a test is over."""
     yield
-    counts = _live.counts()
+    counts = debug_counters.counts()
     if counts is None or request.node.stash.get(_failed, False):
         return
     if any(counts.values()):
         # All other fixtures of the test are over, but their values are still kept.
         request.node.funcargs.clear()
         gc.collect()
-        counts = _live.counts()
+        counts = debug_counters.counts()
     left = {kind: count for kind, count in counts.items() if count}
     assert not left, f"left alive: {left}"
     request.node.user_properties.append(LOOKED_AT)

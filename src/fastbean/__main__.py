@@ -19,7 +19,9 @@ import os
 import signal
 import sys
 
-from fastbean import __version__, config, limits, logs, privileges, systemd
+from fastbean import __version__, config
+from fastbean.base import limits
+from fastbean.daemon import privileges, stderr_log, systemd
 from fastbean.errors import FastbeanError, ResourceError
 from fastbean.server import Server
 
@@ -39,11 +41,11 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     try:
         wanted = config.parse_command_line(sys.argv[1:] if argv is None else argv)
         if wanted.config.log_format == "json":
-            log = logs.Log(STDERR, form="json")
+            log = stderr_log.Log(STDERR, form="json")
         if wanted.action == "help":
-            logs.write_text(STDOUT, config.help_text())
+            stderr_log.write_text(STDOUT, config.help_text())
         elif wanted.action == "version":
-            logs.write_text(STDOUT, f"fastbean {__version__}\n")
+            stderr_log.write_text(STDOUT, f"fastbean {__version__}\n")
         else:
             Daemon(wanted).run()
     except FastbeanError as error:
@@ -57,9 +59,9 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     return 0
 
 
-def _complain(error: FastbeanError, log: "logs.Log | None") -> int:
+def _complain(error: FastbeanError, log: "stderr_log.Log | None") -> int:
     if log is None:
-        logs.complain(STDERR, str(error))
+        stderr_log.complain(STDERR, str(error))
     else:
         log("ERROR", "ended", error=str(error), exit_status=error.exit_status)
     return error.exit_status
@@ -74,7 +76,7 @@ class Daemon:
         # What would not be written need not be told.
         heard = {"debug": MOST_VERBOSE, "info": 1}.get(level, 0)
         self._config = wanted.config.replace(verbosity=min(wanted.config.verbosity, heard))
-        self._log = logs.Log(STDERR, level=level, form=wanted.config.log_format)
+        self._log = stderr_log.Log(STDERR, level=level, form=wanted.config.log_format)
         self._notifier = systemd.notifier(os.environ)
         self._stopping = False
         for warning in wanted.warnings:
@@ -96,7 +98,7 @@ class Daemon:
                 privileges.become(self._config.user)
                 self._log("INFO", "user-changed", user=self._config.user)
             _keep_freed_memory()
-            self._server.open_log(self._tell_progress)
+            self._server.open_binlog(self._tell_progress)
             self._log("INFO", "serving", version=__version__, pid=os.getpid(), open_files_limit=limit)
             self._tell_ready()
             self._server.run()
@@ -174,9 +176,9 @@ class Daemon:
 
 def _keep_freed_memory() -> None:
     # Loaded when a server starts, as all that is compiled.
-    from fastbean import _memory
+    from fastbean.engine import memory
 
-    _memory.keep_freed()
+    memory.keep_freed()
 
 
 def _fill_standard_descriptors() -> None:

@@ -6,9 +6,9 @@ One table, ``OPTIONS``, gives every flag its short form (beanstalkd's), its long
 reason ``Config`` is no dataclass: importing ``dataclasses`` takes longer than importing everything else here.
 """
 
-from fastbean import limits
+from fastbean.base import limits
 from fastbean.errors import ListenError, UsageError
-from fastbean.listener import parse_address, parse_port
+from fastbean.net.listener import parse_address, parse_port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ class Config:
       peer is probed, how often, and after how many probes it counts as gone.
     - ``max_memory_bytes``, ``max_connections``, ``max_tubes``: what jobs and buffers may take, how many clients and
       tubes there may be; 0 for no limit. The least memory is 64 KiB more than ``max_job_size``.
-    - ``slow_tick_ms``, ``slow_sync_ms``, 0..86400000: a tick or a sync that takes so many milliseconds is warned of; 0
-      turns the warning off.
+    - ``slow_iteration_ms``, ``slow_sync_ms``, 0..86400000: an iteration or a sync that takes so many milliseconds is
+      warned of; 0 iterations the warning off.
     - ``log_format`` ("text", "json"), ``log_level`` ("debug", "info", "warning", "error"; None: what ``verbosity``
       asks for): the lines that the daemon writes; an embedded server tells its log everything.
     - ``stop_timeout_s``: seconds that a stop waits for replies to be sent, 0..86400.
@@ -62,8 +62,8 @@ class Config:
         "max_memory_bytes",
         "max_tubes",
         "port",
+        "slow_iteration_ms",
         "slow_sync_ms",
-        "slow_tick_ms",
         "stop_timeout_s",
         "unix_mode",
         "user",
@@ -86,7 +86,7 @@ class Config:
     max_connections: int
     max_tubes: int
     stop_timeout_s: float
-    slow_tick_ms: int
+    slow_iteration_ms: int
     slow_sync_ms: int
     log_format: str
     log_level: str | None
@@ -111,7 +111,7 @@ class Config:
         max_connections: int = 0,
         max_tubes: int = 0,
         stop_timeout_s: float = limits.DEFAULT_STOP_TIMEOUT_S,
-        slow_tick_ms: int = limits.DEFAULT_SLOW_TICK_MS,
+        slow_iteration_ms: int = limits.DEFAULT_SLOW_ITERATION_MS,
         slow_sync_ms: int = limits.DEFAULT_SLOW_SYNC_MS,
         log_format: str = "text",
         log_level: str | None = None,
@@ -127,7 +127,7 @@ class Config:
         _check("fsync_ms", 0 if fsync_ms is None else fsync_ms, 0, limits.MAX_FSYNC_MS)
         _check("binlog_size", binlog_size, 0, limits.MAX_BINLOG_SIZE_BYTES)
         _check("binlog_max_bytes", binlog_max_bytes, 0, limits.MAX_BYTES_LIMIT)
-        _check_log(binlog_max_bytes, binlog_size)
+        _check_binlog(binlog_max_bytes, binlog_size)
         _check("unix_mode", 0 if unix_mode is None else unix_mode, 0, 0o777)
         _check("keepalive_idle_s", keepalive_idle_s, 1, limits.MAX_KEEPALIVE_S)
         _check("keepalive_interval_s", keepalive_interval_s, 1, limits.MAX_KEEPALIVE_S)
@@ -137,7 +137,7 @@ class Config:
         _check("max_tubes", max_tubes, 0, limits.MAX_COUNT_LIMIT)
         _check_memory(max_memory_bytes, max_job_size)
         _check("stop_timeout_s", stop_timeout_s, 0, limits.MAX_STOP_TIMEOUT_S, whole=False)
-        _check("slow_tick_ms", slow_tick_ms, 0, limits.MAX_SLOW_MS)
+        _check("slow_iteration_ms", slow_iteration_ms, 0, limits.MAX_SLOW_MS)
         _check("slow_sync_ms", slow_sync_ms, 0, limits.MAX_SLOW_MS)
         choose("log_format", log_format, limits.LOG_FORMATS)
         choose("log_level", log_level or limits.LOG_LEVELS[0], limits.LOG_LEVELS)
@@ -184,7 +184,7 @@ def _check_memory(max_memory_bytes: int, max_job_size: int) -> None:
         )
 
 
-def _check_log(binlog_max_bytes: int, binlog_size: int) -> None:
+def _check_binlog(binlog_max_bytes: int, binlog_size: int) -> None:
     step = limits.SMALLEST_SEGMENT_BYTES
     least_bytes = limits.LEAST_SEGMENTS * -(-max(binlog_size, 1) // step) * step
     if 0 < binlog_max_bytes < least_bytes:
@@ -292,8 +292,8 @@ class _Parsed:
     def set_stop_timeout(self, spelling: str, text: str) -> None:
         self.settings["stop_timeout_s"] = parse_number(spelling, text, 0, limits.MAX_STOP_TIMEOUT_S)
 
-    def set_slow_tick(self, spelling: str, text: str) -> None:
-        self.settings["slow_tick_ms"] = parse_number(spelling, text, 0, limits.MAX_SLOW_MS)
+    def set_slow_iteration(self, spelling: str, text: str) -> None:
+        self.settings["slow_iteration_ms"] = parse_number(spelling, text, 0, limits.MAX_SLOW_MS)
 
     def set_slow_sync(self, spelling: str, text: str) -> None:
         self.settings["slow_sync_ms"] = parse_number(spelling, text, 0, limits.MAX_SLOW_MS)
@@ -382,12 +382,12 @@ OPTIONS = (
     Option("", "log-level", "LEVEL", _Parsed.set_log_level,
            "least level that is logged: debug, info, warning or",
            "error (default is info; debug with -VV)"),
-    Option("", "slow-tick-ms", "MS", _Parsed.set_slow_tick,
-           "warn when others had to wait so long for a turn of",
-           "the server (default is 500); 0 never does"),
+    Option("", "slow-iteration-ms", "MS", _Parsed.set_slow_iteration,
+           "warn when one event-loop iteration takes longer than",
+           "MS milliseconds (default is 500); 0 never does"),
     Option("", "slow-sync-ms", "MS", _Parsed.set_slow_sync,
-           "warn when a sync of the log takes so long",
-           "(default is 1000); 0 never does"),
+           "warn when a sync of the binlog takes longer than MS",
+           "milliseconds (default is 1000); 0 never does"),
     Option("c", "", "", _Parsed.ignore_removed,
            "does nothing, as in beanstalkd"),
     Option("n", "", "", _Parsed.ignore_removed,
@@ -401,7 +401,7 @@ OPTIONS = (
 )  # fmt: skip
 _BY_SHORT = {option.short: option for option in OPTIONS if option.short}
 _BY_LONG = {option.long: option for option in OPTIONS if option.long}
-_OF_THE_LOG = frozenset(("fsync_ms", "binlog_size", "binlog_max_bytes"))
+_BINLOG_SETTINGS = frozenset(("fsync_ms", "binlog_size", "binlog_max_bytes"))
 
 
 def parse_command_line(arguments: "Sequence[str]") -> CommandLine:
@@ -421,7 +421,7 @@ def parse_command_line(arguments: "Sequence[str]") -> CommandLine:
             raise UsageError(f"unknown argument: {argument or repr(argument)}; {SEE_HELP}")
     if parsed.action != "run":
         return CommandLine(parsed.action, Config())
-    if "binlog_dir" not in parsed.settings and not _OF_THE_LOG.isdisjoint(parsed.settings):
+    if "binlog_dir" not in parsed.settings and not _BINLOG_SETTINGS.isdisjoint(parsed.settings):
         parsed.warnings.append(
             "-f, -F, -s and --binlog-max-bytes do nothing without -b DIR: no job outlives this server"
         )

@@ -22,7 +22,7 @@ class BinlogError(FastbeanError):
     exit_status = 10
 
 
-class LogFailedError(FastbeanError):
+class BinlogFailedError(FastbeanError):
     """The log on disk could not be written or synced while the server ran: it ends before it tells anybody anything."""
 
     exit_status = 74  # EX_IOERR of sysexits.h

@@ -12,10 +12,13 @@ one thread.
 
 import os
 
-from fastbean import __version__, clock, limits, listener, logs
+from fastbean import __version__
+from fastbean.base import clock, limits
 from fastbean.config import Config
-from fastbean.linger import linger
-from fastbean.loop import Loop
+from fastbean.daemon import stderr_log
+from fastbean.net import listener
+from fastbean.net.event_loop import Loop
+from fastbean.net.lingering_close import linger
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Self
 
-    from fastbean.binlog import Log
+    from fastbean.binlog.binlog import Binlog
 
 PROTOCOL_VERSION = "1.13"
 
@@ -39,7 +42,7 @@ class Server:
         self,
         config: Config | None = None,
         *,
-        log: "Callable[..., None]" = logs.silent,
+        log: "Callable[..., None]" = stderr_log.silent,
         inherited_fds: "Sequence[int]" = (),
     ) -> None:
         self.config = config or Config()
@@ -48,7 +51,7 @@ class Server:
         self._listeners: list[listener.Listener] = []
         self._state = "new"
         self._thread: threading.Thread | None = None
-        self._binlog: Log | None = None
+        self._binlog: Binlog | None = None
         self._stop_asked = False
         self._drain_asked = False
         self._stop_timeout_s = self.config.stop_timeout_s
@@ -62,7 +65,7 @@ class Server:
         """
         self.bind()
         try:
-            self.open_log()
+            self.open_binlog()
         except BaseException:
             self.close()
             raise
@@ -85,14 +88,14 @@ class Server:
                 advice = "-l 127.0.0.1 keeps other machines out"
                 self._log("WARNING", "listening-on-all-addresses", address=each.name, advice=advice)
 
-    def open_log(self, progress: "Callable[[str], None]" = lambda _text: None) -> None:
+    def open_binlog(self, progress: "Callable[[str], None]" = lambda _text: None) -> None:
         """The second half of ``start``: reads the log, if there is one. ``progress`` is told how far it is."""
         if self.config.binlog_dir is None:
             return
         # Loaded only when there is a log to keep: the daemon without one starts sooner.
-        from fastbean.binlog import Log
+        from fastbean.binlog.binlog import Binlog
 
-        self._binlog = Log(
+        self._binlog = Binlog(
             self.config.binlog_dir,
             self._engine,
             segment_bytes=self.config.binlog_size,
@@ -101,7 +104,7 @@ class Server:
             log=self._log,
             progress=progress,
         )
-        self._binlog.warn_of_slow_syncs(self.config.slow_sync_ms * limits.NS_IN_MS, self._tell_slow_sync)
+        self._binlog.warn_of_slow_syncs(self.config.slow_sync_ms * limits.NS_IN_MS, self._log_slow_sync)
         self._binlog.attach(self._selector)
 
     def run(self) -> None:
@@ -199,9 +202,9 @@ class Server:
 
     def _build(self) -> None:
         # Compiled modules are loaded when a server starts, so that --help and wrong flags need none of them.
-        from fastbean._engine import Engine
-        from fastbean._hub import Hub
-        from fastbean._poller import new_selector
+        from fastbean.engine.commands import Engine
+        from fastbean.net.hub import Hub
+        from fastbean.net.poller import new_selector
 
         uname = os.uname() if hasattr(os, "uname") else None
         self._selector = new_selector()
@@ -224,8 +227,8 @@ class Server:
         self._hub.verbosity = self.config.verbosity
         if self.config.verbosity:
             self._hub.on_event = self._tell
-        self._hub.slow_turn_ns = self.config.slow_tick_ms * limits.NS_IN_MS
-        self._hub.on_slow_turn = self._tell_slow_tick
+        self._hub.slow_iteration_ns = self.config.slow_iteration_ms * limits.NS_IN_MS
+        self._hub.on_slow_iteration = self._log_slow_iteration
         self._loop = Loop(self._selector, self._hub)
         self._acceptor = listener.Acceptor(self._loop, self._selector, self._hub, self._listeners, self._log)
 
@@ -239,10 +242,10 @@ class Server:
         else:
             self._log("DEBUG", "reply", fd=fd, text=text)
 
-    def _tell_slow_tick(self, **fields: object) -> None:
-        self._log("WARNING", "slow-tick", **fields)
+    def _log_slow_iteration(self, **fields: object) -> None:
+        self._log("WARNING", "slow-iteration", **fields)
 
-    def _tell_slow_sync(self, running: bool, ms: int, files: int, size_bytes: int) -> None:
+    def _log_slow_sync(self, running: bool, ms: int, files: int, size_bytes: int) -> None:
         if running:
             self._log("WARNING", "sync-goes-on", ms=ms, files=files, bytes=size_bytes)
         else:
@@ -255,7 +258,7 @@ class Server:
             if left_ns <= 0:
                 self._log("WARNING", "replies-not-sent", connections=self._hub.unsent)
                 return
-            self._loop.turn(left_ns)
+            self._loop.iterate(left_ns)
 
     def _close_all(self) -> None:
         self._state = "closed"

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 
-from fastbean import systemd
+from fastbean.daemon import systemd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

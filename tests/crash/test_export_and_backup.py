@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from fastbean.binlog import beanstalkd as old_log
-from fastbean.binlog import survey
-from fastbean.binlog.job import SavedJob
+from fastbean.binlog import inspection
+from fastbean.binlog.saved_job import SavedJob
 
 from .faults import Faults
 from .ledger import Ledger
@@ -126,11 +126,11 @@ def test_a_backup_under_load_has_everything_that_was_acknowledged_before_it(
         wait_until(taking.is_done, "the last backup")
         assert segment_numbers(directory)[0] > first, "no segment was removed while backups were taken"
         server.kill()
-    whole = survey.Survey(directory)
+    whole = inspection.Inspection(directory)
     assert whole.fault is None
     ends = []
     for copy, written_lsn in copies:
-        found = survey.Survey(copy)
+        found = inspection.Inspection(copy)
         assert found.fault is None
         assert written_lsn <= found.end_lsn <= whole.end_lsn, "the copy lacks what was there before it was begun"
         assert found.first_lsn <= whole.first_lsn
@@ -175,7 +175,7 @@ class Copies:
         if len(self._copies) == self.COUNT:
             return True
         copy = self._parent / f"copy-{len(self._copies)}"
-        seen = survey.Survey(self._directory)
+        seen = inspection.Inspection(self._directory)
         assert seen.fault is None, "what is just being written was taken for damage"
         self._copies.append((copy, seen.end_lsn))
         self._running = subprocess.Popen(
@@ -251,7 +251,7 @@ def test_the_log_of_the_real_one_is_taken_over_with_every_job_equal(tmp_path: Pa
         highest = work(client, random.Random(5))
         told = tell(client, range(1, highest + 1))
         server.kill() if stopped == "killed" else server.stop()
-    old = {path.name: path.read_bytes() for path in old_log.has_log(directory)}
+    old = {path.name: path.read_bytes() for path in old_log.has_binlog(directory)}
     assert len(old) > 3
     for start in range(3):
         with Server(directory, segment_bytes=SEGMENT_BYTES) as server, server.connect() as client:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from fastbean._scan import highest_mark
-from fastbean.binlog import segments
+from fastbean.binlog import segment_files
+from fastbean.binlog.record_reader import highest_mark
 
 from .ledger import Ledger
 from .process import Client, Server, segment_numbers, wait_until
@@ -221,7 +221,7 @@ def writes_of(calls: Sequence[Call]) -> list[Write]:
         content = files.setdefault(number, bytearray())
         content.extend(bytes(max(0, offset + len(data) - len(content))))
         content[offset : offset + len(data)] = data
-        header = segments.parse_header(bytes(content[: segments.HEADER.size]))
+        header = segment_files.parse_header(bytes(content[: segment_files.HEADER.size]))
         assert header is not None, f"{call.file} is written to before its header"
         needed_from = max(needed_from, highest_mark(bytes(content), number, header.first_lsn, "shed"))
         found.append(Write(number, synced_after(calls, call), needed_from))

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from fastbean.binlog.beanstalkd import Log, Oversized, read, write
-from fastbean.binlog.job import SavedJob
+from fastbean.binlog.beanstalkd import BeanstalkdBinlog, Oversized, read, write
+from fastbean.binlog.saved_job import SavedJob
 
 from .process import BEANSTALKD, Client, Server
 
@@ -100,7 +100,7 @@ def assert_same(
     assert told.is_future(job.deadline_ns, "time-left") if job.state == "delayed" else job.deadline_ns == 0
 
 
-def assert_sound(log: Log) -> None:
+def assert_sound(log: BeanstalkdBinlog) -> None:
     assert [str(damage) for damage in log.damage] == []
 
 
@@ -263,7 +263,7 @@ def test_a_rotated_and_compacted_log_is_read_as_its_clients_saw_it(tmp_path: Pat
     assert [job.id for job in by_burial if job.id in stayed] == stayed
 
 
-def has_burial(log: Log, id: int) -> bool:
+def has_burial(log: BeanstalkdBinlog, id: int) -> bool:
     """Whether the record of a burial of this job is still in the log, not only in a copy of the job."""
     short = re.compile(re.escape(struct.pack("<IQ", 0, id)) + rb".{68}\x03", re.DOTALL)
     return any(short.search(path.read_bytes()) for path in log.files)

@@ -1,6 +1,6 @@
 """Directories with all kinds of damage: `check` says what a start does, and a repaired log starts.
 
-The rules of both are the same (`fastbean.binlog.verdict`), but what reads by them is not: a start restores jobs, the
+The rules of both are the same (`fastbean.binlog.damage_rules`), but the readers are not: a start restores jobs, the
 tools read record by record. Whatever is done to a directory, they must agree on it: sound, torn, damaged or refused;
 the same jobs; and what a start made of it must be sound, and the same, at the next start.
 """
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from fastbean.binlog import segments, survey, tool
-from fastbean.binlog.job import SavedJob
+from fastbean.binlog import inspection, segment_files, tool
+from fastbean.binlog.saved_job import SavedJob
 from fastbean.errors import BinlogError
 
 from .ledger import Ledger, look
@@ -51,7 +51,7 @@ class Sample:
     def records(self, place: int) -> list[int]:
         """The offsets in one of the files between records, the end of the header and of the last one too."""
         name = self.files[place]
-        segment = survey.Segment(int(name.split("-")[1].split(".")[0]), self.written(name))
+        segment = inspection.Segment(int(name.split("-")[1].split(".")[0]), self.written(name))
         header = segment.header
         assert header is not None
         return [at for at, _ in segment.scan(header.first_lsn)]
@@ -64,7 +64,7 @@ class Sample:
 
 
 def name_of(number: int) -> str:
-    return segments.name_of(number)
+    return segment_files.name_of(number)
 
 
 def make_sample(folder: Path, policy: Sequence[str], enough: Callable[[Path, int], bool]) -> Sample:
@@ -130,12 +130,12 @@ def small(samples: tuple[Sample, Sample]) -> Sample:
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """No server is writing here: nothing settles."""
-    monkeypatch.setattr(survey, "SETTLE_S", 0)
+    monkeypatch.setattr(inspection, "SETTLE_S", 0)
 
 
 def jobs_on_disk(directory: Path) -> Jobs:
     """What the tools read."""
-    return {job.id: as_told(job) for job in survey.Survey(directory).jobs.values()}
+    return {job.id: as_told(job) for job in inspection.Inspection(directory).jobs.values()}
 
 
 def as_told(job: SavedJob) -> tuple[object, ...]:
@@ -369,7 +369,7 @@ def test_a_shed_record_that_is_lost(sample: Sample, memory_path: Path) -> None:
     statuses = set()
     for place in range(sample.last + 1):
         number = first + place
-        segment = survey.Segment(number, sample.written(name_of(number)))
+        segment = inspection.Segment(number, sample.written(name_of(number)))
         assert segment.header is not None
         for at, members in segment.scan(segment.header.first_lsn):
             if members and members["type"] == "shed" and members["below"] >= first:

@@ -100,7 +100,7 @@ def test_a_full_disk_under_the_log_delays_nobody(launch, tmp_path):
     [
         (["--log-format", "xml"], 5, "choose one of text, json"),
         (["--log-level", "loud"], 5, "choose one of debug, info, warning, error"),
-        (["--slow-tick-ms", "soon"], 5, "write it in decimal digits"),
+        (["--slow-iteration-ms", "soon"], 5, "write it in decimal digits"),
         (["--slow-sync-ms", "-1"], 5, "write it in decimal digits"),
         (["--wrong\nflag\x1b[1m"], 5, r"--wrong\nflag\x1b[1m"),
     ],

@@ -33,7 +33,7 @@ def modules_of_a_run(launch, *flags, id):
     assert daemon.connect().ask(b"put 0 0 1 1\r\nx\r\n") == b"INSERTED %d\r\n" % id
     assert daemon.stop() == 0
     added = imported_modules(daemon.log) - imported_modules(plain.stderr)
-    assert "fastbean._connection" in added
+    assert "fastbean.net.connection" in added
     return added
 
 

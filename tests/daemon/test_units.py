@@ -74,7 +74,7 @@ def test_no_restart_where_a_human_has_to_look():
     human = [
         errors.UsageError,
         errors.BinlogError,
-        errors.LogFailedError,
+        errors.BinlogFailedError,
         errors.NoSuchUserError,
         errors.PrivilegeError,
     ]

@@ -13,14 +13,12 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcmp, memcpy, memset, strlen
 
-from fastbean._connection cimport Connection
-from fastbean._engine cimport Engine
-from fastbean._hub cimport Hub
-from fastbean._live cimport LIVE_KINDS, live
-from fastbean._protocol cimport (
-    MAX_LINE_BYTES, OP_PUT, OP_QUIT, REPLY_COUNT, REPLY_FOUND, REPLY_NONE, REPLY_OK, REPLY_RESERVED, Command, Reply,
-    parse_line, reply_text,
-)
+from fastbean.net.connection cimport Connection
+from fastbean.engine.commands cimport Engine
+from fastbean.net.hub cimport Hub
+from fastbean.base.debug_counters cimport LIVE_KINDS, live
+from fastbean.protocol.replies cimport REPLY_COUNT, REPLY_FOUND, REPLY_NONE, REPLY_OK, REPLY_RESERVED, Reply, reply_text
+from fastbean.protocol.commands cimport MAX_LINE_BYTES, OP_PUT, OP_QUIT, Command, parse_line
 
 from check cimport as_capsule, at_most, equal, line_end
 
@@ -166,7 +164,7 @@ cdef class World:
     cdef int begin(self) except -1:
         """Make the empty server as good as new: to make one for each input would take most of the time."""
         self.now_ns += 5000000000 * SECOND_NS
-        self.engine.begin_tick(self.now_ns)
+        self.engine.begin_iteration(self.now_ns)
         self.settle()
         self.engine.next_id = 1
         self.engine.burials = 0
@@ -205,12 +203,12 @@ cdef class World:
     cdef int settle(self) except -1:
         """Run until nothing is left to do at this time; then look whether all is well."""
         cdef int64_t wait_ns = 0
-        cdef int ticks = 0
+        cdef int iterations = 0
         cdef bint told = True
         while wait_ns == 0 or told:
-            at_most("ticks until it comes to rest", ticks, TICKS_AT_MOST)
-            ticks += 1
-            wait_ns = self.hub.tick(self.now_ns)
+            at_most("iterations until it comes to rest", iterations, TICKS_AT_MOST)
+            iterations += 1
+            wait_ns = self.hub.end_iteration(self.now_ns)
             told = False
             for number in range(PEERS):
                 if self.connections[number] is not None:
@@ -337,7 +335,7 @@ cdef size_t step(World world, const uint8_t *data, size_t size) except 0:
     if action == 11 or action == 12:
         world.settle()
         world.now_ns += passing_ns[data[0] >> 5]
-        world.engine.begin_tick(world.now_ns)
+        world.engine.begin_iteration(world.now_ns)
         world.engine.expire(world.now_ns)
     elif action == 13:
         world.close(number)

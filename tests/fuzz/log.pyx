@@ -16,16 +16,17 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from fastbean._binlog cimport Binlog
-from fastbean._buffer cimport Buffer, buffer_append, buffer_free
-from fastbean._engine cimport Engine
-from fastbean._live cimport LIVE_KINDS, live
-from fastbean._record cimport (
-    RECORD_DURABLE, RECORD_PUT, SEGMENT_HEADER_BYTES, JobImage, Record, RecordState,
-    RecordType, append_delete, append_number, append_put, append_update, crc32c, fill_segment_header, read_record,
+from fastbean.binlog.writer cimport BinlogWriter
+from fastbean.base.buffer cimport Buffer, buffer_append, buffer_free
+from fastbean.engine.commands cimport Engine
+from fastbean.base.debug_counters cimport LIVE_KINDS, live
+from fastbean.engine.journal cimport JobImage, RecordState
+from fastbean.binlog.record cimport (
+    RECORD_DURABLE, RECORD_PUT, SEGMENT_HEADER_BYTES, Record, RecordType, append_delete, append_number, append_put,
+    append_update, crc32c, fill_segment_header, read_record,
 )
 
-from fastbean._scan import find_record, highest_mark, records
+from fastbean.binlog.record_reader import find_record, highest_mark, records
 
 from check cimport as_capsule, at_most, equal
 
@@ -149,7 +150,7 @@ cdef int check_engine(Engine engine, uint64_t most) except -1:
 cdef int read(const char *data, size_t size, size_t sound) except -1:
     cdef const uint8_t[::1] view = <const uint8_t[:size]><const uint8_t *>data
     cdef Engine engine = Engine(now_ns=SECOND_NS)
-    cdef Binlog log = Binlog(
+    cdef BinlogWriter log = BinlogWriter(
         engine, segment_bytes=4096, max_bytes=0, sync_every_ns=-1, ask_for_segment=None, ask_to_recycle=None,
         ask_to_remove=None, sync_pipes=(-1, -1, -1, -1),
     )

@@ -1,11 +1,7 @@
-"""Builds the targets against the sanitized fastbean, which is on the path; ``make fuzz`` does it."""
-
-from pathlib import Path
+"""Builds the targets against the sanitized fastbean, which is on the path, and the .pxd files of this tree."""
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
-
-import fastbean
 
 FOLDER = "tests/fuzz"
 FLAGS = ["-O1", "-g1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"]
@@ -23,7 +19,7 @@ setup(
             )
             for name in ("driver", "tokenizer", "connection", "log")
         ],
-        include_path=[FOLDER, str(Path(fastbean.__file__).parents[1])],
+        include_path=[FOLDER, "src"],
         build_dir="build/sanitize/cython",
         compiler_directives={"language_level": 3},
     ),

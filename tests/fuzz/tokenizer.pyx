@@ -10,10 +10,11 @@ from libc.stdio cimport snprintf
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
-from fastbean._protocol cimport (
-    MAX_LINE_BYTES, MAX_TUBE_NAME_BYTES, OP_BURY, OP_COUNT, OP_IGNORE, OP_KICK, OP_NONE, OP_PAUSE_TUBE, OP_PUT,
-    OP_RELEASE, OP_RESERVE_WITH_TIMEOUT, OP_STATS_TUBE, OP_USE, OP_WATCH, REPLY_BAD_FORMAT, REPLY_NONE,
-    REPLY_UNKNOWN_COMMAND, Command, line_length, parse_line,
+from fastbean.protocol.replies cimport REPLY_BAD_FORMAT, REPLY_NONE, REPLY_UNKNOWN_COMMAND
+from fastbean.protocol.tokenizer cimport MAX_TUBE_NAME_BYTES, line_length
+from fastbean.protocol.commands cimport (
+    MAX_LINE_BYTES, OP_BURY, OP_COUNT, OP_IGNORE, OP_KICK, OP_NONE, OP_PAUSE_TUBE, OP_PUT, OP_RELEASE,
+    OP_RESERVE_WITH_TIMEOUT, OP_STATS_TUBE, OP_USE, OP_WATCH, Command, parse_line,
 )
 
 from check cimport as_capsule, at_most, equal, line_end

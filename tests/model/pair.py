@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 
-from fastbean._connection import Connection
-from fastbean._engine import Engine
-from fastbean._hub import Hub
+from fastbean.engine.commands import Engine
+from fastbean.net.connection import Connection
+from fastbean.net.hub import Hub
 
 from .commands import MAX_JOB_SIZE
 from .reference import URGENT_PRI, Model
@@ -91,7 +91,7 @@ class Pair:
 
     def settle(self) -> None:
         """Both do all that is to be done at this time; then they must agree."""
-        self.model.tick(self.now_ns)
+        self.model.advance(self.now_ns)
         outputs, wait_ns = self._run_hub()
         self._compare_clients(outputs)
         self._compare_counts()
@@ -106,7 +106,7 @@ class Pair:
         """Tick until nothing is left. Clients read all the while: a full outbox would hold their commands back."""
         outputs = dict.fromkeys(self.connections, b"")
         for _ in range(TICKS_AT_MOST):
-            wait_ns = self.hub.tick(self.now_ns)
+            wait_ns = self.hub.end_iteration(self.now_ns)
             more = {number: connection.take_output() for number, connection in self.connections.items()}
             for number, output in more.items():
                 outputs[number] += output

@@ -99,7 +99,7 @@ class Model(State):
         client.replies.clear()
         return output
 
-    def tick(self, now_ns: int) -> None:
+    def advance(self, now_ns: int) -> None:
         """Set the clock. Answered clients go on, then all that is due happens, and so on until nothing is left."""
         self.now_ns = now_ns
         while True:
@@ -116,7 +116,7 @@ class Model(State):
     # Clients and their bytes.
 
     def _run(self, client: Client) -> None:
-        # A client that was answered while it waited goes on in the next round of tick.
+        # A client that was answered while it waited goes on in the next round of iteration.
         while not client.waiting and not client.closed and client not in self.runnable:
             if not self._step(client):
                 if client.half_closed:

@@ -33,7 +33,7 @@ class Job:
     state: str = ""
     deadline_ns: int = 0
     owner: Client | None = None
-    turn: int = 0
+    reservation_seq: int = 0
     burial: int = 0
     reserves: int = 0
     timeouts: int = 0
@@ -236,8 +236,8 @@ class State:
         """Reserve a job for a client, and return what the client is told."""
         job.state = "reserved"
         job.owner = client
-        self.counts["turns"] += 1
-        job.turn = self.counts["turns"]
+        self.counts["reservations"] += 1
+        job.reservation_seq = self.counts["reservations"]
         job.deadline_ns = self.deadline_after(job.ttr_s)
         job.reserves += 1
         return b"RESERVED %d %d\r\n%s\r\n" % (job.id, len(job.body), job.body)
@@ -277,7 +277,7 @@ class State:
             return
         client.waiting = 0
         client.give_up_ns = None
-        for job in sorted(self.reserved_by(client), key=lambda job: job.turn):
+        for job in sorted(self.reserved_by(client), key=lambda job: job.reservation_seq):
             self.make_ready(job)
         while client.watched:
             tube = client.watched[0]

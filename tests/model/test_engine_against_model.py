@@ -224,7 +224,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(moment_ns=MOMENT_NS, stalled=st.booleans())
     def moment(self, moment_ns: int, stalled: bool) -> None:
-        """After a stall all that became due meanwhile is seen in one tick."""
+        """After a stall all that became due meanwhile is seen in one iteration."""
         if stalled:
             self.pair.now_ns += moment_ns
         else:

@@ -53,7 +53,7 @@ def test_the_longest_delay_and_ttr(start_s: int) -> None:
     assert b"state: delayed" in told
     assert b"state: reserved" in told
     assert told.endswith(b"DEADLINE_SOON\r\n")
-    # In one tick the ttr began behind the delay, which is to say a nanosecond later.
+    # In one iteration the ttr began behind the delay, which is to say a nanosecond later.
     pair.pass_time(pair.now_ns + 2)
     pair.send(client, b"stats-job 1\r\nreserve\r\nreserve\r\nrelease 2 0 %d\r\n" % U32)
     pair.settle()
@@ -74,7 +74,7 @@ def test_the_longest_timeout() -> None:
     assert pair.hear(client) == b"TIMED_OUT\r\n"
 
 
-def test_centuries_in_one_tick() -> None:
+def test_centuries_in_one_iteration() -> None:
     pair = Pair()
     producer, worker = pair.connect(), pair.connect()
     pair.send(producer, b"put 0 %d 1 1\r\na\r\nput 0 1 %d 1\r\nb\r\nput 0 0 1 1\r\nc\r\n" % (U32, U32))

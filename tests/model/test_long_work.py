@@ -1,4 +1,4 @@
-"""Work of more than one tick, against the model: after the last slice it must look as if it had been done at once."""
+"""Long commands against the model: after the last slice it must look as if everything had been done at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from .pair import Pair
 from .reference_state import SECOND_NS
 
-MANY = 1100  # one tick does a thousand steps at most
+MANY = 1100  # one iteration does a thousand steps at most
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def pair() -> Pair:
 
 
 def put_many(pair: Pair, number: int, delay_s: int, ttr_s: int) -> None:
-    """All in one piece: more commands than one tick runs."""
+    """All in one piece: more commands than one iteration runs."""
     pair.send(number, b"".join(b"put %d %d %d 1\r\nx\r\n" % (at % 7, delay_s, ttr_s) for at in range(MANY)))
     pair.settle()
     assert pair.hear(number).count(b"INSERTED ") == MANY
@@ -82,7 +82,7 @@ def test_a_client_leaves_while_its_kick_goes_on(pair: Pair) -> None:
     put_many(pair, client, 9, 5)
     pair.connections[client].feed(b"kick 4294967295\r\nkick 1\r\n", pair.now_ns)
     pair.connections[client].close(pair.now_ns)
-    while pair.hub.tick(pair.now_ns) == 0:
+    while pair.hub.end_iteration(pair.now_ns) == 0:
         pass
     counters = pair.engine.counters()
     assert counters["clients"] == 0

@@ -19,12 +19,12 @@ class Talk:
     def says(self, number: int, data: bytes) -> bytes:
         """The client sends; all come to rest; what this client was told is returned."""
         self.model.send(number, data)
-        self.model.tick(self.model.now_ns)
+        self.model.advance(self.model.now_ns)
         return self.model.taken(number)
 
     def at(self, seconds: float) -> None:
         """It is so many seconds after the start."""
-        self.model.tick(round(seconds * SECOND_NS))
+        self.model.advance(round(seconds * SECOND_NS))
 
     def value(self, command: bytes, key: bytes) -> bytes:
         """Return one value out of a reply to stats, stats-job or stats-tube, asked by the first client."""
@@ -157,7 +157,7 @@ def test_a_half_closed_client_is_answered_and_closed() -> None:
     talk = Talk()
     assert talk.says(0, b"reserve\r\nreserve\r\nlist-tube-used\r\nput 0 0 1 5\r\nha") == b""
     talk.model.half_close(0)
-    talk.model.tick(0)
+    talk.model.advance(0)
     assert talk.model.taken(0) == b"TIMED_OUT\r\nTIMED_OUT\r\nUSING default\r\n"
     assert talk.model.clients[0].closed
 

@@ -56,7 +56,7 @@ def ours(report: Path) -> list[str]:
     for error in ET.parse(report).getroot().iter("error"):
         frames = [(frame.findtext("obj", ""), frame.findtext("fn", "?")) for frame in error.iter("frame")]
         # "Possibly" is what it says of all that the collector of garbage knows: Python points to the middle of that.
-        if any("fastbean/_" in obj for obj, _ in frames) and error.findtext("kind") != "Leak_PossiblyLost":
+        if any("/fastbean/" in obj for obj, _ in frames) and error.findtext("kind") != "Leak_PossiblyLost":
             said = error.findtext("what") or error.findtext("xwhat/text") or "?"
             found.append(f"{error.findtext('kind')}: {said}: {' < '.join(fn for _, fn in frames[:8])}")
     return found

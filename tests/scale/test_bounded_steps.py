@@ -14,7 +14,7 @@ from builds import fewer_if_slow
 
 from .world import SECOND_NS, STEP_LIMIT, Client, World, watched_steps
 
-LONGER_THAN_10_NS = 10 * SECOND_NS + 10**6  # what begins in one tick ends a nanosecond apart
+LONGER_THAN_10_NS = 10 * SECOND_NS + 10**6  # what begins in one iteration ends a nanosecond apart
 # A step moves as many of them in any build. The tests call the whole number half a million.
 JOBS = fewer_if_slow(500_000, 50_000)
 WATCHES = 20_000
@@ -151,7 +151,7 @@ def test_a_client_with_ever_more_commands_does_not_keep_the_others_waiting(world
     while world.counted("total_jobs") < 4000:
         before = world.counted("total_jobs")
         assert other.ask(b"list-tube-used\r\n") == b"USING default\r\n"
-        world.tick()
+        world.end_iteration()
         assert world.counted("total_jobs") - before <= STEP_LIMIT
         steps += 1
     assert steps > 1
@@ -170,7 +170,7 @@ def test_a_client_that_leaves_within_its_own_long_command_takes_it_along(world: 
     maintainer, other = world.client(), world.client()
     world.put(maintainer, 50_000, delay_s=1000)
     maintainer.send(b"kick 50000\r\n")
-    world.tick()
+    world.end_iteration()
     maintainer.leave()
     world.settle()
     assert world.counted("clients") == 1
@@ -187,7 +187,7 @@ def test_two_long_commands_share_the_steps(world: World) -> None:
     first.send(b"kick 100000\r\n")
     second.send(b"kick 10000\r\n")
     while not (done := second.replies()):
-        assert world.tick() == 0
+        assert world.end_iteration() == 0
     assert done == b"KICKED 10000\r\n"
     assert first.replies() == b""
     assert world.counted("delayed") > 50_000
@@ -223,7 +223,7 @@ def test_a_hundred_thousand_tubes_are_listed_in_steps(crowded: tuple[World, Clie
         client = reader if ask == b"list-tubes\r\n" else keeper
         other.served = 0
         client.send(ask)
-        while world.tick() == 0:
+        while world.end_iteration() == 0:
             other.work()
         assert other.served >= TUBES // STEP_LIMIT
         names = lists(client)
@@ -238,7 +238,7 @@ def test_a_list_is_right_while_tubes_come_and_go(crowded: tuple[World, Client], 
     reader, maker = world.client(), world.client()
     reader.send(b"list-tubes\r\n")
     turn, gone, come = 0, set(), set()
-    while world.tick() == 0:
+    while world.end_iteration() == 0:
         for number in range(20):
             name = b"tube-%d" % ((turn * 20 + number) * stride % TUBES)
             keeper.send(b"ignore %s\r\n" % name)
@@ -256,8 +256,8 @@ def test_a_list_is_right_while_tubes_come_and_go(crowded: tuple[World, Client], 
 def test_nothing_to_do_is_nothing_done(crowded: tuple[World, Client]) -> None:
     world, keeper = crowded
     keeper.call(b"put 0 100 60 1\r\nx\r\n")
-    assert world.tick() == 100 * SECOND_NS
+    assert world.end_iteration() == 100 * SECOND_NS
     keeper.call(b"delete 1\r\n")
     world.now_ns += 100 * SECOND_NS
     world.settle()
-    assert world.tick() == -1
+    assert world.end_iteration() == -1

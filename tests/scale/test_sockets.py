@@ -94,9 +94,9 @@ def test_out_of_descriptors_the_server_rests_and_serves_on_when_there_are_some_a
         client.send(b"list-tube-used\r\n")
     served = answered(clients)
     assert 40 <= len(served) < 64
-    ticks, wake_ups = daemon.cpu_ticks(), daemon.wake_ups()
+    iterations, wake_ups = daemon.cpu_ticks(), daemon.wake_ups()
     time.sleep(1)
-    assert daemon.cpu_ticks() - ticks <= 20, "the server is busy with nothing"
+    assert daemon.cpu_ticks() - iterations <= 20, "the server is busy with nothing"
     assert daemon.wake_ups() - wake_ups <= 20
     assert served[0].line() == b"USING default"
     assert served[0].ask(b"list-tube-used\r\n") == b"USING default"
@@ -125,8 +125,8 @@ def test_a_server_without_work_is_not_woken(daemon: Daemon, many_descriptors: in
     assert far.line() == b"PAUSED"
     daemon.settle()
     assert answered(clients[200:]) == []
-    ticks, wake_ups = daemon.cpu_ticks(), daemon.wake_ups()
+    iterations, wake_ups = daemon.cpu_ticks(), daemon.wake_ups()
     time.sleep(3)
-    assert daemon.cpu_ticks() - ticks <= 2
+    assert daemon.cpu_ticks() - iterations <= 2
     assert daemon.wake_ups() - wake_ups <= 3
     assert clients[500].ask(b"list-tube-used\r\n") == b"USING default"

@@ -1,7 +1,7 @@
 """A hub in memory, under made-up time, whose every step can be weighed.
 
-One call of `Client.send` or `World.tick` is one step of the server: until it returns nobody else is served. What a step
-has done is read off the engine's counters, so no clock is needed to show that no step is long.
+One call of `Client.send` or `World.end_iteration` is one step of the server: until it returns nobody else is served.
+What a step has done is read off the engine's counters, so no clock is needed to show that no step is long.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
-from fastbean._connection import Connection
-from fastbean._engine import Engine
-from fastbean._hub import Hub
+from fastbean.engine.commands import Engine
+from fastbean.net.connection import Connection
+from fastbean.net.hub import Hub
 
 SECOND_NS = 10**9
-# What one step may move: jobs, watches or tubes. Both an expiry and a slice of a long command fit into one tick.
+# What one step may move: jobs, watches or tubes. Both an expiry and a slice of a long command fit into one iteration.
 STEP_LIMIT = 2500
 PUTS_AT_ONCE = 250
 
@@ -65,13 +65,13 @@ class World:
         """One of the engine's counters."""
         return self.hub.engine.counters()[name]
 
-    def tick(self) -> int:
-        """One turn of the loop; 0 when there is more to do at once."""
-        return self.hub.tick(self.now_ns)
+    def end_iteration(self) -> int:
+        """One iteration of the loop; 0 when there is more to do at once."""
+        return self.hub.end_iteration(self.now_ns)
 
     def settle(self) -> None:
         """Turns until there is nothing more to do at this time."""
-        while self.tick() == 0:
+        while self.end_iteration() == 0:
             pass
 
     def fill(self, client: Client, commands: Iterable[bytes], at_once: int = 500) -> None:
@@ -96,7 +96,8 @@ class World:
 
 
 def watched_steps(world: World, counter: str, first: Callable[[], None], goal: int) -> Iterator[int]:
-    """Runs `first` and then tick after tick until the counter stands at `goal`; yields what each step changed.
+    """Runs `first` and then iteration after iteration until the counter stands at `goal`; yields what each step
+    changed.
 
     Between two steps the caller may do what it likes, as other clients would.
     """
@@ -106,7 +107,7 @@ def watched_steps(world: World, counter: str, first: Callable[[], None], goal: i
     yield abs(after - before)
     while after != goal:
         before = world.counted(counter)
-        more = world.tick()
+        more = world.end_iteration()
         after = world.counted(counter)
         yield abs(after - before)
         assert more == 0 or after == goal, f"the server rests while {counter} is {after}, not {goal}"

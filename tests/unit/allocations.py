@@ -13,7 +13,7 @@ from typing import TypeVar
 
 Made = TypeVar("Made")
 FOR_EVER = 1 << 40
-MODULES = b"/fastbean/_"  # in the path of every compiled module of ours, and of nothing else
+MODULES = b"/fastbean/"  # in the path of every compiled module of ours; no other file of the package has code
 
 
 def compile_library(folder: Path) -> Path:

@@ -4,7 +4,7 @@ import pytest
 
 from allocations import Allocations, compile_library
 from fastbean.binlog import tool
-from fastbean.listener import Options, bind_all
+from fastbean.net.listener import Options, bind_all
 from memory_client import MemoryClient, MemoryServer
 
 

@@ -1,8 +1,8 @@
 """Clients in memory, for unit tests: the engine and its connections without sockets, under made-up time."""
 
-from fastbean._connection import Connection
-from fastbean._engine import Engine
-from fastbean._hub import Hub
+from fastbean.engine.commands import Engine
+from fastbean.net.connection import Connection
+from fastbean.net.hub import Hub
 
 SECOND_NS = 1_000_000_000
 
@@ -19,8 +19,8 @@ class MemoryServer:
         return MemoryClient(self)
 
     def settle(self) -> None:
-        """Run ticks until nothing is left to do at this time."""
-        while self.hub.tick(self.now_ns) == 0:
+        """Run iterations until nothing is left to do at this time."""
+        while self.hub.end_iteration(self.now_ns) == 0:
             pass
 
     def advance(self, seconds: float) -> None:

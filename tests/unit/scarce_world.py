@@ -15,12 +15,12 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
-from fastbean import logs
-from fastbean._engine import Engine
-from fastbean._hub import Hub
-from fastbean._poller import Poller
-from fastbean.binlog import Log
-from fastbean.errors import LogFailedError
+from fastbean.binlog.binlog import Binlog
+from fastbean.daemon import stderr_log
+from fastbean.engine.commands import Engine
+from fastbean.errors import BinlogFailedError
+from fastbean.net.hub import Hub
+from fastbean.net.poller import Poller
 
 PATIENCE_S = 20
 REFUSALS = (b"OUT_OF_MEMORY\r\n", b"KICKED 0\r\n")
@@ -76,7 +76,7 @@ class Client:
         give_up_s = time.monotonic() + PATIENCE_S
         self.receive()
         while len(found := replies_in(self.got)) < count and not self.closed:
-            self._world.turn()
+            self._world.iterate()
             self.receive()
             assert time.monotonic() < give_up_s, f"waited in vain for {count} replies, got {self.got!r}"
         found = found[:count]
@@ -98,16 +98,16 @@ class World:
         self.poller = Poller()
         self.engine = Engine()
         self.hub = Hub(self.engine, self.poller)
-        self.log: Log | None = None
+        self.log: Binlog | None = None
         self.log_failed = False
         if directory is not None:
-            self.log = Log(
+            self.log = Binlog(
                 directory,
                 self.engine,
                 segment_bytes=segment_bytes,
                 fsync_ms=0,
                 max_bytes=max_bytes,
-                log=logs.silent,
+                log=stderr_log.silent,
                 progress=lambda _text: None,
             )
             try:
@@ -121,12 +121,12 @@ class World:
         self.unsure: set[str] = set()
         self.is_played = False
 
-    def turn(self) -> None:
-        """One turn of the loop."""
+    def iterate(self) -> None:
+        """One iteration of the loop."""
         try:
             if not self.log_failed:
                 self.hub.serve(time.monotonic_ns() + 10_000_000, True)
-        except LogFailedError:
+        except BinlogFailedError:
             self.log_failed = True
         if self.log_failed:
             self.hub.close_all(time.monotonic_ns())
@@ -159,7 +159,7 @@ class World:
         client = self.client(name)
         for part in filter(None, request.split(b"~")):
             client.send(self._with_ids(part))
-            self.turn()
+            self.iterate()
         if expected.startswith(b"OK "):  # stands for a text of any length
             return client.replies()
         if not expected:

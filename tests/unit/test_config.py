@@ -216,7 +216,7 @@ def test_every_flag_of_beanstalkd_but_the_removed_ones_has_a_long_form():
         ("stop_timeout_s", float("nan")),
         ("stop_timeout_s", "5"),
         ("stop_timeout_s", float("inf")),
-        ("slow_tick_ms", None),
+        ("slow_iteration_ms", None),
     ],
 )
 def test_a_setting_that_is_no_such_number_is_refused(name, value):

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from fastbean import config, health
+from fastbean import config
+from fastbean.daemon import health
 
 ROOT = Path(__file__).parents[2]
 PREFIX = "/opt/fastbean"

@@ -20,10 +20,10 @@ LOCAL = fastbean.Config(listen=["127.0.0.1"], port=0)
 # Reads a large log, then takes 240 MB and frees them: how many of them stay? Nothing else may come to lie above them.
 TAKE_AND_FREE = """
 import ctypes
-from fastbean._engine import Engine
+from fastbean.engine.commands import Engine
 
 engine = Engine()
-engine.expect_large_log(1 << 30)
+engine.expect_large_binlog(1 << 30)
 library = ctypes.CDLL(None)
 library.malloc.restype = ctypes.c_void_p
 library.free.argtypes = [ctypes.c_void_p]

@@ -1,7 +1,7 @@
-"""The layers: a module imports only from lower ones, or beside it along the arrows that are drawn here.
+"""The layers: one folder is one layer, and the table says which folders each may import.
 
-It reads the ``import``, ``from`` and ``cimport`` lines of all modules, the compiled ones too, so that an arrow upwards
-fails here and not in someone's head.
+It reads the ``import``, ``from`` and ``cimport`` lines of all modules, the compiled ones too, so that an import upwards
+fails here.
 """
 
 import re
@@ -11,211 +11,30 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "src" / "fastbean"
 
-# Every module stands in one layer. What is private to a layer's module, a C helper say, stands in the layer too.
-LAYERS = {
-    0: {
-        "_core",
-        "_protocol",
-        "_buffer",
-        "_table",
-        "_slab",
-        "_record",
-        "_socket_calls",
-        "_stopwatch",
-        "_live",
-        "_clock",
-        "limits",
-        "errors",
-        "clock",
-    },
-    1: {
-        "_job",
-        "_tube",
-        "_client",
-        "_journal",
-        "_memory",
-        "_oldest",
-        "_state",
-        "_recovery",
-        "_work",
-        "_engine",
-        "_report",
-        "_dispatch",
-    },
-    2: {
-        "_binlog",
-        "_scan",
-        "_segments",
-        "_sync",
-        "binlog",
-        "binlog.__main__",
-        "binlog.beanstalkd",
-        "binlog.beanstalkd_layout",
-        "binlog.job",
-        "binlog.lock",
-        "binlog.replacement",
-        "binlog.replay",
-        "binlog.segments",
-        "binlog.survey",
-        "binlog.takeover",
-        "binlog.tool",
-        "binlog.verdict",
-    },
-    3: {"_poller", "_outbox", "_connection", "_hub", "linger", "listener", "loop"},
-    4: {
-        "config",
-        "server",
-        "systemd",
-        "privileges",
-        "logs",
-        "health",
-        "testing",
-        "pytest_plugin",
-        "__main__",
-        "__init__",
-        "_benchmark",
-        "_benchmark_clients",
-        "_benchmark_histogram",
-        "_benchmark_system",
-        "_benchmark_wake",
-        "benchmark",
-        "benchmark.__main__",
-        "benchmark.report",
-        "benchmark.scenarios",
-        "benchmark.server",
-        "benchmark.session",
-        "benchmark.tool",
-    },
+# What each folder may import besides its own modules. A module at the top of the package is listed by its own name.
+MAY_IMPORT = {
+    "errors": set(),
+    "_core": set(),
+    "base": set(),
+    "protocol": set(),
+    "engine": {"_core", "base", "protocol"},
+    "binlog": {"base", "engine", "errors"},
+    "net": {"base", "engine", "errors", "protocol"},
+    "daemon": {"base", "errors", "net"},
+    "config": {"base", "errors", "net"},
+    "server": {"base", "binlog", "config", "daemon", "engine", "net"},
+    "benchmark": {"base", "daemon", "errors", "net"},
+    "__main__": {"base", "config", "daemon", "engine", "errors", "server"},
+    "testing": {"__main__", "daemon"},
+    "pytest_plugin": {"testing"},
+    "__init__": {"config", "server"},  # loaded when they are asked for
 }
-LAYER = {module: layer for layer, modules in LAYERS.items() for module in modules}
+# Where a layer may use only a part of another one.
+ONLY = {("binlog", "engine"): {"engine.journal"}}
+# The package itself holds the version.
+OPEN_TO_ALL = {"__init__"}
 
-# Who may import whom inside one layer. In the model it is the state that everything stands on, and the engine on top.
-BESIDE = {
-    ("_connection", "_outbox"),
-    ("_hub", "_connection"),
-    ("_connection", "_poller"),
-    ("_hub", "_outbox"),
-    ("_hub", "_poller"),
-    ("_client", "_job"),
-    ("_client", "_tube"),
-    ("_state", "_job"),
-    ("_state", "_tube"),
-    ("_state", "_client"),
-    ("_memory", "_job"),
-    ("_oldest", "_job"),
-    ("_oldest", "_tube"),
-    ("_state", "_memory"),
-    ("_state", "_oldest"),
-    ("_work", "_job"),
-    ("_work", "_tube"),
-    ("_work", "_client"),
-    ("_work", "_oldest"),
-    ("_work", "_recovery"),
-    ("_work", "_state"),
-    ("_recovery", "_memory"),
-    ("_engine", "_memory"),
-    ("_engine", "_work"),
-    ("_engine", "_job"),
-    ("_engine", "_tube"),
-    ("_engine", "_client"),
-    ("_recovery", "_job"),
-    ("_recovery", "_journal"),
-    ("_recovery", "_state"),
-    ("_recovery", "_tube"),
-    ("_engine", "_state"),
-    ("_report", "_job"),
-    ("_report", "_tube"),
-    ("_report", "_client"),
-    ("_report", "_state"),
-    ("_report", "_engine"),
-    ("_dispatch", "_client"),
-    ("_dispatch", "_engine"),
-    ("_dispatch", "_report"),
-    ("_dispatch", "_tube"),
-    ("_buffer", "_live"),
-    ("_record", "_buffer"),
-    ("_state", "_journal"),
-    ("_report", "_journal"),
-    ("_engine", "_journal"),
-    ("_binlog", "_segments"),
-    ("_binlog", "_sync"),
-    ("binlog", "_binlog"),
-    ("binlog", "binlog.lock"),
-    ("binlog", "binlog.replay"),
-    ("binlog", "binlog.segments"),
-    ("binlog", "binlog.takeover"),
-    ("binlog.__main__", "binlog.tool"),
-    ("binlog.beanstalkd", "binlog.beanstalkd_layout"),
-    ("binlog.beanstalkd", "binlog.job"),
-    ("binlog.beanstalkd", "binlog.segments"),
-    ("binlog.replacement", "_scan"),
-    ("binlog.replacement", "binlog.beanstalkd"),
-    ("binlog.replacement", "binlog.segments"),
-    ("binlog.replay", "_binlog"),
-    ("binlog.replay", "_scan"),
-    ("binlog.replay", "binlog.replacement"),
-    ("binlog.replay", "_segments"),
-    ("binlog.replay", "binlog.segments"),
-    ("binlog.segments", "_segments"),
-    ("binlog.replay", "binlog.verdict"),
-    ("binlog.survey", "_scan"),
-    ("binlog.survey", "binlog.beanstalkd"),
-    ("binlog.survey", "binlog.job"),
-    ("binlog.survey", "binlog.replacement"),
-    ("binlog.survey", "binlog.segments"),
-    ("binlog.survey", "binlog.verdict"),
-    ("binlog.takeover", "binlog.beanstalkd"),
-    ("binlog.takeover", "binlog.replacement"),
-    ("binlog.takeover", "binlog.segments"),
-    ("binlog.tool", "binlog.beanstalkd"),
-    ("binlog.tool", "binlog.lock"),
-    ("binlog.tool", "binlog.replacement"),
-    ("binlog.tool", "binlog.segments"),
-    ("binlog.tool", "binlog.survey"),
-    ("binlog.tool", "binlog.takeover"),
-    ("binlog.verdict", "_scan"),
-    ("binlog.verdict", "binlog.segments"),
-    ("_benchmark", "_benchmark_clients"),
-    ("_benchmark", "_benchmark_histogram"),
-    ("_benchmark_clients", "_benchmark_histogram"),
-    ("_benchmark_clients", "_benchmark_system"),
-    ("_benchmark_wake", "_benchmark_clients"),
-    ("_benchmark_wake", "_benchmark_histogram"),
-    ("benchmark.__main__", "benchmark.tool"),
-    ("benchmark.report", "_benchmark_histogram"),
-    ("benchmark.server", "_benchmark_clients"),
-    ("benchmark.session", "_benchmark"),
-    ("benchmark.session", "_benchmark_wake"),
-    ("benchmark.session", "benchmark.server"),
-    ("benchmark.tool", "_benchmark"),
-    ("benchmark.tool", "benchmark.report"),
-    ("benchmark.tool", "benchmark.scenarios"),
-    ("benchmark.tool", "benchmark.server"),
-    ("benchmark.tool", "benchmark.session"),
-    ("benchmark.tool", "privileges"),
-    ("pytest_plugin", "testing"),
-    ("testing", "__main__"),
-    ("testing", "systemd"),
-    ("server", "config"),
-    ("server", "logs"),
-    ("__main__", "config"),
-    ("__main__", "logs"),
-    ("__main__", "privileges"),
-    ("__main__", "server"),
-    ("__main__", "systemd"),
-}
-# Of the model the log knows no more than the journal, by which the engine writes and the log asks.
-FOR_STORAGE = {"_journal"}
-# The package itself holds the version, and loads Config and Server when they are asked for.
-ANYBODY = {"__init__"}
-LAZY = {("__init__", "config"), ("__init__", "server")}
-
-SOURCES = sorted(
-    path
-    for folder in (PACKAGE, PACKAGE / "binlog", PACKAGE / "benchmark")
-    for path in folder.iterdir()
-    if path.suffix in {".py", ".pyx", ".pxd", ".pyi"}
-)
+SOURCES = sorted(path for path in PACKAGE.rglob("*") if path.suffix in {".py", ".pyx", ".pxd", ".pyi"})
 IMPORT = re.compile(
     r"""^[ \t]*(?:
         from[ \t]+(?P<from>fastbean(?:\.\w+)*|\.\w*)[ \t]+c?import[ \t]+(?P<names>\([^)]*\)|[^\n#]+)
@@ -232,6 +51,14 @@ def name_of(path: Path) -> str:
     return ".".join(inside.parts).removesuffix(".__init__")
 
 
+MODULES = {name_of(path) for path in SOURCES}
+
+
+def layer_of(module: str) -> str:
+    """The folder of a module, or the module itself if it lies at the top."""
+    return module.partition(".")[0]
+
+
 def imported(source: str) -> set[str]:
     """The modules of ours that a source imports when it runs; imports for type checkers only do not count."""
     found = set()
@@ -245,33 +72,55 @@ def imported(source: str) -> set[str]:
             inside = home.removeprefix("fastbean").removeprefix(".")
             words = match["names"].strip("() \n").replace("\n", " ").split(",")
             names = [f"{inside}.{word.split()[0]}".removeprefix(".") for word in words if word.split()]
-            found |= {name if name in LAYER else inside or "__init__" for name in names}
+            found |= {name if name in MODULES else inside or "__init__" for name in names}
     return found
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
-def test_a_module_imports_only_downwards(path):
-    module = name_of(path)
-    assert module in LAYER, f"{module} stands in no layer: give it one here and in ARCHITECTURE.md"
-    for other in imported(path.read_text()) - {module} - ANYBODY:
-        below = LAYER[other] < LAYER[module]
-        if LAYER[module] == 2 and LAYER[other] == 1:
-            below = other in FOR_STORAGE
-        allowed = below or (module, other) in BESIDE | LAZY
-        assert allowed, f"{path.name} imports {other}, which is not below it"
+IMPORTED = {path: imported(path.read_text()) - {name_of(path)} - OPEN_TO_ALL for path in SOURCES}
 
 
-def test_every_arrow_beside_is_used():
-    used = {(name_of(path), other) for path in SOURCES for other in imported(path.read_text())}
-    assert used >= BESIDE | LAZY, "take these out, here and in ARCHITECTURE.md"
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_module_imports_only_what_its_layer_may(path):
+    layer = layer_of(name_of(path))
+    assert layer in MAY_IMPORT, f"{layer} is in no layer: add it to the table here and to ARCHITECTURE.md"
+    for module in IMPORTED[path]:
+        other = layer_of(module)
+        assert other == layer or other in MAY_IMPORT[layer], f"{path.name} imports {module}: {layer} may not"
+        assert module in ONLY.get((layer, other), {module}), f"{path.name} imports {module}: only a part is allowed"
 
 
-def test_the_arrows_beside_make_no_circle():
-    below = {module: {other for one, other in BESIDE if one == module} for module in LAYER}
+def test_every_entry_of_the_table_is_used():
+    used = {layer: set() for layer in MAY_IMPORT}
+    for path, modules in IMPORTED.items():
+        layer = layer_of(name_of(path))
+        used[layer] |= {layer_of(module) for module in modules} - {layer}
+    assert used == MAY_IMPORT
+
+
+def assert_no_circle(below: dict[str, set[str]]) -> None:
+    """Fail if anything depends on itself through others."""
     while below:
-        free = {module for module, others in below.items() if not others & below.keys()}
+        free = {one for one, others in below.items() if not others & below.keys()}
         assert free, f"these import each other in a circle: {sorted(below)}"
-        below = {module: others for module, others in below.items() if module not in free}
+        below = {one: others for one, others in below.items() if one not in free}
+
+
+def test_the_layers_make_no_circle():
+    assert_no_circle(MAY_IMPORT)
+
+
+def test_the_modules_of_a_layer_make_no_circle():
+    below = {module: set() for module in MODULES}
+    for path, modules in IMPORTED.items():
+        module = name_of(path)
+        below[module] |= {other for other in modules if layer_of(other) == layer_of(module)} - {module}
+    assert_no_circle(below)
+
+
+def test_packages_import_nothing():
+    """Whoever wants one module of a folder does not load the others."""
+    for folder in {path.parent for path in SOURCES} - {PACKAGE}:
+        assert imported((folder / "__init__.py").read_text()) == set()
 
 
 def test_there_is_no_module_of_odds_and_ends():
@@ -283,16 +132,15 @@ def test_there_is_no_module_of_odds_and_ends():
     [
         ("from fastbean._core cimport Heap, heap_push", {"_core"}),
         ("cimport fastbean._core\nimport os, fastbean.errors as e", {"_core", "errors"}),
-        ("from fastbean import limits, logs", {"limits", "logs"}),
-        ("from fastbean import (\n    limits,\n    clock,\n)", {"limits", "clock"}),
+        ("from fastbean.base import limits, clock", {"base.limits", "base.clock"}),
+        ("from fastbean.base import (\n    limits,\n    clock,\n)", {"base.limits", "base.clock"}),
         ("from fastbean import __version__", {"__init__"}),
-        ("    from fastbean._engine import Engine", {"_engine"}),
-        ("from fastbean._job cimport (\n    Job,\n)", {"_job"}),
-        ("from . import limits", {"limits"}),
+        ("    from fastbean.engine.job import Job", {"engine.job"}),
+        ("from fastbean.engine.job cimport (\n    Job,\n)", {"engine.job"}),
+        ("from . import errors", {"errors"}),
         ("from ._core cimport Heap", {"_core"}),
-        ("from fastbean.binlog import Log, segments", {"binlog", "binlog.segments"}),
         ("from fastbean.binlog.lock import DirectoryLock", {"binlog.lock"}),
-        ("# from fastbean._engine import Engine\nimport os", set()),
+        ("# from fastbean.engine.job import Job\nimport os", set()),
         ("if TYPE_CHECKING:\n    from fastbean.server import Server\n\nx = 1\n", set()),
     ],
 )

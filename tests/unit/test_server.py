@@ -106,7 +106,7 @@ def test_slow_syncs_and_slow_segments_have_one_threshold(tmp_path):
     log = Lines()
     config = LOCAL.replace(binlog_dir=str(tmp_path), fsync_ms=0, slow_sync_ms=1)
     with Server(config, log=log) as server:
-        assert server._binlog._housekeeper.slow_ns == server._binlog.journal.slow_sync_ns == 1_000_000
+        assert server._binlog._segment_worker.slow_ns == server._binlog.journal.slow_sync_ns == 1_000_000
 
 
 def test_jobs_are_there_again_after_a_restart(tmp_path):
@@ -245,7 +245,7 @@ def test_a_client_that_does_not_read_holds_a_stop_up_only_so_long():
 
 
 class Sleepy(Lines):
-    """A log that takes its time over a client that comes, in the middle of a turn."""
+    """A log that takes its time over a client that comes, in the middle of an iteration."""
 
     def __call__(self, level, event, **fields):
         super().__call__(level, event, **fields)
@@ -253,12 +253,12 @@ class Sleepy(Lines):
             time.sleep(0.1)
 
 
-@pytest.mark.parametrize(("slow_tick_ms", "warned"), [(30, True), (0, False)])
-def test_a_slow_tick_is_warned_of(slow_tick_ms, warned):
+@pytest.mark.parametrize(("slow_iteration_ms", "warned"), [(30, True), (0, False)])
+def test_a_slow_iteration_is_warned_of(slow_iteration_ms, warned):
     log = Sleepy()
-    with Server(LOCAL.replace(verbosity=1, slow_tick_ms=slow_tick_ms), log=log) as server:
+    with Server(LOCAL.replace(verbosity=1, slow_iteration_ms=slow_iteration_ms), log=log) as server:
         ask(server, b"list-tube-used\r\n")
-    told = [fields for level, event, fields in log.told if (level, event) == ("WARNING", "slow-tick")]
+    told = [fields for level, event, fields in log.told if (level, event) == ("WARNING", "slow-iteration")]
     assert bool(told) == warned
     assert all(fields["phase"] == "serve" and fields["sockets"] >= 1 for fields in told)
 
@@ -266,5 +266,5 @@ def test_a_slow_tick_is_warned_of(slow_tick_ms, warned):
 @pytest.mark.parametrize(("running", "event"), [(True, "sync-goes-on"), (False, "slow-sync")])
 def test_a_slow_sync_is_warned_of(running, event):
     log = Lines()
-    Server(LOCAL, log=log)._tell_slow_sync(running, 1500, 2, 4096)
+    Server(LOCAL, log=log)._log_slow_sync(running, 1500, 2, 4096)
     assert log.told == [("WARNING", event, {"ms": 1500, "files": 2, "bytes": 4096})]

@@ -18,10 +18,10 @@ import pytest
 
 from allocations import FOR_EVER, Allocations, attempt
 from benchmark_peer import Peer
-from fastbean._benchmark import Jobs, Load, LoadError
-from fastbean._benchmark_wake import Wake
 from fastbean._core import PriorityHeap
-from fastbean._poller import Poller
+from fastbean.benchmark.load import Jobs, Load, LoadError
+from fastbean.benchmark.wake import Wake
+from fastbean.net.poller import Poller
 from memory_client import MemoryServer
 from scarce_world import Step, World
 
@@ -169,7 +169,9 @@ CHILD = """
 import sys
 from allocations import Allocations
 from pathlib import Path
-from fastbean import __main__, _engine, _hub, _poller
+from fastbean import __main__
+from fastbean.engine import commands
+from fastbean.net import hub, poller
 with Allocations(Path(sys.argv[1])).failing():
     sys.exit(__main__.main(["-l", "127.0.0.1", "-p", "0", *sys.argv[2:]]))
 """

@@ -14,11 +14,11 @@ import pytest
 if not sys.platform.startswith("linux"):
     pytest.skip("the load tool needs Linux's epoll", allow_module_level=True)
 
-from fastbean._benchmark_wake import Wake
 from fastbean.benchmark import session
 from fastbean.benchmark.scenarios import SCENARIOS
 from fastbean.benchmark.server import Client, Target
 from fastbean.benchmark.session import Session, Settings
+from fastbean.benchmark.wake import Wake
 
 from .servers import FASTBEAN
 

@@ -2,6 +2,6 @@
 
 It works with any beanstalk server. ``tool`` reads the command line, ``scenarios`` says what is played, ``session``
 plays it and cleans up, ``server`` is the server that is measured, ``report`` tells what was found. Everything that is
-done for each request is compiled, in ``fastbean._benchmark``. docs/benchmark.md says how to get numbers that mean
+done for each request is compiled, in ``fastbean.benchmark.load``. docs/benchmark.md says how to get numbers that mean
 something.
 """

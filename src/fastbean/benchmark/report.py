@@ -4,7 +4,7 @@ import statistics
 from dataclasses import asdict
 
 from fastbean import __version__
-from fastbean._benchmark_histogram import RELATIVE_ERROR
+from fastbean.benchmark.histogram import RELATIVE_ERROR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ The client waits for each reply and costs what Python costs; nothing that is tim
 
 import time
 
-from fastbean._benchmark_clients import LoadError, connect, cpu_ns
+from fastbean.base.limits import DEFAULT_PORT
+from fastbean.benchmark.clients import LoadError, connect, cpu_ns
 from fastbean.errors import ListenError
-from fastbean.limits import DEFAULT_PORT
-from fastbean.listener import parse_address
+from fastbean.net.listener import parse_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

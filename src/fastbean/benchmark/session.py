@@ -10,9 +10,9 @@ LeftoverError says where to look.
 import secrets
 from dataclasses import dataclass, field
 
-from fastbean._benchmark import Histogram, Jobs, Load, LoadError
-from fastbean._benchmark_wake import Wake
+from fastbean.benchmark.load import Histogram, Jobs, Load, LoadError
 from fastbean.benchmark.server import Client
+from fastbean.benchmark.wake import Wake
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from fastbean._benchmark import Result
+    from fastbean.benchmark.load import Result
     from fastbean.benchmark.scenarios import Scenario
     from fastbean.benchmark.server import Target
 

@@ -14,14 +14,14 @@ import sys
 import time
 
 from fastbean import __version__
-from fastbean._benchmark import LoadError
+from fastbean.base.limits import DEFAULT_PORT
 from fastbean.benchmark import report
+from fastbean.benchmark.load import LoadError
 from fastbean.benchmark.scenarios import DEFAULT_SCENARIOS, SCENARIOS
 from fastbean.benchmark.server import Client, Target
 from fastbean.benchmark.session import Session, Settings
+from fastbean.daemon.privileges import raise_descriptor_limit
 from fastbean.errors import FastbeanError
-from fastbean.limits import DEFAULT_PORT
-from fastbean.privileges import raise_descriptor_limit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,11 +2,11 @@
 
 What it promises. Reading changes nothing in the directory. Every live job of a sound log comes back. The format has no
 checksums, so each record is held against what a server can have written: sizes inside the file, names of tubes, whole
-seconds, the CR LF after a body, members that never change. What fails is told in ``Log.damage``, and reading goes on
-at the next record that passes: nothing is left out in silence. A changed byte that makes another possible record (in a
-body or a priority, say) cannot be seen; nor that a power cut left zeros in place of the end of a short record, its
-state, which then says "deleted", to beanstalkd too. Behind damage every byte may begin a record, so a copy of a log
-inside a body could be taken for one.
+seconds, the CR LF after a body, members that never change. What fails is reported in ``BeanstalkdBinlog.damage``, and
+reading goes on at the next record that passes: nothing is left out in silence. A changed byte that makes another
+possible record (in a body or a priority, say) cannot be seen; nor that a power cut left zeros in place of the end of a
+short record, its state, which then says "deleted", to beanstalkd too. Behind damage every byte may begin a record, so a
+copy of a log inside a body could be taken for one.
 
 What it costs. Reading: three to five microseconds a record and five for each job that is handed out; memory for one
 file (up to 64 MiB, larger ones are mapped) and for one copy of the record of each live job. Writing: one pass; buried
@@ -23,7 +23,8 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastbean.binlog import segments
+from fastbean.base.limits import DEFAULT_BINLOG_SIZE_BYTES, DEFAULT_MAX_JOB_SIZE_BYTES
+from fastbean.binlog import segment_files
 from fastbean.binlog.beanstalkd_layout import (
     BURIED,
     CRLF,
@@ -44,9 +45,8 @@ from fastbean.binlog.beanstalkd_layout import (
     struct_of_version_7,
     unchanging,
 )
-from fastbean.binlog.job import SavedJob
+from fastbean.binlog.saved_job import SavedJob
 from fastbean.errors import BinlogError
-from fastbean.limits import DEFAULT_BINLOG_SIZE_BYTES, DEFAULT_MAX_JOB_SIZE_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO, Self
 
     from fastbean.binlog.beanstalkd_layout import Data, Members
-    from fastbean.binlog.job import State
+    from fastbean.binlog.saved_job import State
 
 MAPPED_BYTES = 64 << 20
 ZEROS = bytes(1 << 16)
@@ -94,7 +94,7 @@ class Damage:
         return f"{self.path}: offset {self.offset}: {self.what}{left_out}"
 
 
-class Log:
+class BeanstalkdBinlog:
     """What a beanstalkd's log directory holds; ``read`` makes it.
 
     - ``files``: the files, in the order in which they were read.
@@ -275,7 +275,7 @@ class Log:
         self._unexplained.clear()
 
 
-def has_log(directory: "str | os.PathLike[str]") -> list[Path]:
+def has_binlog(directory: "str | os.PathLike[str]") -> list[Path]:
     """The files of a beanstalkd's log in this directory, in numeric order; none if it is no directory.
 
     Raises :class:`~fastbean.errors.BinlogError` when the directory cannot be read.
@@ -291,7 +291,9 @@ def has_log(directory: "str | os.PathLike[str]") -> list[Path]:
     return [Path(directory, name) for _, name in sorted(found)]
 
 
-def read(directory: "str | os.PathLike[str]", *, on_progress: "Callable[[int, int], None] | None" = None) -> Log:
+def read(
+    directory: "str | os.PathLike[str]", *, on_progress: "Callable[[int, int], None] | None" = None
+) -> BeanstalkdBinlog:
     """Reads the log that a beanstalkd left in this directory, which must not be in use.
 
     - ``on_progress``: called after each file with the bytes read so far and the bytes of all files.
@@ -299,8 +301,8 @@ def read(directory: "str | os.PathLike[str]", *, on_progress: "Callable[[int, in
     Damage does not end it: it stands in the log's ``damage``. Raises :class:`~fastbean.errors.BinlogError` when a
     file cannot be read at all, or was written by a beanstalkd on a big-endian or 32-bit machine.
     """
-    log = Log()
-    log.files = has_log(directory)
+    log = BeanstalkdBinlog()
+    log.files = has_binlog(directory)
     total = sum(_size(path) for path in log.files)
     done = 0
     for number, path in enumerate(log.files):
@@ -436,7 +438,7 @@ class _Writer:
         if not self._files:
             self._open_file()
         self._close_file()
-        segments.sync_directory(self._directory)
+        segment_files.sync_directory(self._directory)
         self._finished = True
         return Written([Path(path) for path in self._files], self._jobs, self._oversized)
 
@@ -541,7 +543,7 @@ def _make_empty(directory: str) -> None:
                 f"{directory} is not empty: a log is only written into a new or empty directory"
             ) from None
     else:
-        segments.sync_directory(str(Path(directory).absolute().parent))
+        segment_files.sync_directory(str(Path(directory).absolute().parent))
 
 
 def _private(path: str, flags: int) -> int:

@@ -16,17 +16,17 @@ import os
 import struct
 import time
 
-from fastbean._record import checksum
-from fastbean._scan import encode_mark, encode_put, encode_shed
-from fastbean.binlog import segments
-from fastbean.binlog.segments import PART, is_there
+from fastbean.binlog import segment_files
+from fastbean.binlog.record import checksum
+from fastbean.binlog.record_reader import encode_mark, encode_put, encode_shed
+from fastbean.binlog.segment_files import PART, is_there
 from fastbean.errors import BinlogError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from fastbean.binlog.job import SavedJob
+    from fastbean.binlog.saved_job import SavedJob
 
 MARKER = "replacing"
 CRC = struct.Struct("<I")  # closes a segment's header
@@ -53,7 +53,7 @@ class PartWriter:
     def add(self, job: "SavedJob") -> None:
         """Append one job."""
         record = encode_put(job, self._number, self._lsn)
-        if len(self._data) > segments.HEADER.size and len(self._data) + len(record) + GROWTH > self._segment_bytes:
+        if len(self._data) > segment_files.HEADER.size and len(self._data) + len(record) + GROWTH > self._segment_bytes:
             self._write(0)
             self._begin(self._number + 1)
             record = encode_put(job, self._number, self._lsn)
@@ -68,13 +68,20 @@ class PartWriter:
         self._lsn += len(shed)
         self._data += encode_mark(self._lsn, self._number, self._lsn)
         self._write(self._segment_bytes)
-        segments.sync_directory(self._directory)
+        segment_files.sync_directory(self._directory)
 
     def _begin(self, number: int) -> None:
         self._number = number
-        header = (segments.MAGIC, segments.FORMAT_VERSION, number, self._lsn, self._id_limit, self._highest_id + 1)
-        self._data = bytearray(segments.HEADER.pack(*header, 0))
-        CRC.pack_into(self._data, segments.HEADER.size - CRC.size, checksum(self._data[: -CRC.size]))
+        header = (
+            segment_files.MAGIC,
+            segment_files.FORMAT_VERSION,
+            number,
+            self._lsn,
+            self._id_limit,
+            self._highest_id + 1,
+        )
+        self._data = bytearray(segment_files.HEADER.pack(*header, 0))
+        CRC.pack_into(self._data, segment_files.HEADER.size - CRC.size, checksum(self._data[: -CRC.size]))
 
     def _write(self, allocated_bytes: int) -> None:
         write_file(part_of(self._directory, self._number), self._data, allocated_bytes)
@@ -97,7 +104,7 @@ def write_file(path: str, data: "bytes | bytearray | memoryview", allocated_byte
 
 def part_of(directory: str, number: int) -> str:
     """The file of a new segment as long as it does not count."""
-    return segments.path_of(directory, number, PART)
+    return segment_files.path_of(directory, number, PART)
 
 
 def replace(
@@ -146,7 +153,7 @@ def replace(
             "live jobs, and try again"
         ) from error
     os.rename(marker + PART, marker)
-    segments.sync_directory(directory)
+    segment_files.sync_directory(directory)
     finish(directory)
     return folder
 
@@ -169,24 +176,24 @@ def finish(directory: str) -> bool:
         plan = json.loads(text)
         aside = os.path.join(directory, plan["aside"])
         old = [os.path.join(directory, name) for name in plan["old"]]
-        new = [(part_of(directory, number), segments.path_of(directory, number)) for number in plan["new"]]
+        new = [(part_of(directory, number), segment_files.path_of(directory, number)) for number in plan["new"]]
     except (ValueError, KeyError, TypeError) as error:
         raise BinlogError(f"{marker}: not readable; restore the directory from a copy") from error
     _check_as_left(directory, aside, old, new)
     for part, path in new:
         if is_there(part):
             os.rename(part, path)
-    segments.sync_directory(directory)
+    segment_files.sync_directory(directory)
     os.makedirs(aside, mode=0o700, exist_ok=True)
-    segments.sync_directory(directory)
+    segment_files.sync_directory(directory)
     # Oldest first: a beanstalkd that is started in between gives its new file a number that tells.
     for path in old:
         if is_there(path):
             os.rename(path, os.path.join(aside, os.path.basename(path)))
-    segments.sync_directory(aside)
-    segments.sync_directory(directory)
+    segment_files.sync_directory(aside)
+    segment_files.sync_directory(directory)
     os.unlink(marker)
-    segments.sync_directory(directory)
+    segment_files.sync_directory(directory)
     return True
 
 
@@ -196,10 +203,10 @@ def _check_as_left(directory: str, aside: str, old: list[str], new: list[tuple[s
             raise BinlogError(
                 f"{path}: missing, though its log was about to be used; put it back, or restore all from a copy"
             )
-    from fastbean.binlog.beanstalkd import has_log
+    from fastbean.binlog.beanstalkd import has_binlog
 
     known = {os.path.basename(path) for path in old}
-    for found in has_log(directory):
+    for found in has_binlog(directory):
         if found.name not in known or is_there(os.path.join(aside, found.name)):
             raise BinlogError(
                 f"{found}: a beanstalkd has run here since its log was about to be taken over; move this file into a "
@@ -209,8 +216,8 @@ def _check_as_left(directory: str, aside: str, old: list[str], new: list[tuple[s
 
 def remove_parts(directory: str) -> None:
     """Remove what a replacement wrote that was never decided; there must be no marker."""
-    for name in [*segments.list_names(directory, PART), MARKER + PART]:
-        segments.remove(os.path.join(directory, name))
+    for name in [*segment_files.list_names(directory, PART), MARKER + PART]:
+        segment_files.remove(os.path.join(directory, name))
 
 
 def new_folder_name(directory: str, start: str) -> str:

@@ -10,11 +10,11 @@ import mmap
 import os
 import time
 
-from fastbean._binlog import Binlog
-from fastbean._scan import highest_mark
-from fastbean._segments import reads_as_zeros, write_zeros
-from fastbean.binlog import replacement, segments, verdict
-from fastbean.binlog.segments import HEADER, Header
+from fastbean.binlog import damage_rules, replacement, segment_files
+from fastbean.binlog.record_reader import highest_mark
+from fastbean.binlog.segment_files import HEADER, Header
+from fastbean.binlog.segments import reads_as_zeros, write_zeros
+from fastbean.binlog.writer import BinlogWriter
 from fastbean.errors import BinlogError
 
 TYPE_CHECKING = False
@@ -29,7 +29,7 @@ class Replay:
     """Reads the log in ``directory`` into ``journal`` (and so into its engine). ``progress`` is called with a text."""
 
     def __init__(
-        self, directory: str, journal: Binlog, log: "Callable[..., None]", progress: "Callable[[str], None]"
+        self, directory: str, journal: BinlogWriter, log: "Callable[..., None]", progress: "Callable[[str], None]"
     ) -> None:
         self._directory = directory
         self._journal = journal
@@ -41,8 +41,8 @@ class Replay:
 
     def run(self) -> None:
         """Read everything. Raises BinlogError if something that was synced is missing or damaged."""
-        found = segments.list_segments(self._directory)
-        lost = verdict.gap([number for number, _ in found])
+        found = segment_files.list_segments(self._directory)
+        lost = damage_rules.gap([number for number, _ in found])
         if lost:
             raise self._missing(lost)
         for place, (number, path) in enumerate(found):
@@ -51,13 +51,14 @@ class Replay:
             if damage is not None:
                 self._cut(path, damage, found, place)
                 return
-        if found and verdict.lacks_first(found[0][0], self._journal.first_needed):
+        if found and damage_rules.lacks_first(found[0][0], self._journal.first_needed):
             raise self._missing(found[0][0] - 1)
 
     def _missing(self, number: int) -> BinlogError:
         return BinlogError(
-            f"{segments.path_of(self._directory, number)}: missing, and maybe others beside it. Nothing was changed. "
-            f"Put them back, or lose what they hold: python -m fastbean.binlog repair {self._directory}"
+            f"{segment_files.path_of(self._directory, number)}: missing, and maybe others beside it. "
+            f"Nothing was changed. Put them back, or lose what they hold: "
+            f"python -m fastbean.binlog repair {self._directory}"
         )
 
     def _tell(self, done: int, count: int) -> None:
@@ -74,9 +75,9 @@ class Replay:
                 self.spares.append(path)
                 return None
             with mmap.mmap(file.fileno(), 0, flags=WHOLE, prot=mmap.PROT_READ) as data:
-                header = segments.parse_header(data[: HEADER.size], path)
+                header = segment_files.parse_header(data[: HEADER.size], path)
                 end_lsn = None if self.last is None else self._journal.end
-                trouble = verdict.trouble_at_head(header, number, end_lsn, after_spare=bool(self.spares))
+                trouble = damage_rules.trouble_at_head(header, number, end_lsn, after_spare=bool(self.spares))
                 if header is None or trouble is not None:
                     return 0
                 end, offset = self._load(header, path, data)
@@ -100,14 +101,14 @@ class Replay:
         """What a segment tells of the kind (see `highest_mark`); without a readable header it begins where we are."""
         with open(path, "rb") as file:
             data = file.read()
-        header = segments.parse_header(data)
+        header = segment_files.parse_header(data)
         first_lsn = header.first_lsn if header else self._journal.end
         told = header.id_limit if header and kind == "next-id" else 0
         return max(told, highest_mark(data, number, first_lsn, kind)) if data else told
 
     def _is_misplaced(self, number: int, path: str) -> bool:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return verdict.is_misplaced(data, number, self._journal.end)
+            return damage_rules.is_misplaced(data, number, self._journal.end)
 
     def _cut(self, path: str, offset: int, found: list[tuple[int, str]], place: int) -> None:
         """The log ends at `offset` of the file at this place; deal with all behind it."""
@@ -118,7 +119,7 @@ class Replay:
 
         if (
             max(self._journal.durable, highest("durable")) > self._journal.end
-            or verdict.lacks_first(found[0][0], self._journal.first_needed)
+            or damage_rules.lacks_first(found[0][0], self._journal.first_needed)
             or (offset < HEADER.size and self._is_misplaced(found[place][0], path))
         ):
             raise BinlogError(
@@ -129,7 +130,7 @@ class Replay:
         if offset < HEADER.size:
             self.spares.append(path)
         aside = set_aside(self._directory, path, offset, [each for _, each in behind[1:]])
-        self._log("WARNING", "log-torn", offset=offset, file=os.path.basename(path), saved=aside)
+        self._log("WARNING", "binlog-torn", offset=offset, file=os.path.basename(path), saved=aside)
 
 
 def set_aside(directory: str, path: str, offset: int, later: list[str]) -> str:
@@ -145,13 +146,13 @@ def set_aside(directory: str, path: str, offset: int, later: list[str]) -> str:
         with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as data:
             saved = os.path.join(aside, f"{os.path.basename(path)}.from-{offset}")
             replacement.write_file(saved, data[offset:].rstrip(b"\0"))
-        segments.sync_directory(aside)
-        segments.sync_directory(directory)
+        segment_files.sync_directory(aside)
+        segment_files.sync_directory(directory)
         # Later segments first: the log must never look as if it went on behind a gap.
         for each in reversed(later):
             os.rename(each, os.path.join(aside, os.path.basename(each)))
-            segments.sync_directory(directory)
-        segments.sync_directory(aside)
+            segment_files.sync_directory(directory)
+        segment_files.sync_directory(aside)
         # Its blocks stay: on a full disk there would be no others. A header goes last: without it, what stands behind
         # it would look like damage.
         if offset < HEADER.size < size:

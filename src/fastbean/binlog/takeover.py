@@ -14,7 +14,7 @@ It costs about ten microseconds a job, and memory for all of them once more; not
 import os
 import time
 
-from fastbean.binlog import replacement, segments
+from fastbean.binlog import replacement, segment_files
 from fastbean.errors import BinlogError
 
 TYPE_CHECKING = False
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from fastbean.binlog.beanstalkd import Damage, Log
+    from fastbean.binlog.beanstalkd import BeanstalkdBinlog, Damage
 
 PROGRESS_S = 2.0
 
@@ -48,27 +48,29 @@ def prepare(
     """
     directory = os.fspath(directory)
     if replacement.finish(directory):
-        log("INFO", "log-replacement-finished", directory=directory)
+        log("INFO", "binlog-replacement-finished", directory=directory)
     replacement.remove_parts(directory)
     if not any(name.startswith("binlog.") for name in os.listdir(directory)):
         return None
     # Loaded only when there is something to read.
     from fastbean.binlog import beanstalkd
 
-    old = beanstalkd.has_log(directory)
+    old = beanstalkd.has_binlog(directory)
     if not old:
         return None
-    _refuse_two_logs(directory, old)
+    _refuse_two_binlogs(directory, old)
     for path in old:
-        segments.refuse_what_is_no_file(os.fspath(path))
+        segment_files.refuse_what_is_no_file(os.fspath(path))
     tell = _Progress(progress)
     found = beanstalkd.read(directory, on_progress=tell.reading)
     _judge_damage(found.damage, directory, log, despite_damage)
-    log("INFO", "beanstalkd-log-found", jobs=len(found), files=len(old))
+    log("INFO", "beanstalkd-binlog-found", jobs=len(found), files=len(old))
     return _take_over(directory, found, segment_bytes, log, tell)
 
 
-def _take_over(directory: str, found: "Log", segment_bytes: int, log: "Callable[..., None]", tell: "_Progress") -> int:
+def _take_over(
+    directory: str, found: "BeanstalkdBinlog", segment_bytes: int, log: "Callable[..., None]", tell: "_Progress"
+) -> int:
     folder = replacement.replace(
         directory,
         found.jobs,
@@ -78,16 +80,16 @@ def _take_over(directory: str, found: "Log", segment_bytes: int, log: "Callable[
         id_limit=found.highest_id + 1,
         on_jobs=lambda done: tell.writing(done, len(found)),
     )
-    log("INFO", "beanstalkd-log-taken-over", jobs=len(found), old_files=folder)
+    log("INFO", "beanstalkd-binlog-taken-over", jobs=len(found), old_files=folder)
     return len(found)
 
 
-def _refuse_two_logs(directory: str, old: "list[Path]") -> None:
-    ours = segments.list_segments(directory)
+def _refuse_two_binlogs(directory: str, old: "list[Path]") -> None:
+    ours = segment_files.list_segments(directory)
     if ours:
         raise BinlogError(
             f"-b {directory}: holds two logs, a beanstalkd's ({old[0].name} and on) and fastbean's "
-            f"({segments.name_of(ours[0][0])} and on); move the files of the one that is out of date into another "
+            f"({segment_files.name_of(ours[0][0])} and on); move the files of the one that is out of date into another "
             "directory"
         )
 

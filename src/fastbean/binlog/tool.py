@@ -19,10 +19,10 @@ import os
 import sys
 from pathlib import Path
 
-from fastbean.binlog import replacement, segments, survey, takeover
+from fastbean.base.limits import DEFAULT_BINLOG_SIZE_BYTES
+from fastbean.binlog import inspection, replacement, segment_files, takeover
 from fastbean.binlog.lock import DirectoryLock
 from fastbean.errors import BinlogError, FastbeanError, UsageError
-from fastbean.limits import DEFAULT_BINLOG_SIZE_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def dump(arguments: argparse.Namespace) -> int:
     status = FINE
     end_lsn = 0
     next_number = 0
-    for segment in survey.open_segments(arguments.directory):
+    for segment in inspection.open_segments(arguments.directory):
         for number in range(next_number, segment.number if next_number else 0):
             status = DAMAGED
             _write_line({"segment": number, "type": "missing"})
@@ -104,7 +104,7 @@ def dump(arguments: argparse.Namespace) -> int:
             status = DAMAGED
             _write_line({"segment": segment.number, "offset": 0, "type": "unreadable"})
         for at, members in segment.scan(first_lsn):
-            end_lsn = first_lsn + at - segments.HEADER.size
+            end_lsn = first_lsn + at - segment_files.HEADER.size
             if members is None:
                 status = DAMAGED
                 _write_line({"segment": segment.number, "offset": at, "type": "unreadable"})
@@ -151,7 +151,7 @@ def repair(arguments: argparse.Namespace) -> int:
 
 def _replace_damaged(directory: str) -> None:
     found = _survey(directory, salvage=True)
-    old = segments.list_segments(directory)
+    old = segment_files.list_segments(directory)
     folder = replacement.replace(
         directory,
         found.jobs.values(),
@@ -216,15 +216,15 @@ def backup(arguments: argparse.Namespace) -> int:
     for segment, end in zip(found.segments, found.ends, strict=False):
         replacement.write_file(os.path.join(target, os.path.basename(segment.path)), segment.data[:end])
         size += end
-    segments.sync_directory(str(target))
-    segments.sync_directory(str(target.absolute().parent))
+    segment_files.sync_directory(str(target))
+    segment_files.sync_directory(str(target.absolute().parent))
     _say(f"{_counted(len(found.ends), 'segment')} with {size} bytes copied, up to LSN {found.end_lsn}")
     if found.fault is not None:
         _say(f"left out, a torn tail: {found.fault}")
     return FINE
 
 
-def _refuse_damage(fault: survey.Fault | None, directory: str) -> None:
+def _refuse_damage(fault: inspection.Fault | None, directory: str) -> None:
     if fault is not None and not fault.torn:
         raise DamagedError(f"{fault}; first restore it, or run: python -m fastbean.binlog repair {directory}")
 
@@ -251,8 +251,8 @@ def _locked(directory: str) -> "Iterator[None]":
         lock.release()
 
 
-def _survey(directory: str, *, keep_jobs: bool = True, salvage: bool = False) -> survey.Survey:
-    return survey.Survey(directory, keep_jobs=keep_jobs, salvage=salvage, on_bytes=_Bar())
+def _survey(directory: str, *, keep_jobs: bool = True, salvage: bool = False) -> inspection.Inspection:
+    return inspection.Inspection(directory, keep_jobs=keep_jobs, salvage=salvage, on_bytes=_Bar())
 
 
 class _Bar:

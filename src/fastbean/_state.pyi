@@ -1,6 +1,0 @@
-from typing import Self
-
-from fastbean._journal import Store
-
-class State(Store):
-    def __new__(cls, *args: object, hash_key: bytes = ..., **kwargs: object) -> Self: ...

@@ -1,3 +1,0 @@
-from fastbean._recovery import Recovery
-
-class WorkQueue(Recovery): ...

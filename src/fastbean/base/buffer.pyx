@@ -1,0 +1,71 @@
+"""A growable run of bytes, for replies and for the text of statistics.
+
+A ``Buffer`` of all zero bytes is empty and owns nothing. It doubles when it is full, so n appended bytes cost O(n).
+When memory runs out the buffer keeps what it has, sets ``failed`` and ignores every later append: a long text is
+written without a check at each line, and looked at once, at its end.
+"""
+
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy, memmove, strlen
+
+from fastbean.base.debug_counters cimport LIVE_BUFFERS, live_born, live_gone
+
+cdef enum:
+    SMALLEST_BYTES = 256
+
+
+cdef int buffer_grow(Buffer *buffer, size_t extra) noexcept nogil:
+    """What `buffer_reserve` does when there is too little room."""
+    cdef size_t wanted = buffer.len + extra
+    cdef size_t cap = buffer.cap if buffer.cap else SMALLEST_BYTES
+    cdef char *data
+    while cap < wanted:
+        cap *= 2
+    data = <char *>realloc(buffer.data, cap)
+    if data is NULL:
+        buffer.failed = True
+        return -1
+    if buffer.data is NULL:
+        live_born(LIVE_BUFFERS)
+    buffer.data = data
+    buffer.cap = cap
+    return 0
+
+
+cdef void buffer_append(Buffer *buffer, const char *data, size_t size) noexcept nogil:
+    if buffer.failed or buffer_reserve(buffer, size) < 0:
+        return
+    memcpy(buffer.data + buffer.len, data, size)
+    buffer.len += size
+
+
+cdef void buffer_append_text(Buffer *buffer, const char *text) noexcept nogil:
+    """Append a NUL-terminated text, without its NUL."""
+    buffer_append(buffer, text, strlen(text))
+
+
+cdef void buffer_append_number(Buffer *buffer, uint64_t number) noexcept nogil:
+    """Append `number` in decimal."""
+    if buffer.failed or buffer_reserve(buffer, DIGITS) < 0:
+        return
+    buffer.len = write_number(buffer.data + buffer.len, number) - buffer.data
+
+
+cdef void buffer_drop_front(Buffer *buffer, size_t size) noexcept nogil:
+    """Forget the first `size` bytes (at most ``len``); the rest moves to the front."""
+    if size == 0:
+        return                          # there may be no memory yet that could be moved
+    buffer.len -= size
+    memmove(buffer.data, buffer.data + size, buffer.len)
+
+
+cdef void buffer_free(Buffer *buffer) noexcept nogil:
+    """Give the memory back and leave an empty buffer."""
+    if buffer.data is not NULL:
+        live_gone(LIVE_BUFFERS)
+    free(buffer.data)
+    buffer.data = NULL
+    buffer.len = 0
+    buffer.cap = 0
+    buffer.failed = False

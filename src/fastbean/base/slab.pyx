@@ -1,0 +1,367 @@
+"""Memory for what there may be millions of: jobs, and the leaves of their table.
+
+What is small lies in slots: a chunk is 64 KiB of the C library's heap, cut into slots of one size, a multiple of eight
+bytes. A slot has no header, and to take or give one costs about twenty instructions and no lock, where the C library
+takes ten times as many; its own heap has chunks and large jobs to look after, and little else. A slot is found in its
+chunk by its address alone. What is larger the C library gives: whoever frees it knows its size, and so which it is.
+
+Each server has a slab of its own, which nothing locks: it is used by one thread at a time. It ends after all its slots.
+
+In a debug build `slab_new` has the C library give everything, so that a sanitizer sees each piece end.
+
+Always true:
+
+- A chunk that has room stands in the list of its size, a chunk without does not; a spare one has no slot in use.
+- Nothing is read or written in pages in which no slot was ever taken: a chunk costs what is used of it.
+- A chunk without a slot in use is the only one of its size with room, or spare, for whatever size comes next. It is
+  kept: glibc does not hand out a gap of one chunk as a chunk again. `slab_release_to_os` frees all of them, and gives
+  the system the pages in between that hold no slot in use; so does `slab_each_iteration`, with the pages alone,
+  whenever chunks have become a quarter more, since what is free is of use to one size only.
+"""
+
+cimport cython
+from libc.stdlib cimport malloc
+from libc.string cimport memset
+
+
+cdef extern from *:
+    """
+    #include <stdlib.h>
+    #ifdef __GLIBC__
+    #include <malloc.h>
+    static void fastbean_trim(void) { malloc_trim(0); }
+    #else
+    static void fastbean_trim(void) {}
+    #endif
+
+    #if defined(__GLIBC__) && defined(__linux__)
+    #include <limits.h>
+    #include <sys/mman.h>
+    #include <unistd.h>
+
+    static char *fastbean_heap_end;
+    static int fastbean_kept_bytes = 64 << 20;
+
+    /* What mmap has given would go back at once: glibc raises that limit by itself only as long as none is set. */
+    static void fastbean_keep_freed(void) {
+        fastbean_kept_bytes = INT_MAX;
+        mallopt(M_TRIM_THRESHOLD, fastbean_kept_bytes);
+        mallopt(M_MMAP_THRESHOLD, 4 << 20);
+    }
+
+    /* The heap grows by so much at once. In a process that is not only a server's, its end keeps no more than 64 MB. */
+    static void fastbean_grow_by(int bytes) {
+        mallopt(M_TRIM_THRESHOLD, fastbean_kept_bytes);
+        mallopt(M_TOP_PAD, bytes);
+        fastbean_heap_end = sbrk(0);
+    }
+
+    static void fastbean_use_large_pages(const void *newest) {
+        char *end;
+        if ((const char *)newest < fastbean_heap_end)
+            return;
+        end = sbrk(0);
+        if (end > fastbean_heap_end)
+            madvise(fastbean_heap_end, end - fastbean_heap_end, MADV_HUGEPAGE);
+        fastbean_heap_end = end;
+    }
+    #else
+    static void fastbean_keep_freed(void) {}
+    static void fastbean_grow_by(int bytes) { (void)bytes; }
+    static void fastbean_use_large_pages(const void *newest) { (void)newest; }
+    #endif
+
+    #ifdef __linux__
+    #include <sys/mman.h>
+    #include <unistd.h>
+    static size_t fastbean_page_bytes(void) { return (size_t)sysconf(_SC_PAGESIZE); }
+    static void fastbean_drop_pages(void *first, size_t size) { madvise(first, size, MADV_DONTNEED); }
+    #else
+    /* What such advice does to memory that is used again is another thing elsewhere. */
+    static size_t fastbean_page_bytes(void) { return (size_t)-1; }
+    static void fastbean_drop_pages(void *first, size_t size) { (void)first; (void)size; }
+    #endif
+    """
+    void fastbean_trim() nogil
+    void fastbean_keep_freed() nogil
+    void fastbean_grow_by(int bytes) nogil
+    void fastbean_use_large_pages(const void *newest) nogil
+    size_t fastbean_page_bytes() nogil
+    void fastbean_drop_pages(void *first, size_t size) nogil
+
+cdef extern from "<stdlib.h>" nogil:
+    int posix_memalign(void **memory, size_t alignment, size_t size)
+
+cdef enum:
+    RESTORE_STEP_BYTES = 33554432   # by which the heap grows while a large log is read
+    USUAL_STEP_BYTES = 131072       # glibc's own
+    ASKED_BYTES = 65464             # so that glibc asks itself for less than 128 KiB, which it would take from mmap
+    SWEEP_LEAST_CHUNKS = 128        # 8 MiB: fewer chunks more are not worth a look at all
+
+
+# Chunks
+
+cdef inline void link_chunk(Chunk *chunk, Chunk **first) noexcept nogil:
+    chunk.previous = NULL
+    chunk.next = first[0]
+    if first[0] is not NULL:
+        first[0].previous = chunk
+    first[0] = chunk
+
+
+cdef inline void unlink_chunk(Chunk *chunk, Chunk **first) noexcept nogil:
+    if chunk.previous is NULL:
+        first[0] = chunk.next
+    else:
+        chunk.previous.next = chunk.next
+    if chunk.next is not NULL:
+        chunk.next.previous = chunk.previous
+
+
+cdef inline Chunk **list_of(Chunk *chunk) noexcept nogil:
+    return &chunk.slab.roomy[chunk.slot_bytes // SLOT_STEP_BYTES]
+
+
+cdef Chunk *slab_more(Slab *slab, uint32_t slot_bytes) noexcept nogil:
+    """One more chunk with slots of this size, the first with room then; NULL without memory (nothing changed)."""
+    cdef Chunk *chunk = slab.spare
+    cdef void *memory = NULL
+    cdef uint32_t word
+    if chunk is not NULL:
+        slab.spare = chunk.next
+        slab.spares -= 1
+    else:
+        if posix_memalign(&memory, CHUNK_BYTES, ASKED_BYTES) != 0:
+            return NULL
+        slab.chunks += 1
+        if slab.many:
+            fastbean_use_large_pages(memory)
+        chunk = <Chunk *>memory
+    memset(chunk, 0, sizeof(Chunk))
+    chunk.slab = slab
+    chunk.slot_bytes = slot_bytes
+    chunk.slots = (ASKED_BYTES - sizeof(Chunk)) // slot_bytes
+    chunk.reciprocal = ((<uint64_t>1 << 32) + slot_bytes - 1) // slot_bytes
+    memset(chunk.free, 0xFF, chunk.slots // 64 * 8)
+    word = chunk.slots // 64
+    if chunk.slots % 64:
+        chunk.free[word] = (<uint64_t>1 << (chunk.slots % 64)) - 1
+    link_chunk(chunk, list_of(chunk))
+    return chunk
+
+
+cdef inline uint32_t next_sweep(Slab *slab) noexcept nogil:
+    return slab.chunks + max(slab.chunks // 4, <uint32_t>SWEEP_LEAST_CHUNKS)
+
+
+cdef void free_chunk(Chunk *chunk) noexcept nogil:
+    cdef Slab *slab = chunk.slab
+    slab.chunks -= 1
+    slab.sweep_at = min(slab.sweep_at, next_sweep(slab))
+    free(chunk)
+
+
+cdef void chunk_next_word(Chunk *chunk) noexcept nogil:
+    """The last slot of a word has been taken: go on to the next one with a free slot, or leave the list."""
+    while chunk.word < CHUNK_WORDS and chunk.free[chunk.word] == 0:
+        chunk.word += 1
+    if chunk.word == CHUNK_WORDS:
+        unlink_chunk(chunk, list_of(chunk))
+
+
+cdef void chunk_has_room(Chunk *chunk) noexcept nogil:
+    """The first slot of a full chunk has been given back."""
+    cdef Chunk *other = list_of(chunk)[0]
+    if other is not NULL and other.used == 0:
+        retire(other)
+    link_chunk(chunk, list_of(chunk))
+
+
+cdef void chunk_is_empty(Chunk *chunk) noexcept nogil:
+    """The last slot in use has been given back. The only chunk of its size with room stays where it is: a queue that
+    is empty again and again needs it again and again."""
+    if chunk.previous is not NULL or chunk.next is not NULL:
+        retire(chunk)
+
+
+cdef void retire(Chunk *chunk) noexcept nogil:
+    """Make an empty chunk spare."""
+    cdef Slab *slab = chunk.slab
+    unlink_chunk(chunk, list_of(chunk))
+    chunk.next = slab.spare
+    slab.spare = chunk
+    slab.spares += 1
+
+
+# Memory goes back
+
+cdef bint are_free(Chunk *chunk, uint32_t first, uint32_t last) noexcept nogil:
+    """Whether no slot from `first` to `last` is in use."""
+    cdef uint32_t word
+    cdef uint64_t wanted
+    for word in range(first // 64, last // 64 + 1):
+        wanted = ~<uint64_t>0
+        if word == first // 64:
+            wanted &= ~<uint64_t>0 << (first % 64)
+        if word == last // 64:
+            wanted &= ~<uint64_t>0 >> (63 - last % 64)
+        if chunk.free[word] & wanted != wanted:
+            return False
+    return True
+
+
+cdef void drop_free_pages(Chunk *chunk, size_t page_bytes) noexcept nogil:
+    """Give the system the pages that hold nothing but free slots: neither the first one, where the chunk's header is,
+    nor the last one, where the C library's next header is. Of large pages a chunk has no others."""
+    cdef size_t at = page_bytes
+    cdef size_t begin = 0
+    cdef uint32_t first
+    cdef uint32_t last
+    while at + page_bytes < CHUNK_BYTES:
+        first = <uint32_t>((at - sizeof(Chunk)) // chunk.slot_bytes)
+        last = <uint32_t>((at + page_bytes - 1 - sizeof(Chunk)) // chunk.slot_bytes)
+        if are_free(chunk, min(first, chunk.slots - 1), min(last, chunk.slots - 1)):
+            if begin == 0:
+                begin = at
+        elif begin:
+            fastbean_drop_pages(<char *>chunk + begin, at - begin)
+            begin = 0
+        at += page_bytes
+    if begin:
+        fastbean_drop_pages(<char *>chunk + begin, at - begin)
+
+
+cdef void free_empty_chunks(Slab *slab, bint with_pages) noexcept nogil:
+    """To the C library; with_pages: their pages to the system."""
+    cdef size_t page_bytes = fastbean_page_bytes()
+    cdef Chunk *chunk
+    cdef uint32_t number
+    for number in range(SLOT_SIZES):
+        chunk = slab.roomy[number]
+        if chunk is not NULL and chunk.used == 0:
+            retire(chunk)
+    while slab.spare is not NULL:
+        chunk = slab.spare
+        slab.spare = chunk.next
+        if with_pages:
+            drop_free_pages(chunk, page_bytes)
+        free_chunk(chunk)
+    slab.spares = 0
+
+
+cdef void slab_sweep(Slab *slab) noexcept nogil:
+    """Hand the pages of chunks that hold nothing but free slots back to the system; costs a look at each page of the
+    chunks with room."""
+    cdef size_t page_bytes = fastbean_page_bytes()
+    cdef Chunk *chunk
+    cdef uint32_t number
+    slab.sweep_at = next_sweep(slab)
+    for number in range(SLOT_SIZES):
+        chunk = slab.roomy[number]
+        while chunk is not NULL:
+            if (chunk.slots - chunk.used) * chunk.slot_bytes >= page_bytes:
+                drop_free_pages(chunk, page_bytes)
+            chunk = chunk.next
+
+
+cdef void slab_release_to_os(Slab *slab) noexcept nogil:
+    """Hand the pages of all that was freed back to the system; glibc alone keeps what lies below something that lives.
+
+    Costs a sweep, and glibc's own walk through its heap.
+    """
+    free_empty_chunks(slab, False)
+    slab_sweep(slab)
+    fastbean_trim()
+
+
+cdef void slab_end(Slab *slab) noexcept nogil:
+    """Free the chunks of a slab of which no slot is in use, and leave an empty one.
+
+    Their pages go back to the system: where other servers of the process have chunks in between, glibc keeps the gaps.
+    """
+    free_empty_chunks(slab, True)
+
+
+# The C library's heap
+
+cdef void *slab_large(Slab *slab, size_t size) noexcept nogil:
+    """What is too large for a slot; NULL without memory."""
+    cdef void *memory = malloc(size)
+    if slab.many:
+        fastbean_use_large_pages(memory)
+    return memory
+
+
+cdef void keep_freed_memory() noexcept nogil:
+    """From now on memory goes back to the system by `slab_release_to_os` only.
+
+    By itself glibc gives back what is freed at the end of its heap, when a queue runs empty, and has every page of the
+    next jobs asked for again.
+    """
+    fastbean_keep_freed()
+
+
+cdef void slab_expect_many(Slab *slab) noexcept nogil:
+    """Very much is taken until `slab_expect_no_more`: have the heap grow in large steps.
+
+    The system is asked for large pages then: one page fault for two megabytes, where small pages take as long to be
+    given as the jobs to be read.
+    """
+    slab.many = True
+    fastbean_grow_by(RESTORE_STEP_BYTES)
+
+
+cdef void slab_expect_no_more(Slab *slab) noexcept nogil:
+    """All of it is there: what the last step took too much goes back."""
+    slab.many = False
+    fastbean_grow_by(USUAL_STEP_BYTES)
+    fastbean_trim()
+
+
+# Tests
+
+@cython.final
+cdef class Slots:
+    """A slab, for tests: slots by their addresses, in every build.
+
+    Whoever takes a slot gives it back, as in the core.
+    """
+
+    cdef Slab slab
+
+    def __dealloc__(self):
+        slab_end(&self.slab)
+
+    def take(self, uint32_t size):
+        """The address of a slot.
+
+        Args:
+            size: in bytes, LEAST_SLOT_BYTES to MOST_SLOT_BYTES.
+
+        Raises:
+            ValueError: there are no slots of this size.
+            MemoryError: there is no memory.
+        """
+        cdef void *slot
+        if not LEAST_SLOT_BYTES <= size <= MOST_SLOT_BYTES:
+            raise ValueError(f"a slot has {<int>LEAST_SLOT_BYTES} to {<int>MOST_SLOT_BYTES} bytes, not {size}")
+        slot = slot_take(&self.slab, size)
+        if slot is NULL:
+            raise MemoryError("no memory for another chunk")
+        return <uintptr_t>slot
+
+    def give(self, uintptr_t address):
+        """Give back a slot that `take` has returned."""
+        slot_give(<void *>address)
+
+    def each_iteration(self):
+        """Let the system have free pages if there are many more chunks than there were."""
+        slab_each_iteration(&self.slab)
+
+    def give_back(self):
+        """Give the system all pages that no slot in use needs."""
+        slab_release_to_os(&self.slab)
+
+    def chunks(self):
+        """How many chunks there are, and how many of them are spare."""
+        return self.slab.chunks, self.slab.spares

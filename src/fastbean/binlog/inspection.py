@@ -1,0 +1,360 @@
+"""What a log's directory holds, found out without changing anything, also while a server works on it.
+
+A server only appends to the last segment and removes the first, so what was read stays true. `open_segments` sees to it
+that nothing is missing at either end: no segment may go, or come, between two looks at the directory. Whatever it maps
+can be read to its end, even if the server removes it meanwhile.
+
+The rules are those of a start (see ``verdict``): the first bytes that are no record end the log; if what was there had
+been synced, it is damaged, otherwise its tail is torn. What a server is writing just then is neither.
+
+Costs about five microseconds a record, and the memory of all live jobs.
+"""
+
+import mmap
+import os
+import time
+from dataclasses import dataclass
+
+from fastbean.binlog import damage_rules, replacement, segment_files
+from fastbean.binlog.record_reader import find_record, highest_mark, is_zero_from, records
+from fastbean.binlog.saved_job import SavedJob
+from fastbean.binlog.segment_files import HEADER, Header
+from fastbean.errors import BinlogError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any, TypeAlias
+
+    Members: TypeAlias = dict[str, Any]
+
+LOOKS = 1000
+SETTLE_TRIES = 4
+SETTLE_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Where a log ends that should go on.
+
+    - ``path``, ``offset``: the file, and where in it; None if the file is missing. ``what``: what is wrong, in words.
+    - ``torn``: it is what a power cut may take, and a start will cut it; nothing that was synced is missing.
+    """
+
+    path: str
+    offset: int | None
+    what: str
+    torn: bool
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}" if self.offset is None else f"{self.path}: offset {self.offset}: {self.what}"
+
+
+class Segment:
+    """One file: its ``number``, ``path``, whole content (``data``), and ``header``, None if it has none that is valid.
+
+    ``found_header`` may be that of another segment. A segment is ``spare`` if it is prepared and nothing was written
+    into it yet.
+    """
+
+    def __init__(self, number: int, path: str) -> None:
+        self.number = number
+        self.path = path
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            self.data = memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b"")
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Read the header, which a server may have written since."""
+        head = bytes(self.data[: HEADER.size])
+        self.found_header = segment_files.parse_header(head, self.path)
+        self.header = self.found_header
+        if self.header is not None and self.header.number != self.number:
+            self.header = None
+        self.spare = not any(head) and is_zero_from(self.data)
+
+    def scan(self, first_lsn: int, at: int = HEADER.size) -> "Iterator[tuple[int, Members | None]]":
+        """The records from the offset ``at`` on, each with its offset.
+
+        The last ones are the offset where they end, with an empty dict if nothing was written there, or None; whoever
+        goes on after that gets the records behind the damage.
+        """
+        while len(self.data) > HEADER.size:
+            # A view that begins a header's length before the place: the header itself is not looked at.
+            skipped = at - HEADER.size
+            for offset, found in records(self.data[skipped:], self.number, first_lsn + skipped):
+                at = offset + skipped
+                if isinstance(found, dict):
+                    yield at, found
+            if is_zero_from(self.data, at):
+                yield at, {}
+                return
+            yield at, None
+            at = find_record(self.data, self.number, first_lsn, at + 1)
+            if at == len(self.data):
+                return
+
+
+def open_segments(directory: str) -> list[Segment]:
+    """All segments of a directory, spares too, in order; complete at the moment of the call or later.
+
+    Raises BinlogError if there is no log of fastbean's, or it cannot be read.
+    """
+    for _ in range(LOOKS):
+        try:
+            before = segment_files.list_segments(directory)
+            found = [Segment(number, path) for number, path in before]
+            after = segment_files.list_segments(directory)
+        except FileNotFoundError as error:
+            if error.filename == directory:
+                raise BinlogError(f"{directory}: there is no such directory") from error
+            continue
+        except OSError as error:
+            raise BinlogError(f"{error.filename or directory}: cannot read it: {error.strerror}") from error
+        # The first look saw all that was there at its end, but for what had gone before; the second one, all that
+        # was there at its start. Being equal, they miss no first and no last segment.
+        if after == before:
+            _refuse_what_is_no_binlog(directory, found)
+            # Newest first: what is begun only then cannot follow one that looks as if it was not.
+            for segment in reversed(found):
+                segment.look_again()
+                if segment.header is None and not segment.spare:
+                    time.sleep(SETTLE_S)  # its server may be writing the header
+                    segment.look_again()
+            return found
+    raise BinlogError(f"{directory}: its files come and go too fast to be read; try again when there is less work")
+
+
+def _refuse_what_is_no_binlog(directory: str, found: list[Segment]) -> None:
+    if segment_files.is_there(os.path.join(directory, replacement.MARKER)):
+        raise BinlogError(f"{directory}: its log is being replaced; start fastbean on it, or repair it, to finish that")
+    if found:
+        return
+    from fastbean.binlog import beanstalkd
+
+    if beanstalkd.has_binlog(directory):
+        raise BinlogError(f"{directory}: holds a beanstalkd's log; start fastbean with -b on it to take it over")
+    raise BinlogError(f"{directory}: there is no log in it, no file fastbean-N.log")
+
+
+class Inspection:
+    """Reads a whole log.
+
+    - ``segments``: those that are in use. ``spares``: how many are prepared.
+    - ``jobs``: the live ones by id. ``records``: how many were read.
+    - ``first_lsn``, ``end_lsn``: where the log begins and ends. ``durable_lsn``: up to where it says that it is synced.
+    - ``id_limit``: no id at or above it was given out. ``needed_from``: the oldest segment that is needed, by its
+      number, as far as the log says.
+    - ``fault``: where the log ends too early, or None.
+    - ``ends``: of each segment that was read, the offset where its records end.
+
+    ``on_bytes`` is called after each segment with the bytes read so far and those of all. Without ``keep_jobs`` no job
+    is kept, and none is missed. With ``salvage`` the reading goes on behind damage: ``gaps`` then tells what was left
+    out, and ``unknown`` holds the ids of jobs that were changed and whose put could not be read.
+    """
+
+    def __init__(
+        self,
+        directory: "str | os.PathLike[str]",
+        *,
+        keep_jobs: bool = True,
+        salvage: bool = False,
+        on_bytes: "Callable[[int, int], None]" = lambda _done, _all: None,
+    ) -> None:
+        directory = os.fspath(directory)
+        found = open_segments(directory)
+        numbers = [segment.number for segment in found]
+        if salvage:
+            by_their_headers(found)
+        self.segments = _without_spares(found)
+        self.spares = len(found) - len(self.segments)
+        self.jobs: dict[int, SavedJob] = {}
+        self.records = 0
+        self.first_lsn = self.end_lsn = self.durable_lsn = 0
+        self.id_limit = 1
+        self.needed_from = 0
+        self.fault: Fault | None = None
+        self.ends: list[int] = []
+        self.gaps: list[str] = []
+        self.unknown: set[int] = set()
+        self._keep_jobs = keep_jobs
+        self._salvage = salvage
+        self._known_from: int | None = None
+        self._gap_behind = False  # the segment before ended with damage, by which the next one cannot follow
+        self._tubes: dict[bytes, bytes] = {}
+        self._look_for_gap(directory, numbers)
+        for place, segment in enumerate(self.segments):
+            if self._is_over():
+                return
+            if segment.spare:
+                self.ends.append(0)
+            else:
+                self._read(place, segment)
+            on_bytes(sum(len(each.data) for each in self.segments[: place + 1]), self.bytes_on_disk)
+        if not self._is_over() and damage_rules.lacks_first(found[0].number, self.needed_from):
+            self._lost(directory, found[0].number - 1)
+
+    @property
+    def bytes_on_disk(self) -> int:
+        """The size of all segments in use."""
+        return sum(len(segment.data) for segment in self.segments)
+
+    def _look_for_gap(self, directory: str, numbers: list[int]) -> None:
+        lost = damage_rules.gap(numbers)
+        while lost:
+            self._lost(directory, lost)
+            numbers = [number for number in numbers if number > lost]
+            lost = damage_rules.gap(numbers)
+
+    def _lost(self, directory: str, number: int) -> None:
+        """A segment is missing, as its neighbours or the log itself tell."""
+        path = segment_files.path_of(directory, number)
+        what = "missing, and maybe others beside it"
+        self.gaps.append(f"{path}: {what}")
+        if self.fault is None:
+            self.fault = Fault(path, None, what, torn=False)
+
+    def _read(self, place: int, segment: Segment) -> None:
+        """Take in one segment, to its end or to the first damage."""
+        what = self._trouble_at_head(place, segment)
+        if what is not None:
+            self._fault(place, 0, what)
+            if self._is_over():
+                return
+        header = segment.header
+        if header is not None:
+            self._follow(header)
+        first_lsn = self.end_lsn
+        for at, found in segment.scan(first_lsn):
+            self.end_lsn = first_lsn + at - HEADER.size
+            self._gap_behind = found is None
+            if found:
+                self._apply(place, at, found)
+            elif found is None and not self._settles(place, at):
+                self._fault(place, at, "no record can be read here")
+            if self._is_over():
+                break
+        self.ends.append(self.end_lsn - first_lsn + HEADER.size)
+
+    def _is_over(self) -> bool:
+        """Whether damage has ended the reading."""
+        return self.fault is not None and not self._salvage
+
+    def _trouble_at_head(self, place: int, segment: Segment) -> str | None:
+        before = self.segments[place - 1] if place else None
+        end_lsn = None if before is None or self._gap_behind else self.end_lsn
+        return damage_rules.trouble_at_head(
+            segment.found_header, segment.number, end_lsn, after_spare=before is not None and before.spare
+        )
+
+    def _follow(self, header: Header) -> None:
+        self.end_lsn = header.first_lsn
+        if self._known_from is None:
+            self.first_lsn = header.first_lsn
+            self._known_from = header.floor
+        self.id_limit = max(self.id_limit, header.id_limit)
+
+    def _apply(self, place: int, at: int, found: "Members") -> None:
+        """Do what a record says."""
+        self.records += 1
+        kind = found["type"]
+        if kind == "durable":
+            self.durable_lsn = max(self.durable_lsn, found["lsn"])
+        elif kind == "shed":
+            self.needed_from = max(self.needed_from, found["below"])
+        elif kind == "next-id":
+            self.id_limit = max(self.id_limit, found["id"]) if self._salvage else found["id"]
+        elif not self._keep_jobs:
+            return
+        elif kind == "put":
+            self.unknown.discard(found["id"])
+            self.jobs[found["id"]] = self._job(found, found["created_ns"], found["ttr"], found["tube"], found["body"])
+            self.id_limit = max(self.id_limit, found["id"] + 1)
+        elif found["id"] not in self.jobs:
+            self._change_of_unknown(place, at, found["id"], kind == "delete")
+        elif kind == "delete":
+            del self.jobs[found["id"]]
+        else:
+            old = self.jobs[found["id"]]
+            self.jobs[old.id] = self._job(found, old.created_ns, old.ttr_s, old.tube, old.body)
+
+    def _job(self, found: "Members", created_ns: int, ttr_s: int, tube: bytes, body: bytes) -> SavedJob:
+        return SavedJob(
+            found["id"],
+            found["pri"],
+            found["delay"],
+            ttr_s,
+            created_ns,
+            found.get("deadline_ns", 0),
+            found["state"],
+            found.get("burial", 0),
+            found["reserves"],
+            found["timeouts"],
+            found["releases"],
+            found["buries"],
+            found["kicks"],
+            self._tubes.setdefault(tube, tube),
+            body,
+        )
+
+    def _change_of_unknown(self, place: int, at: int, id: int, deleted: bool) -> None:
+        """A segment that was shed may hold the put of a job below the floor, and its end too."""
+        if self._known_from is not None and id < self._known_from:
+            return
+        if not self._salvage:
+            what = f"job {id} changes here, and its put is not in the log: something before it is missing"
+            self.fault = Fault(self.segments[place].path, at, what, torn=False)
+        elif deleted:
+            self.unknown.discard(id)
+        else:
+            self.unknown.add(id)
+
+    def _fault(self, place: int, at: int, what: str) -> None:
+        """The log ends here, at the offset ``at`` of a segment, too early."""
+        segment = self.segments[place]
+        if self._salvage:
+            self.gaps.append(f"{segment.path}: offset {at}: {what}")
+        if self.fault is None:
+            mark = max(self.durable_lsn, *(self._mark_in(each) for each in self.segments[place:]))
+            was_synced = (
+                mark > self.end_lsn
+                or damage_rules.lacks_first(self.segments[0].number, self.needed_from)
+                or (at < HEADER.size and damage_rules.is_misplaced(segment.data, segment.number, self.end_lsn))
+            )
+            self.fault = Fault(segment.path, at, what, torn=not was_synced)
+
+    def _mark_in(self, segment: Segment) -> int:
+        first_lsn = segment.header.first_lsn if segment.header is not None else self.end_lsn
+        mark: int = highest_mark(segment.data, segment.number, first_lsn)
+        return mark
+
+    def _settles(self, place: int, at: int) -> bool:
+        """Whether a server is just writing here: then there is a whole record soon."""
+        if place != len(self.segments) - 1:
+            return False
+        segment = self.segments[place]
+        first_lsn = self.end_lsn - at + HEADER.size
+        for _ in range(SETTLE_TRIES):
+            _, found = next(segment.scan(first_lsn, at))
+            if found is not None:
+                return True
+            time.sleep(SETTLE_S)
+        return False
+
+
+def by_their_headers(found: list[Segment]) -> None:
+    """Take segments for what they say that they are, and not for what their names say."""
+    for segment in found:
+        if segment.header is None and segment.found_header is not None:
+            segment.number = segment.found_header.number
+            segment.header = segment.found_header
+    found.sort(key=lambda segment: segment.number)
+
+
+def _without_spares(found: list[Segment]) -> list[Segment]:
+    """All but the spares at the end."""
+    count = len(found)
+    while count and found[count - 1].spare:
+        count -= 1
+    return found[:count]

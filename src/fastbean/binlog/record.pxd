@@ -1,0 +1,77 @@
+"""The log's records: a job's state into bytes, bytes into a job's state."""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from fastbean.base.buffer cimport Buffer
+from fastbean.engine.journal cimport STATE_DELAYED, JobImage
+
+cdef enum RecordType:
+    RECORD_END                      # zeros: nothing has been written here
+    RECORD_PUT                      # everything about a job; also its copy by compaction
+    RECORD_UPDATE                   # everything about a job that can change
+    RECORD_DELETE
+    RECORD_DURABLE                  # the LSN up to which the log was synced when this was written
+    RECORD_NEXT_ID                  # no id at or above this one has been given out
+    RECORD_SHED                     # segments below this number are not needed any more
+
+cdef enum Fault:
+    FAULT_NONE
+    FAULT_END                       # nothing more was written: zeros, or the end of the file
+    FAULT_BROKEN                    # bytes that are no record
+
+cdef enum:
+    SEGMENT_HEADER_BYTES = 64       # before the first record of a file
+
+    # Of a put record, all but the body: checksum 4, length 10, type 1, id 10, state 1, pri, delay, ttr and five
+    # counters 5 each, burial 10, created 8, length of the name 2, name 200.
+    MAX_RECORD_OVERHEAD = 286
+    MAX_NAME_BYTES = 200
+    MAX_VARINT_BYTES = 10
+    MAX_UPDATE_BYTES = 80           # of an update, a delete or another record of one number
+
+cdef struct Record:
+    RecordType type
+    uint64_t number                 # an id, an LSN or a segment: of all types but put and update
+    size_t size                     # in the file
+    JobImage job                    # of put and update; name and body, which a put has, point into the file
+
+cdef inline char *put_varint(char *at, uint64_t number) noexcept nogil:
+    """Write `number`, at most MAX_VARINT_BYTES; returns where it ends."""
+    while number >= 0x80:
+        at[0] = <char>(number & 0x7F | 0x80)
+        number >>= 7
+        at += 1
+    at[0] = <char>number
+    return at + 1
+
+cdef const char *get_varint(const char *at, const char *end, uint64_t *number) noexcept nogil
+
+cdef uint32_t crc32c(uint32_t crc, const char *data, size_t size) noexcept nogil
+
+cdef void fill_segment_header(
+    char *header, uint32_t number, uint64_t first_lsn, uint64_t id_limit, uint64_t floor
+) noexcept nogil
+
+cdef void append_put(Buffer *buffer, JobImage *job, uint32_t segment, uint64_t lsn) noexcept nogil
+cdef void append_update(Buffer *buffer, JobImage *job, uint32_t segment, uint64_t lsn) noexcept nogil
+cdef void append_delete(Buffer *buffer, uint64_t id, uint32_t segment, uint64_t lsn) noexcept nogil
+cdef void append_number(Buffer *buffer, RecordType type, uint64_t number, uint32_t segment, uint64_t lsn) noexcept nogil
+cdef Fault read_record(const char *data, size_t size, uint32_t segment, uint64_t lsn, Record *record) noexcept nogil
+cdef bint is_zero(const char *data, size_t size) noexcept nogil
+
+
+cdef inline void job_to_wall(JobImage *job, int64_t wall_offset_ns) noexcept nogil:
+    """Tell the times of a job by the wall clock, which is so far ahead of the monotonic one."""
+    job.created_ns += wall_offset_ns
+    if job.state == STATE_DELAYED:
+        job.deadline_ns += wall_offset_ns
+
+
+cdef inline void job_from_wall(JobImage *job, int64_t wall_offset_ns, int64_t now_ns) noexcept nogil:
+    """Tell the times of a job that was read by the monotonic clock: it says `now_ns`, and is so far behind the wall's.
+
+    The wall clock may have been set back since: then no job becomes one of the future, and no delay longer than it was.
+    """
+    job.created_ns = min(job.created_ns - wall_offset_ns, now_ns)
+    if job.state == STATE_DELAYED:
+        job.deadline_ns = min(job.deadline_ns - wall_offset_ns, now_ns + <int64_t>job.delay_s * 1000000000)

@@ -1,0 +1,420 @@
+"""The log's records: a job's state into bytes, bytes into a job's state.
+
+A record is: its CRC32C (4 bytes, little-endian), the length of what follows as a varint, a type, and the members of
+that type. Numbers are varints (seven bits a byte, the lowest first; the highest bit says that more follow). The
+checksum also covers the number of the segment and the record's LSN, so that the bytes of another place or time are
+never taken for a record. docs/binlog.md tells it byte by byte.
+
+Encoding and reading cost O(bytes); nothing is allocated but the buffer's own memory.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+
+from fastbean.base.buffer cimport Buffer, buffer_reserve
+from fastbean.engine.journal cimport STATE_BURIED, RecordState
+
+cdef enum:
+    CRC_BYTES = 4
+    POLYNOMIAL = 0x82F63B78             # CRC32C (Castagnoli), reflected
+    SLICES = 8
+    FORMAT_VERSION = 1
+    HEADER_CRC_AT = 60
+
+cdef extern from *:
+    """
+    /* The processor's own instruction, where it has one: x86-64 since 2008. */
+    #if defined(__x86_64__) && defined(__GNUC__)
+    #include <nmmintrin.h>
+    #include <string.h>
+
+    static int fastbean_has_crc32c(void) { return __builtin_cpu_supports("sse4.2") != 0; }
+
+    __attribute__((target("sse4.2")))
+    static uint32_t fastbean_crc32c_from(uint64_t state, const char *data, size_t size) {
+        uint64_t word;
+        uint32_t half;
+        int at;
+        for (; size >= 32; data += 32, size -= 32)
+            for (at = 0; at < 32; at += 8) {
+                memcpy(&word, data + at, 8);
+                state = _mm_crc32_u64(state, word);
+            }
+        for (; size >= 8; data += 8, size -= 8) {
+            memcpy(&word, data, 8);
+            state = _mm_crc32_u64(state, word);
+        }
+        if (size >= 4) {
+            memcpy(&half, data, 4);
+            state = _mm_crc32_u32((uint32_t)state, half);
+            data += 4;
+            size -= 4;
+        }
+        for (; size; data++, size--)
+            state = _mm_crc32_u8((uint32_t)state, (uint8_t)*data);
+        return ~(uint32_t)state;
+    }
+
+    __attribute__((target("sse4.2")))
+    static uint32_t fastbean_crc32c(uint32_t crc, const char *data, size_t size) {
+        return fastbean_crc32c_from((uint32_t)~crc, data, size);
+    }
+
+    /* Out of registers: to read at once what was stored in two pieces makes a processor wait. */
+    __attribute__((target("sse4.2")))
+    static uint32_t fastbean_record_crc(uint32_t segment, uint64_t lsn, const char *data, size_t size) {
+        uint64_t state = _mm_crc32_u64((uint32_t)~0, segment | lsn << 32);
+        return fastbean_crc32c_from(_mm_crc32_u32((uint32_t)state, (uint32_t)(lsn >> 32)), data, size);
+    }
+    #else
+    static int fastbean_has_crc32c(void) { return 0; }
+    static uint32_t fastbean_crc32c(uint32_t crc, const char *data, size_t size) {
+        (void)data; (void)size; return crc;
+    }
+    static uint32_t fastbean_record_crc(uint32_t segment, uint64_t lsn, const char *data, size_t size) {
+        (void)lsn; (void)data; (void)size; return segment;
+    }
+    #endif
+    """
+    bint fastbean_has_crc32c() noexcept nogil
+    uint32_t fastbean_crc32c(uint32_t crc, const char *data, size_t size) noexcept nogil
+    uint32_t fastbean_record_crc(uint32_t segment, uint64_t lsn, const char *data, size_t size) noexcept nogil
+
+cdef uint32_t[8][256] crc_tables
+cdef bint has_instruction = fastbean_has_crc32c()
+
+
+cdef void make_crc_tables() noexcept nogil:
+    """Slicing by eight (Kounavis and Berry 2005): table k advances a byte over k more bytes."""
+    cdef uint32_t byte, _bit, crc
+    cdef int table
+    for byte in range(256):
+        crc = byte
+        for _bit in range(8):
+            crc = (crc >> 1) ^ (<uint32_t>POLYNOMIAL if crc & 1 else 0)
+        crc_tables[0][byte] = crc
+    for byte in range(256):
+        for table in range(1, SLICES):
+            crc = crc_tables[table - 1][byte]
+            crc_tables[table][byte] = (crc >> 8) ^ crc_tables[0][crc & 0xFF]
+
+
+make_crc_tables()
+
+
+cdef uint32_t crc32c(uint32_t crc, const char *data, size_t size) noexcept nogil:
+    """CRC32C (RFC 3720, appendix B.4) of `size` bytes, going on from `crc`; 0 begins."""
+    return fastbean_crc32c(crc, data, size) if has_instruction else crc32c_by_tables(crc, data, size)
+
+
+cdef uint32_t crc32c_by_tables(uint32_t crc, const char *data, size_t size) noexcept nogil:
+    """The same without help of the processor."""
+    cdef uint64_t word
+    crc = ~crc
+    while size >= 8:
+        memcpy(&word, data, 8)          # little-endian, as all of the log
+        word ^= crc
+        crc = (
+            crc_tables[7][word & 0xFF] ^ crc_tables[6][(word >> 8) & 0xFF] ^ crc_tables[5][(word >> 16) & 0xFF]
+            ^ crc_tables[4][(word >> 24) & 0xFF] ^ crc_tables[3][(word >> 32) & 0xFF]
+            ^ crc_tables[2][(word >> 40) & 0xFF] ^ crc_tables[1][(word >> 48) & 0xFF] ^ crc_tables[0][word >> 56]
+        )
+        data += 8
+        size -= 8
+    while size:
+        crc = (crc >> 8) ^ crc_tables[0][(crc ^ <uint8_t>data[0]) & 0xFF]
+        data += 1
+        size -= 1
+    return ~crc
+
+
+cdef inline uint32_t record_crc(uint32_t segment, uint64_t lsn, const char *data, size_t size) noexcept nogil:
+    cdef char[12] place
+    if has_instruction:
+        return fastbean_record_crc(segment, lsn, data, size)
+    memcpy(place, &segment, 4)
+    memcpy(place + 4, &lsn, 8)
+    return crc32c_by_tables(crc32c_by_tables(0, place, 12), data, size)
+
+
+# Writing
+
+cdef void fill_segment_header(
+    char *header, uint32_t number, uint64_t first_lsn, uint64_t id_limit, uint64_t floor
+) noexcept nogil:
+    """The SEGMENT_HEADER_BYTES in front of a segment's records."""
+    cdef uint32_t version = FORMAT_VERSION
+    cdef uint32_t crc
+    memset(header, 0, SEGMENT_HEADER_BYTES)
+    memcpy(header, b"fastbean", 8)
+    memcpy(header + 8, &version, 4)
+    memcpy(header + 12, &number, 4)
+    memcpy(header + 16, &first_lsn, 8)
+    memcpy(header + 24, &id_limit, 8)
+    memcpy(header + 32, &floor, 8)
+    crc = crc32c(0, header, HEADER_CRC_AT)
+    memcpy(header + HEADER_CRC_AT, &crc, 4)
+
+
+cdef inline char *put_fixed(char *at, uint64_t number) noexcept nogil:
+    memcpy(at, &number, 8)
+    return at + 8
+
+
+cdef char *put_changing(char *at, JobImage *job) noexcept nogil:
+    """The members that an update carries, too."""
+    at = put_varint(at, job.id)
+    at[0] = <char>job.state
+    at = put_varint(at + 1, job.pri)
+    at = put_varint(at, job.delay_s)
+    at = put_varint(at, job.reserves)
+    at = put_varint(at, job.timeouts)
+    at = put_varint(at, job.releases)
+    at = put_varint(at, job.buries)
+    at = put_varint(at, job.kicks)
+    if job.state == STATE_DELAYED:
+        return put_fixed(at, <uint64_t>job.deadline_ns)
+    if job.state == STATE_BURIED:
+        return put_varint(at, job.burial)
+    return at
+
+
+cdef void append_record(
+    Buffer *buffer, const char *head, size_t head_bytes, const char *body, size_t body_bytes, uint32_t segment,
+    uint64_t lsn,
+) noexcept nogil:
+    """The record whose members are `head` and, behind it, `body`. Without memory the buffer says that it failed."""
+    cdef size_t start = buffer.len
+    cdef uint32_t crc
+    cdef char *at
+    if buffer.failed or buffer_reserve(buffer, CRC_BYTES + MAX_VARINT_BYTES + head_bytes + body_bytes) < 0:
+        return
+    at = put_varint(buffer.data + start + CRC_BYTES, head_bytes + body_bytes)
+    memcpy(at, head, head_bytes)
+    if body_bytes:
+        memcpy(at + head_bytes, body, body_bytes)
+    buffer.len = at + head_bytes + body_bytes - buffer.data
+    crc = record_crc(segment, lsn, buffer.data + start + CRC_BYTES, buffer.len - start - CRC_BYTES)
+    memcpy(buffer.data + start, &crc, CRC_BYTES)
+
+
+cdef void append_put(Buffer *buffer, JobImage *job, uint32_t segment, uint64_t lsn) noexcept nogil:
+    """Everything about a job. `segment` and `lsn` are where the record begins."""
+    cdef char[MAX_RECORD_OVERHEAD] head
+    cdef char *at = head
+    at[0] = <char>RECORD_PUT
+    at = put_changing(at + 1, job)
+    at = put_varint(at, job.ttr_s)
+    at = put_fixed(at, <uint64_t>job.created_ns)
+    at = put_varint(at, job.name_bytes)
+    memcpy(at, job.name, job.name_bytes)
+    at += job.name_bytes
+    append_record(buffer, head, at - head, job.body, job.body_bytes, segment, lsn)
+
+
+cdef void append_update(Buffer *buffer, JobImage *job, uint32_t segment, uint64_t lsn) noexcept nogil:
+    """What can change of a job."""
+    cdef char[MAX_RECORD_OVERHEAD] head
+    cdef char *at = head
+    at[0] = <char>RECORD_UPDATE
+    at = put_changing(at + 1, job)
+    append_record(buffer, head, at - head, NULL, 0, segment, lsn)
+
+
+cdef void append_delete(Buffer *buffer, uint64_t id, uint32_t segment, uint64_t lsn) noexcept nogil:
+    append_number(buffer, RECORD_DELETE, id, segment, lsn)
+
+
+cdef void append_number(
+    Buffer *buffer, RecordType type, uint64_t number, uint32_t segment, uint64_t lsn,
+) noexcept nogil:
+    """A record of one number."""
+    cdef char[1 + MAX_VARINT_BYTES] head
+    cdef char *at = head
+    at[0] = <char>type
+    at = put_varint(at + 1, number)
+    append_record(buffer, head, at - head, NULL, 0, segment, lsn)
+
+
+# Reading
+
+cdef const char *get_varint(const char *at, const char *end, uint64_t *number) noexcept nogil:
+    """Read what `put_varint` wrote. Returns where it ends, or NULL if it is cut or too long."""
+    cdef uint32_t shift = 0
+    cdef uint8_t byte
+    number[0] = 0
+    while at < end and shift < 64:
+        byte = <uint8_t>at[0]
+        at += 1
+        number[0] |= <uint64_t>(byte & 0x7F) << shift
+        if byte < 0x80:
+            return at
+        shift += 7
+    return NULL
+
+
+cdef struct Reader:                     # what is left of a record
+    const char *at
+    const char *end
+    bint broken                         # it ended too early, or a number was out of its range
+
+
+cdef inline uint64_t take_varint(Reader *reader, uint64_t limit) noexcept nogil:
+    """The next number; one above `limit`, which has seven bits at least, makes the record a broken one."""
+    cdef const char *at = reader.at
+    cdef uint64_t number = 0
+    if at < reader.end and <uint8_t>at[0] < 0x80:
+        reader.at = at + 1
+        return <uint8_t>at[0]
+    # Nobody else gets to see the reader itself: so it stays in registers.
+    reader.at = get_varint(at, reader.end, &number)
+    if reader.at is NULL or number > limit:
+        reader.at = reader.end
+        reader.broken = True
+    return number
+
+
+cdef inline uint32_t take_u32(Reader *reader) noexcept nogil:
+    return <uint32_t>take_varint(reader, <uint32_t>-1)
+
+
+cdef inline int64_t take_fixed(Reader *reader) noexcept nogil:
+    cdef int64_t number = 0
+    if reader.end - reader.at < 8:
+        reader.broken = True
+        return 0
+    memcpy(&number, reader.at, 8)
+    reader.at += 8
+    return number
+
+
+cdef inline uint8_t take_byte(Reader *reader) noexcept nogil:
+    if reader.at == reader.end:
+        reader.broken = True
+        return 0
+    reader.at += 1
+    return <uint8_t>(reader.at - 1)[0]
+
+
+cdef inline bint take_zeros(Reader *reader, JobImage *job) noexcept nogil:
+    """The delay and the counters of a job with which nothing has happened yet: all are zero. Else takes nothing.
+
+    So are most of a log; to read their zeros one by one took a twelfth of the instructions of a start.
+    """
+    cdef uint64_t bytes
+    if reader.end - reader.at < 8:
+        return False
+    memcpy(&bytes, reader.at, 8)        # little-endian, as all of the log
+    if bytes & <uint64_t>0xFFFFFFFFFFFF:
+        return False
+    reader.at += 6
+    job.delay_s = 0
+    job.reserves = 0
+    job.timeouts = 0
+    job.releases = 0
+    job.buries = 0
+    job.kicks = 0
+    return True
+
+
+cdef inline void take_changing(Reader *reader, JobImage *job) noexcept nogil:
+    cdef uint8_t state
+    job.id = take_varint(reader, <uint64_t>-1)
+    state = take_byte(reader)
+    if state > STATE_BURIED:
+        reader.broken = True
+        return
+    job.state = <RecordState>state
+    job.pri = take_u32(reader)
+    if not take_zeros(reader, job):
+        job.delay_s = take_u32(reader)
+        job.reserves = take_u32(reader)
+        job.timeouts = take_u32(reader)
+        job.releases = take_u32(reader)
+        job.buries = take_u32(reader)
+        job.kicks = take_u32(reader)
+    if state == STATE_DELAYED:
+        job.deadline_ns = take_fixed(reader)
+    elif state == STATE_BURIED:
+        job.burial = take_varint(reader, <uint64_t>-1)
+
+
+cdef inline void take_rest_of_put(Reader *reader, JobImage *job) noexcept nogil:
+    job.ttr_s = take_u32(reader)
+    job.created_ns = take_fixed(reader)
+    job.name_bytes = <uint32_t>take_varint(reader, MAX_NAME_BYTES)
+    if reader.broken or reader.end - reader.at < job.name_bytes:
+        reader.broken = True
+        return
+    job.name = reader.at
+    job.body = reader.at + job.name_bytes
+    job.body_bytes = <uint32_t>(reader.end - job.body)
+    reader.at = reader.end
+
+
+cdef Fault read_record(const char *data, size_t size, uint32_t segment, uint64_t lsn, Record *record) noexcept nogil:
+    """Read the record at `data`, of which `size` bytes are there, and which should stand at `segment` and `lsn`.
+
+    Returns FAULT_NONE with the record filled in; FAULT_END when there are only zeros where its head would be, or
+    nothing; FAULT_BROKEN for anything else, a record that is cut included.
+    """
+    cdef Reader reader
+    cdef uint64_t length
+    cdef uint32_t crc
+    cdef const char *start = data + CRC_BYTES
+    if size <= CRC_BYTES:
+        return FAULT_END if is_zero(data, size) else FAULT_BROKEN
+    reader.at = start
+    reader.end = data + size
+    reader.broken = False
+    length = take_varint(&reader, <uint64_t>-1)
+    memcpy(&crc, data, CRC_BYTES)
+    if length == 0:
+        return FAULT_END if crc == 0 and not reader.broken else FAULT_BROKEN
+    if reader.broken or length > <uint64_t>(reader.end - reader.at):
+        return FAULT_BROKEN
+    reader.end = reader.at + length
+    if record_crc(segment, lsn, start, reader.end - start) != crc:
+        return FAULT_BROKEN
+    record.size = reader.end - data
+    record.type = <RecordType>take_byte(&reader)
+    if record.type == RECORD_PUT or record.type == RECORD_UPDATE:
+        take_changing(&reader, &record.job)
+        if record.type == RECORD_PUT:
+            take_rest_of_put(&reader, &record.job)
+    elif RECORD_DELETE <= record.type <= RECORD_SHED:
+        record.number = take_varint(&reader, <uint64_t>-1)
+        if record.type == RECORD_SHED and record.number > segment:
+            # No segment calls itself needless: a log that believed it would be left without one to go on in.
+            return FAULT_BROKEN
+    else:
+        return FAULT_BROKEN
+    return FAULT_BROKEN if reader.broken or reader.at != reader.end else FAULT_NONE
+
+
+cdef bint is_zero(const char *data, size_t size) noexcept nogil:
+    """Whether nothing but zeros stands there."""
+    # Each byte is the one before it, and the first one is zero.
+    return size == 0 or (data[0] == 0 and memcmp(data, data + 1, size - 1) == 0)
+
+
+ctypedef uint32_t (*Crc)(uint32_t crc, const char *data, size_t size) noexcept nogil
+
+
+cdef object crc_of(data, Crc reckon):
+    cdef Py_buffer view
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    crc = reckon(0, <const char *>view.buf, view.len)
+    PyBuffer_Release(&view)
+    return crc
+
+
+def checksum(data) -> int:
+    """CRC32C (RFC 3720) of `data`, as the headers of segments carry it."""
+    return crc_of(data, crc32c)
+
+
+def checksum_by_tables(data) -> int:
+    """The same, reckoned as on a processor that has no instruction for it; for tests."""
+    return crc_of(data, crc32c_by_tables)

@@ -1,0 +1,99 @@
+"""The sync thread: one round at a time, without the GIL.
+
+A round is a few files and the LSN up to which the log is safe once they are synced. `sync_begin` wakes the thread by a
+byte in a pipe; it syncs, and says so by a byte in another one, which the loop watches; `sync_finished` takes that byte.
+In between nobody else touches the round. A sync that fails ends the thread's use: ``error`` keeps the reason.
+"""
+
+from libc.errno cimport EINTR, errno
+from libc.stdint cimport int64_t, uint64_t
+from libc.stdlib cimport realloc
+
+from fastbean.base.clock cimport monotonic_ns
+
+cdef extern from "<unistd.h>" nogil:
+    ssize_t read(int fd, void *data, size_t size)
+    ssize_t write(int fd, const void *data, size_t size)
+    int fdatasync(int fd)
+
+cdef enum:
+    ROUND = 0                       # what wakes the thread
+    STOP = 1
+
+
+cdef void sync_rounds(SyncRound *round) noexcept nogil:
+    """What the thread does: wait for a round, sync its files, say so; until told to stop."""
+    cdef char byte = 0
+    cdef int64_t start_ns
+    cdef int place
+    while True:
+        while read(round.wake_out, &byte, 1) < 0 and errno == EINTR:
+            pass
+        if byte == STOP:
+            return
+        start_ns = monotonic_ns()
+        for place in range(round.count):
+            if fdatasync(round.fds[place]) != 0:
+                round.error = errno
+                break
+        note_time(round, start_ns)
+        while write(round.done_in, &byte, 1) < 0 and errno == EINTR:
+            pass
+
+
+cdef void note_time(SyncRound *round, int64_t start_ns) noexcept nogil:
+    round.last_us = <uint64_t>((monotonic_ns() - start_ns) // 1000)
+    round.longest_us = max(round.longest_us, round.last_us)
+    round.rounds += 1
+
+
+cdef int sync_begin(SyncRound *round, list closed_fds, int fd, uint64_t lsn) noexcept:
+    """Have the thread sync these files. Returns 0, or -1 without memory."""
+    cdef int count = len(closed_fds) + 1
+    cdef int place
+    cdef int *fds
+    cdef char byte = ROUND
+    if count > round.cap:
+        fds = <int *>realloc(round.fds, count * sizeof(int))
+        if fds is NULL:
+            return -1
+        round.fds = fds
+        round.cap = count
+    for place in range(count - 1):
+        round.fds[place] = closed_fds[place]
+    round.fds[count - 1] = fd
+    round.count = count
+    round.lsn = lsn
+    round.begun_ns = monotonic_ns()
+    while write(round.wake_in, &byte, 1) < 0 and errno == EINTR:
+        pass
+    return 0
+
+
+cdef bint sync_finished(SyncRound *round) noexcept nogil:
+    """Take the thread's word that the round is done, waiting for it if need be."""
+    cdef char byte
+    while True:
+        if read(round.done_out, &byte, 1) == 1:
+            return True
+        if errno != EINTR:
+            return False
+
+
+cdef int sync_inline(SyncRound *round, list closed_fds, int fd) noexcept:
+    """Sync these files here and now. Returns 0, or the errno of the sync that failed."""
+    cdef int64_t start_ns = monotonic_ns()
+    for each in closed_fds:
+        if fdatasync(each) != 0:
+            return errno
+    if fdatasync(fd) != 0:
+        return errno
+    note_time(round, start_ns)
+    return 0
+
+
+cdef void sync_stop(SyncRound *round) noexcept nogil:
+    """Let the thread end, after the round that was begun, if one was: somebody may wait for it."""
+    cdef char byte = STOP
+    while write(round.wake_in, &byte, 1) < 0 and errno == EINTR:
+        pass

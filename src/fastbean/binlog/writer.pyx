@@ -1,0 +1,599 @@
+"""The log on disk: records into segments, syncs, the gate of the replies, compaction.
+
+The log is one endless run of records; a record's place in it is its LSN. It lies in segments, files of one size that
+are allocated before they are needed. During an iteration records gather in one buffer; `commit` writes them with one
+call and asks for a sync when the policy says so. Syncs run in a thread that never takes the GIL; meanwhile the loop
+goes on, and what comes in forms the next group.
+
+What always holds:
+
+- ``committed_lsn`` never passes what is written, nor, when every reply waits for its sync, what is synced.
+- A segment goes, oldest first, when no live job's put record stands in it, whatever ended or moved the last of them is
+  as safe as the policy makes anything, and the log says so.
+- A failed write or sync is never tried again: ``failure`` says what happened, nothing is committed any more, and the
+  server has to end.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.errno cimport EINTR, errno
+from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free
+from libc.string cimport strerror
+
+from fastbean.base.buffer cimport buffer_append, buffer_reserve
+from fastbean.base.clock cimport NEVER, monotonic_ns, wall_ns
+from fastbean.engine.journal cimport JobImage, BinlogFigures, Store, logged_bytes
+from fastbean.binlog.record cimport (
+    FAULT_END, FAULT_NONE, MAX_RECORD_OVERHEAD, MAX_UPDATE_BYTES, RECORD_DELETE, RECORD_DURABLE, RECORD_NEXT_ID,
+    RECORD_PUT, RECORD_SHED, RECORD_UPDATE, SEGMENT_HEADER_BYTES, Fault, Record, RecordType, append_delete,
+    append_number, append_put, append_update, fill_segment_header, job_from_wall, job_to_wall, read_record,
+)
+from fastbean.binlog.segments cimport ID_BYTES, STEP_BYTES, Segment, Segments, next_id_of
+from fastbean.binlog.sync cimport sync_begin, sync_finished, sync_inline, sync_rounds, sync_stop
+
+cdef extern from "<unistd.h>" nogil:
+    ssize_t pwrite(int fd, const void *data, size_t size, long long offset)
+    int close(int fd)
+
+cdef enum:
+    SHORT_SYNC_US = 250             # the loop itself waits for a sync when the last one took no longer
+    IDS_AT_ONCE = 65536             # how far the ids of a log are ahead of those given out
+    COPY_BYTES = 65536              # of one compaction step
+    GATHERED_BYTES = 262144         # records that may wait for the sync that is under way before they are written
+    UNSYNCED_BYTES = 67108864       # written and not synced, beyond which no further command runs
+    QUIET_SYNC_NS = 50000000        # -f 0: what no reply waits for is synced after so long, too
+
+
+@cython.final
+cdef class BinlogWriter(Segments):
+    """A log in segments; see the module's text. `fastbean.binlog.binlog.Binlog` makes one.
+
+    Args:
+        store: the engine, for compaction and for the start.
+        sync_every_ns: 0 syncs before each reply, -1 never; else a sync comes so many nanoseconds after a write.
+        sync_pipes: the two pipes of the sync thread: the reading and the writing end of the one that wakes it, then of
+            the one that it answers by.
+        others: see `Segments`.
+    """
+
+    def __cinit__(self, Store store not None, *, int64_t sync_every_ns, sync_pipes, **others):
+        self.store = store
+        self.sync_every_ns = sync_every_ns
+        self.closed_fds = []
+        self.unsynced_since_ns = -1
+        self.id_limit = 1
+        self.floor_bytes = STEP_BYTES
+        self.begun_ns = monotonic_ns()
+        self.set_wall_offset()
+        self.round.wake_out, self.round.wake_in, self.round.done_out, self.round.done_in = sync_pipes
+
+    def __dealloc__(self):
+        free(self.round.fds)
+
+    # Records
+
+    cdef void rotate(self) noexcept:
+        """Go on in the first spare segment."""
+        cdef Segment *segment = self.current()
+        cdef char[SEGMENT_HEADER_BYTES] header
+        self.write_pending()
+        number, fd, size = self.spare.pop(0)
+        self.spare_bytes -= <uint64_t>size - SEGMENT_HEADER_BYTES
+        self.retire(segment.fd)
+        segment.fd = -1
+        segment = self.add_segment(number, fd, size, self.end_lsn)
+        if segment is NULL:
+            self.fail("no memory for another segment", 0)
+            return
+        fill_segment_header(header, segment.number, segment.first_lsn, self.id_limit, self.highest_id + 1)
+        buffer_append(&self.pending, header, SEGMENT_HEADER_BYTES)
+
+    cdef size_t begin_record(self, uint64_t bytes) noexcept:
+        """A record of at most `bytes` comes next. Returns where it begins in `pending`."""
+        cdef Segment *segment = self.current()
+        if self.pending.len == 0:
+            self.set_wall_offset()
+        # A spare that is too small for a large record becomes a segment without records.
+        while segment.used + bytes > segment.size and self.spare and self.failure is None:
+            self.rotate()
+            segment = self.current()
+        return self.pending.len
+
+    cdef void end_record(self, size_t start, bint gates) noexcept:
+        """The record that began at `start` is complete."""
+        cdef size_t size = self.pending.len - start
+        if self.pending.failed:
+            self.fail("no memory for the log", 0)
+            return
+        self.current().used += size
+        self.used_bytes += size
+        self.appended_bytes += size
+        self.end_lsn += size
+        self.records_written += 1
+        if gates:
+            self.gate_lsn = self.end_lsn
+        self.tight = self.is_tight()
+
+    cdef void set_wall_offset(self) noexcept:
+        """Look how far the wall clock is from the monotonic one: it may be set at any time."""
+        self.wall_offset_ns = wall_ns() - monotonic_ns()
+
+    cdef uint32_t put(self, JobImage *job) noexcept:
+        cdef size_t start = self.begin_record(job.body_bytes + MAX_RECORD_OVERHEAD)
+        cdef Segment *segment = self.current()
+        job_to_wall(job, self.wall_offset_ns)
+        append_put(&self.pending, job, segment.number, self.end_lsn)
+        self.end_record(start, True)
+        self.highest_id = max(self.highest_id, job.id)
+        self.count_in(segment, job)
+        return segment.number
+
+    cdef void update(self, JobImage *job, bint gates) noexcept:
+        cdef size_t start = self.begin_record(MAX_UPDATE_BYTES)
+        job_to_wall(job, self.wall_offset_ns)
+        append_update(&self.pending, job, self.current().number, self.end_lsn)
+        self.end_record(start, gates)
+        self.fresh_bytes += MAX_UPDATE_BYTES // 4
+
+    cdef void delete(self, uint64_t id, uint32_t segment, uint64_t bytes) noexcept:
+        cdef size_t start = self.begin_record(MAX_UPDATE_BYTES)
+        append_delete(&self.pending, id, self.current().number, self.end_lsn)
+        self.end_record(start, True)
+        self.count_out(segment, bytes)
+        self.fresh_bytes += bytes
+
+    cdef void more_ids(self) noexcept:
+        self.number_record(RECORD_NEXT_ID, self.id_limit + IDS_AT_ONCE, True)
+        # An id is told only when a sync has made it certain that it will not be told again, whatever the policy.
+        self.sync_now()
+        self.id_limit += IDS_AT_ONCE
+
+    cdef void number_record(self, RecordType type, uint64_t number, bint gates) noexcept:
+        cdef size_t start = self.begin_record(MAX_UPDATE_BYTES)
+        append_number(&self.pending, type, number, self.current().number, self.end_lsn)
+        self.end_record(start, gates)
+
+    # Writing and syncing
+
+    cdef void fail(self, str what, int error) noexcept:
+        if self.failure is None:
+            self.failure = f"{what}: {strerror(error).decode()}" if error else what
+        self.gate_lsn = UINT64_MAX  # no reply that depends on the log is sent any more
+
+    cdef void write_pending(self) noexcept:
+        """Write what has gathered, behind what was written before."""
+        cdef Segment *segment
+        cdef size_t done = 0
+        cdef ssize_t size
+        cdef int64_t start_ns
+        if self.pending.len == 0 or self.failure is not None:
+            return
+        segment = self.current()
+        start_ns = monotonic_ns()
+        while done < self.pending.len:
+            size = pwrite(
+                segment.fd, self.pending.data + done, self.pending.len - done, segment.used - self.pending.len + done
+            )
+            if size >= 0:
+                done += size
+            elif errno != EINTR:
+                self.fail(f"cannot write segment {segment.number} of the log", errno)
+                return
+        self.write_last_us = <uint64_t>((monotonic_ns() - start_ns) // 1000)
+        self.write_longest_us = max(self.write_longest_us, self.write_last_us)
+        self.pending.len = 0
+        self.written_lsn = self.end_lsn
+
+    cdef void retire(self, int fd) noexcept:
+        """This segment is full: close its file, after the next sync if there will be one."""
+        if self.sync_every_ns < 0:
+            close(fd)
+            self.left_unsynced = True
+        else:
+            self.closed_fds.append(fd)
+
+    cdef void commit(self, int64_t now_ns, bint alone) noexcept:
+        """The end of an iteration: write its records, and sync as the policy says.
+
+        `alone`: nobody else can be served meanwhile: a sync here and now is quicker than a round of the thread.
+        """
+        if self.failure is not None:
+            return
+        # What replies wait for a sync of may as well wait in memory for the sync before it.
+        if self.sync_every_ns or not self.syncing or self.pending.len >= GATHERED_BYTES:
+            if self.pending.len and self.marked_lsn < self.durable_lsn:
+                self.marked_lsn = self.durable_lsn
+                self.number_record(RECORD_DURABLE, self.durable_lsn, False)
+            self.write_pending()
+        self.keep_room(now_ns)
+        if self.syncing and not self.warned:
+            self.warn_of_sync(now_ns - self.round.begun_ns, self.round.lsn, self.round.count, True)
+        if self.unsynced_since_ns < 0 and self.written_lsn > max(self.durable_lsn, self.round.lsn):
+            self.unsynced_since_ns = now_ns
+        if self.failure is None and self.sync_every_ns >= 0 and not self.syncing:
+            if self.sync_every_ns == 0 and self.gate_lsn > self.durable_lsn and alone:
+                self.sync_now()
+            elif self.due_ns() >= 0 and self.due_ns() <= now_ns:
+                self.begin_sync()
+        self.open_gate()
+
+    cdef bint syncs_shortly(self) noexcept:
+        cdef bint waited_for = self.gate_lsn > self.durable_lsn and not self.syncing
+        return self.sync_every_ns == 0 and waited_for and self.round.last_us <= SHORT_SYNC_US
+
+    cdef void open_gate(self) noexcept:
+        """Open the gate as far as the policy allows."""
+        if self.failure is None:
+            self.committed_lsn = self.durable_lsn if self.sync_every_ns == 0 else self.written_lsn
+
+    cdef int64_t due_ns(self) noexcept:
+        """When the next sync should begin, or the one on its way is slow; NEVER when nothing of that is to come."""
+        if self.syncing and self.slow_sync_ns and not self.warned:
+            return self.round.begun_ns + self.slow_sync_ns
+        if self.unsynced_since_ns < 0 or self.sync_every_ns < 0 or self.syncing:
+            return NEVER
+        if self.sync_every_ns:
+            return self.unsynced_since_ns + self.sync_every_ns
+        return self.unsynced_since_ns + (0 if self.gate_lsn > self.durable_lsn else QUIET_SYNC_NS)
+
+    cdef void begin_sync(self) noexcept:
+        """Have the thread sync all that is written; without memory to tell it of the files, sync here."""
+        if sync_begin(&self.round, self.closed_fds, self.current().fd, self.written_lsn) < 0:
+            self.sync_now()
+            return
+        self.closing = len(self.closed_fds)
+        self.syncing = True
+        self.warned = False
+        self.unsynced_since_ns = -1
+
+    def sync_done(self):
+        """The thread has written to the pipe ``done``: open the gate, or fail."""
+        # A command that had to wait for the round may have taken the word already, in the same iteration.
+        if not self.syncing or not sync_finished(&self.round):
+            return
+        self.syncing = False
+        if self.round.error:
+            self.fail("cannot sync the log", self.round.error)
+            return
+        self.synced(self.round.lsn, self.closing)
+        self.open_gate()
+
+    cdef void synced(self, uint64_t lsn, int closed) noexcept:
+        """All up to `lsn` is safe, and so are the first `closed` of the full segments."""
+        cdef int place
+        self.warn_of_sync(<int64_t>self.round.last_us * 1000, lsn, closed + 1, False)
+        for place in range(closed):
+            close(self.closed_fds[place])
+        del self.closed_fds[:closed]
+        # Under -F a full segment is not synced, and what follows it proves nothing about it.
+        if not self.left_unsynced:
+            self.durable_lsn = max(self.durable_lsn, lsn)
+
+    cdef void warn_of_sync(self, int64_t took_ns, uint64_t lsn, int files, bint running) noexcept:
+        """Tell of a sync of all up to `lsn` if it is slow; of one that is under way, once."""
+        cdef uint64_t bytes = lsn - min(lsn, self.durable_lsn)
+        if self.slow_sync_ns and took_ns >= self.slow_sync_ns:
+            self.warned = running
+            self.on_slow_sync(running, took_ns // 1000000, files, bytes)
+
+    cdef void sync_now(self) noexcept:
+        """Write and sync here and now."""
+        cdef int error
+        self.write_pending()
+        if self.syncing:
+            self.sync_done()
+        if self.failure is not None:
+            return
+        error = sync_inline(&self.round, self.closed_fds, self.current().fd)
+        if error:
+            self.fail("cannot sync the log", error)
+            return
+        self.unsynced_since_ns = -1
+        self.synced(self.written_lsn, len(self.closed_fds))
+
+    def run_syncs(self):
+        """The body of the sync thread; ends when `stop_syncs` is called."""
+        with nogil:
+            sync_rounds(&self.round)
+
+    def stop_syncs(self):
+        """Let the sync thread end."""
+        sync_stop(&self.round)
+
+    # Compaction
+
+    cdef bint compact(self) noexcept:
+        """One step; true when another can be taken at once."""
+        cdef uint64_t going_bytes = 0
+        cdef uint32_t place = 0
+        cdef bint copies = False
+        self.shed()
+        while place < self.segment_count - 1 and self.segments[place].live_jobs == 0:
+            going_bytes += self.segments[place].used
+            place += 1
+        if self.failure is None and place < self.segment_count - 1:
+            copies = self.too_large(self.used_bytes - going_bytes) or self.short_of_room(place, going_bytes)
+            copies = copies and not self.waits_for_room(place) and self.copy_some(self.segments[place])
+        self.appended_bytes = 0
+        self.look_at_room(place, going_bytes)
+        if going_bytes:
+            self.sync_early()
+        return copies
+
+    cdef void look_at_room(self, uint32_t place, uint64_t going_bytes) noexcept:
+        """See how little may be left before commands have to wait.
+
+        As long as the segment at `place` can be copied, or room is on its way back, there must stay enough for that
+        copy. If neither is so, only the end of the last segment stops the commands.
+        """
+        cdef uint64_t copied = 0
+        self.floor_bytes = STEP_BYTES
+        self.next_copy_bytes = 0
+        if place < self.segment_count - 1:
+            self.next_copy_bytes = self.segments[place].live_bytes
+            copied = self.next_copy_bytes + self.largest_bytes
+            if self.asked or going_bytes or self.free_bytes() >= copied:
+                self.floor_bytes += copied
+        self.tight = self.is_tight()
+
+    cdef bint is_tight(self) noexcept:
+        return self.free_bytes() < self.floor_bytes or (
+            self.sync_every_ns >= 0 and self.end_lsn - self.durable_lsn > UNSYNCED_BYTES
+        ) or ((self.pending.cap - self.pending.len < STEP_BYTES or self.ahead is NULL) and self.make_memory(0) < 0)
+
+    cdef void sync_early(self) noexcept:
+        """Segments wait for a sync to go. A log that is larger than it should be gets one early; at the limit of twice
+        the live data and two segments the loop itself waits for it."""
+        if self.sync_every_ns < 0 or not (self.tight or self.pass_lsn or self.too_large(self.used_bytes)):
+            return
+        if self.used_bytes > 2 * self.live_bytes + 2 * self.segment_bytes:
+            self.sync_now()
+            self.shed()
+        elif not self.syncing:
+            self.write_pending()
+            self.begin_sync()
+
+    cdef bint copy_some(self, Segment *segment) noexcept:
+        """Copy jobs whose put record stands in this segment to the end of the log, as they are now.
+
+        Returns whether it is of use to go on at once; there may be no room for the next one.
+        """
+        cdef uint64_t end = self.end_lsn + max(<uint64_t>COPY_BYTES, 4 * self.appended_bytes)
+        cdef JobImage job
+        cdef uint64_t id, bytes, before_id
+        cdef size_t before, start
+        while segment.copied < segment.ids.len and self.end_lsn < end and self.failure is None:
+            before = segment.copied
+            before_id = segment.copied_id
+            id = next_id_of(segment)
+            if not self.store.image_of(id, segment.number, &job):
+                continue
+            bytes = <uint64_t>job.body_bytes + MAX_RECORD_OVERHEAD
+            if not self.fits(bytes) or self.make_memory(bytes) < 0:
+                segment.copied = before
+                segment.copied_id = before_id
+                # On a full disk this comes again with every step; it is asked for once in a while.
+                if not self.refused and not self.fits(bytes):
+                    self.ask(bytes)
+                return False
+            start = self.begin_record(bytes)
+            job_to_wall(&job, self.wall_offset_ns)
+            append_put(&self.pending, &job, self.current().number, self.end_lsn)
+            self.end_record(start, False)
+            self.count_out(segment.number, logged_bytes(job.body_bytes, job.name_bytes))
+            self.count_in(self.current(), &job)
+            self.store.moved(id, self.current().number)
+            self.records_migrated += 1
+        return True
+
+    cdef void shed(self) noexcept:
+        """Give up the oldest segments, as long as they hold nothing that could still be needed.
+
+        The log says so before they go: else nobody could tell a segment that was shed from one that got lost.
+        """
+        cdef uint64_t safe_lsn = self.written_lsn if self.sync_every_ns < 0 else self.durable_lsn
+        cdef uint32_t place = 0
+        while place < self.segment_count - 1 and self.segments[place].live_jobs == 0:
+            place += 1
+        if self.segments[place].number > self.needed_from:
+            self.needed_from = self.segments[place].number
+            self.number_record(RECORD_SHED, self.needed_from, False)
+            self.shed_lsn = self.end_lsn
+            if self.sync_every_ns < 0:
+                self.sync_before_removal = self.current().number
+        while (
+            self.segments[0].number < self.needed_from and self.shed_lsn <= safe_lsn
+            and self.segments[0].dead_lsn <= safe_lsn
+            # The next segment's header tells the limit of the ids: it must be as safe as what goes.
+            and self.segments[1].first_lsn < safe_lsn
+        ):
+            self.drop_oldest()
+
+    # The start and the stop
+
+    def load(self, uint32_t number, data, uint64_t first_lsn, uint64_t id_limit, uint64_t floor):
+        """Restore the jobs from one segment; call it for each, the oldest first.
+
+        Args:
+            number: the segment's number.
+            data: the whole file.
+            first_lsn: from its header, and likewise the next two.
+            id_limit: no id at or above it had been given out.
+            floor: no id at or above it had been put.
+
+        Returns:
+            What ended the reading ("end": zeros or the end of the file; "broken": bytes that are no record; "unknown":
+            a change of a job of which the log cannot but know; "memory"), and the offset in the file where.
+        """
+        cdef Segment *segment
+        cdef Py_buffer view
+        end, offset = "memory", 0
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        segment = self.add_segment(number, -1, view.len, first_lsn)
+        if segment is not NULL:
+            if self.segment_count == 1:
+                self.known_from_id = floor
+            self.id_limit = id_limit
+            self.highest_id = max(self.highest_id, floor - 1)
+            self.end_lsn = first_lsn
+            end, offset = self.restore_records(segment, <const char *>view.buf), segment.used
+        PyBuffer_Release(&view)
+        return end, offset
+
+    cdef str restore_records(self, Segment *segment, const char *file):
+        """Apply all records of a segment. Returns what ended the reading."""
+        cdef Fault fault
+        cdef Record record
+        cdef int outcome = 0
+        while True:
+            fault = read_record(file + segment.used, segment.size - segment.used, segment.number, self.end_lsn, &record)
+            if fault != FAULT_NONE:
+                break
+            outcome = self.restore(segment, &record)
+            if outcome:
+                break
+            segment.used += record.size
+            self.end_lsn += record.size
+        self.used_bytes += segment.used - SEGMENT_HEADER_BYTES
+        self.allocated_bytes += segment.size
+        if outcome:
+            return "unknown" if outcome > 0 else "memory"
+        return "end" if fault == FAULT_END else "broken"
+
+    cdef int restore(self, Segment *segment, Record *record) noexcept:
+        """Apply one record. 1 when it changes a job that is not known and should be, -1 without memory."""
+        cdef uint64_t bytes = 0
+        cdef uint64_t id = record.number
+        cdef uint32_t number = 0
+        cdef int outcome = 0
+        if record.type == RECORD_PUT or record.type == RECORD_UPDATE:
+            id = record.job.id
+            job_from_wall(&record.job, self.wall_offset_ns, self.begun_ns)
+            if record.type == RECORD_UPDATE:
+                outcome = self.store.restore_update(&record.job, self.end_lsn)
+            else:
+                outcome = self.store.restore_put(&record.job, segment.number, self.end_lsn, &number)
+                if outcome == 0:
+                    outcome = self.put_restored(segment, &record.job, number)
+        elif record.type == RECORD_DELETE:
+            number = self.store.restore_delete(id, &bytes)
+            if number:
+                self.count_out(number, bytes)
+            outcome = number == 0
+        elif record.type == RECORD_DURABLE:
+            self.durable_lsn = max(self.durable_lsn, record.number)
+        elif record.type == RECORD_NEXT_ID:
+            self.id_limit = record.number
+        else:
+            self.needed_from = max(self.needed_from, record.number)
+        # A segment that has been shed may hold the put of a job below the floor, and then its delete too.
+        return 0 if outcome > 0 and id < self.known_from_id else outcome
+
+    cdef inline int put_restored(self, Segment *segment, JobImage *job, uint32_t before) noexcept:
+        """Returns 0, or -1 without memory."""
+        if buffer_reserve(&segment.ids, ID_BYTES) < 0:
+            return -1
+        if before:
+            self.count_out(before, logged_bytes(job.body_bytes, job.name_bytes))
+        self.highest_id = max(self.highest_id, job.id)
+        self.count_in(segment, job)
+        return 0
+
+    def start(self, uint32_t number, int fd, uint64_t size):
+        """The log goes on: in the last loaded segment, or in a new one of this number if there is none.
+
+        Args:
+            number: the segment's number.
+            fd: its file, open for writing; it is closed when the segment is full.
+            size: its size in bytes, all of it allocated.
+
+        Raises:
+            MemoryError: there is no memory for it; the file stays the caller's.
+        """
+        cdef char[SEGMENT_HEADER_BYTES] header
+        cdef Segment *segment
+        cdef bint is_new = self.segment_count == 0
+        if (is_new and self.add_segment(number, -1, size, 0) is NULL) or self.make_memory(0) < 0:
+            raise MemoryError("no memory for the log")
+        segment = self.current()
+        if is_new:
+            self.allocated_bytes = size
+            fill_segment_header(header, segment.number, segment.first_lsn, self.id_limit, self.highest_id + 1)
+            buffer_append(&self.pending, header, SEGMENT_HEADER_BYTES)
+        segment.fd = fd
+        segment.size = size
+        self.needed_from = max(self.needed_from, self.segments[0].number)
+        # Nobody knows how much of what was read a compaction could win back.
+        self.fresh_bytes = self.used_bytes
+        # What was read is on the disk: it was synced before the start went on.
+        self.written_lsn = self.end_lsn
+        self.durable_lsn = self.end_lsn
+        self.gate_lsn = self.end_lsn
+        self.committed_lsn = self.end_lsn
+
+    def finish(self, uint64_t next_id):
+        """The server stops: note the next id, write everything, and sync it unless the policy is never to.
+
+        The spare segments stay: on a full disk the next start could not have new ones.
+        """
+        if self.failure is None and self.free_bytes() >= MAX_UPDATE_BYTES:
+            self.number_record(RECORD_NEXT_ID, next_id, True)
+        if self.sync_every_ns < 0:
+            self.write_pending()
+        else:
+            self.sync_now()
+        if self.segment_count and self.current().fd >= 0:
+            close(self.current().fd)
+            self.current().fd = -1
+        for _, fd, _ in self.spare:
+            close(fd)
+
+    def fail_with(self, str what not None):
+        """Something outside has failed without which the log cannot go on; `what` says it in words."""
+        self.fail(what, 0)
+
+    # What others want to know
+
+    def skip_ids(self, uint64_t limit):
+        """What is cut off the log says that ids below `limit` may have been given out: they never come again."""
+        self.id_limit = max(self.id_limit, limit)
+
+    @property
+    def end(self):
+        """The LSN at which the log ends."""
+        return self.end_lsn
+
+    @property
+    def first_needed(self):
+        """The number of the oldest segment without which the log is not complete, as far as it has been read; 0 if it
+        does not say."""
+        return self.needed_from
+
+    @property
+    def durable(self):
+        """The LSN up to which the log is known to be synced."""
+        return self.durable_lsn
+
+    cdef bint figures_of(self, BinlogFigures *figures) noexcept:
+        figures.oldest = self.segments[0].number
+        figures.current = self.current().number
+        figures.migrated = self.records_migrated
+        figures.written = self.records_written
+        figures.live_bytes = self.live_bytes
+        figures.disk_bytes = self.allocated_bytes
+        figures.syncs = self.round.rounds
+        figures.sync_last_us = self.round.last_us
+        figures.sync_longest_us = self.round.longest_us
+        figures.write_last_us = self.write_last_us
+        figures.write_longest_us = self.write_longest_us
+        return True
+
+    def figures(self):
+        """The state of the log, by name; sizes in bytes, times in microseconds."""
+        return {
+            "oldest": self.segments[0].number, "current": self.current().number, "live_bytes": self.live_bytes,
+            "live_jobs": self.live_jobs, "used_bytes": self.used_bytes, "end_lsn": self.end_lsn,
+            "durable_lsn": self.durable_lsn, "highest_id": self.highest_id, "id_limit": self.id_limit,
+            "segments": self.segment_count,
+        }

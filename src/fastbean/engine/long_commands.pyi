@@ -1,0 +1,3 @@
+from fastbean.engine.restore import Recovery
+
+class LongCommands(Recovery): ...

@@ -1,0 +1,134 @@
+"""The state as a log has it: what a start restores, and what compaction asks for again.
+
+The log reads its records, the oldest first, and calls these for each (`Store`, in _journal, tells what they promise). A
+restored job stands in its heap at once; nobody waits yet, so that no other job or client moves with it.
+"""
+
+cimport cython
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from fastbean._core cimport Heap, heap_reserve
+from fastbean.engine.job cimport (
+    LEAF_JOBS, Job, job_body, job_cost, job_discard, job_new, job_table_get, job_table_put,
+)
+from fastbean.engine.journal cimport STATE_BURIED, STATE_DELAYED, STATE_READY, JobImage, logged_bytes
+from fastbean.engine.memory cimport memory_keep
+from fastbean.base.slab cimport slab_expect_many, slab_expect_no_more
+from fastbean.engine.state cimport State
+from fastbean.base.hash_table cimport table_expect
+from fastbean.engine.tube cimport Tube
+
+cdef enum:
+    USUAL_RECORD_BYTES = 128
+    MOST_EXPECTED = 4000000         # jobs may be large: no more room is taken on trust
+
+
+cdef class Recovery(State):
+
+    def expect_large_binlog(self, uint64_t size):
+        """A log of very many jobs is about to be read; `expect_no_more` comes after it.
+
+        Args:
+            size: of the log, in bytes.
+        """
+        slab_expect_many(&self.slab)
+        table_expect(&self.jobs.leaves, min(size // USUAL_RECORD_BYTES, <uint64_t>MOST_EXPECTED) // LEAF_JOBS)
+
+    cdef void expect_no_more(self) noexcept:
+        """The whole log has been read."""
+        if self.slab.many:
+            slab_expect_no_more(&self.slab)
+
+    cdef int restore_put(self, JobImage *image, uint32_t segment, uint64_t lsn, uint32_t *before) noexcept:
+        cdef Job *job = job_table_get(&self.jobs, image.id)
+        before[0] = 0
+        if job is not NULL:
+            before[0] = job.segment
+            self.take(job)
+        else:
+            job = self.restore_job(image)
+            if job is NULL:
+                return -1
+        job.segment = segment
+        job.lsn = <uint32_t>lsn
+        return self.restore_place(job, image)
+
+    @cython.final
+    cdef Job *restore_job(self, JobImage *image) noexcept:
+        """A job of the log, in no heap yet, or NULL without memory."""
+        cdef Tube *tube = self.find_or_make_tube(image.name, image.name_bytes)
+        cdef Job *job
+        if tube is NULL:
+            return NULL
+        job = job_new(&self.slab, image.body_bytes)
+        if job is NULL:
+            return NULL
+        if job_table_put(&self.jobs, &self.slab, image.id, job) < 0:
+            job_discard(job)
+            return NULL
+        memcpy(job_body(job), image.body, image.body_bytes)
+        job.tube = tube.number
+        job.created_ns = image.created_ns
+        job.ttr_s = image.ttr_s
+        tube.jobs += 1
+        tube.body_bytes += job.body_bytes
+        memory_keep(&self.memory, job_cost(job.body_bytes))
+        return job
+
+    @cython.final
+    cdef int restore_place(self, Job *job, JobImage *image) noexcept:
+        """Everything about the job that can change, its heap included. Returns 0, or -1 without memory."""
+        cdef Tube *tube = self.tube_of(job)
+        cdef Heap *heap = &tube.ready
+        if image.state != STATE_READY:
+            heap = &tube.delayed if image.state == STATE_DELAYED else &tube.buried
+        # There nearly always is room: that costs no call then.
+        if heap.len == heap.cap and heap_reserve(heap, 1) < 0:
+            return -1
+        job.pri = image.pri
+        job.delay_s = image.delay_s
+        if image.state == STATE_DELAYED:
+            self.push_delayed(tube, job, image.id, max(image.deadline_ns, 0))
+        elif image.state == STATE_BURIED:
+            self.push_buried(tube, job, image.id, image.burial)
+        else:
+            self.to_ready(tube, job, image.id)
+        job.reserves = image.reserves
+        job.timeouts = image.timeouts
+        job.releases = image.releases
+        job.buries = image.buries
+        job.kicks = image.kicks
+        return 0
+
+    cdef int restore_update(self, JobImage *image, uint64_t lsn) noexcept:
+        cdef Job *job = job_table_get(&self.jobs, image.id)
+        if job is NULL:
+            return 1
+        self.take(job)
+        job.lsn = <uint32_t>lsn
+        return self.restore_place(job, image)
+
+    cdef uint32_t restore_delete(self, uint64_t id, uint64_t *bytes) noexcept:
+        cdef Job *job = job_table_get(&self.jobs, id)
+        cdef Tube *tube
+        cdef uint32_t segment
+        if job is NULL:
+            return 0
+        tube = self.tube_of(job)
+        segment = job.segment
+        bytes[0] = logged_bytes(job.body_bytes, tube.name_bytes)
+        self.remove_job(job, id)
+        return segment
+
+    # Compaction asks for jobs again
+
+    cdef bint image_of(self, uint64_t id, uint32_t segment, JobImage *image) noexcept:
+        cdef Job *job = job_table_get(&self.jobs, id)
+        if job is NULL or job.segment != segment:
+            return False
+        self.fill_image(job, id, image)
+        return True
+
+    cdef void moved(self, uint64_t id, uint32_t segment) noexcept:
+        job_table_get(&self.jobs, id).segment = segment

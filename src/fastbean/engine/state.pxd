@@ -1,0 +1,127 @@
+"""All jobs, tubes and clients of one server, and how a job moves among them."""
+
+cimport cython
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from fastbean.engine.client cimport Client, ClientSet, Work
+from fastbean._core cimport Heap, heap_push
+from fastbean.engine.job cimport JOB_READY, Job, JobTable
+from fastbean.engine.journal cimport JobImage, Journal, Store
+from fastbean.engine.memory cimport Memory
+from fastbean.engine.oldest_ready cimport oldest_enters
+from fastbean.protocol.replies cimport Reply
+from fastbean.base.slab cimport Slab
+from fastbean.engine.tube cimport Timer, TimerKind, Tube, TubeSet, tube_again
+
+cdef enum:
+    EFFORT_PER_ITERATION = 20000        # moves and looks of all clients together, but one command of each
+    STEPS_AT_ONCE = 1000            # jobs, watches or list entries that one iteration moves before others are served
+    URGENT_BELOW_PRI = 1024         # beanstalkd's URGENT_THRESHOLD
+    SAFETY_MARGIN_NS = 1000000000   # a client is told DEADLINE_SOON in the last second of a reservation
+
+cdef struct Counters:               # of the whole server, as `stats` shows them
+    uint64_t ready
+    uint64_t urgent
+    uint64_t reserved
+    uint64_t delayed
+    uint64_t buried
+    uint64_t timeouts
+    uint64_t total_jobs
+    uint64_t connections
+    uint64_t total_connections
+    uint64_t producers
+    uint64_t workers
+    uint64_t waiting
+
+
+cdef inline int64_t seconds_ns(uint32_t seconds) noexcept nogil:
+    return <int64_t>seconds * 1000000000
+
+
+cdef void append_entry(Client *client, Tube *tube) noexcept nogil
+
+
+cdef class State(Store):
+    cdef JobTable jobs
+    cdef Slab slab                  # of the jobs and of their table
+    cdef TubeSet tubes
+    cdef Tube *default_tube
+    cdef Heap timers
+    cdef ClientSet clients
+    cdef uint64_t burials
+    cdef Client *first_answered     # clients whose answer came while they waited, oldest first
+    cdef Client *last_answered
+    cdef Work *first_work           # unfinished work, in turn
+    cdef Work *last_work
+    cdef uint64_t effort            # moves and looks so far: jobs moved, watches looked at, entries listed
+    cdef uint64_t effort_limit      # beyond it, what can wait for the next iteration does
+    cdef Memory memory
+    cdef int64_t begun_ns           # when the last delay or ttr began
+    cdef bint short_of_memory       # an expiry or a piece of work could not go on
+    cdef Counters counts
+    cdef Journal journal
+    cdef bint has_binlog               # the journal keeps a log
+
+    cdef Client *new_client(self, void *connection) noexcept
+    cdef void end_client(self, Client *client) noexcept
+    cdef Tube *look_up_or_make_tube(self, const char *name, uint32_t name_bytes) noexcept
+    cdef void release_tube(self, Tube *tube) noexcept
+
+    cdef uint64_t id_of(self, Job *job) noexcept
+    cdef int64_t deadline_of(self, Job *job) noexcept
+    cdef Heap *heap_of(self, Job *job) noexcept
+    cdef uint64_t take(self, Job *job) noexcept
+    cdef int64_t deadline_after(self, int64_t now_ns, uint32_t seconds) noexcept
+    cdef void to_delayed(self, Tube *tube, Job *job, uint64_t id, int64_t now_ns) noexcept
+    cdef void push_delayed(self, Tube *tube, Job *job, uint64_t id, int64_t deadline_ns) noexcept
+    cdef void push_buried(self, Tube *tube, Job *job, uint64_t id, uint64_t burial) noexcept
+    cdef void remove_job(self, Job *job, uint64_t id) noexcept
+    cdef void to_buried(self, Tube *tube, Job *job, uint64_t id) noexcept
+    cdef int make_ready(self, Job *job, int64_t now_ns) noexcept
+    cdef int reserve_for(self, Client *client, Job *job, int64_t now_ns) noexcept
+    cdef bint match(self, Tube *tube, int64_t now_ns) noexcept
+    cdef void fill_image(self, Job *job, uint64_t id, JobImage *image) noexcept
+    cdef void journal_change(self, Job *job, bint gates) noexcept
+    cdef int time_out(self, Client *client, int64_t now_ns) noexcept
+
+    cdef void begin_iteration(self, int64_t now_ns) noexcept
+    cdef void start_waiting(self, Client *client) noexcept
+    cdef void end_wait(self, Client *client, Reply reply) noexcept
+    cdef void answer_later(self, Client *client, Reply reply) noexcept
+    cdef Client *next_answered(self) noexcept
+    cdef void forget_answer(self, Client *client) noexcept
+
+    cdef bint expire(self, int64_t now_ns) noexcept
+    cdef int64_t next_timer_ns(self) noexcept
+    cdef void schedule(self, Timer *timer, int64_t when_ns) noexcept
+    cdef int64_t tube_due_ns(self, Tube *tube) noexcept
+    cdef int64_t client_due_ns(self, Client *client) noexcept
+    cdef int add_timer(self, Timer *timer, TimerKind kind, uint32_t number) noexcept
+    cdef int expire_timer(self, Timer *timer, int64_t now_ns) noexcept
+    cdef int tube_step(self, Tube *tube, int64_t now_ns) noexcept
+    cdef int client_step(self, Client *client, int64_t now_ns) noexcept
+
+    cdef void relist(self, Tube *removed) noexcept
+
+    # What every job passes through
+
+    @cython.final
+    cdef inline Tube *find_or_make_tube(self, const char *name, uint32_t name_bytes) noexcept:
+        """The tube of this name, or NULL without memory. Whoever does not keep it calls `release_tube`."""
+        cdef Tube *tube = tube_again(&self.tubes, name, name_bytes)
+        return tube if tube is not NULL else self.look_up_or_make_tube(name, name_bytes)
+
+    @cython.final
+    cdef inline Tube *tube_of(self, Job *job) noexcept:
+        return self.tubes.by_number[job.tube]
+
+    @cython.final
+    cdef inline void to_ready(self, Tube *tube, Job *job, uint64_t id) noexcept:
+        """The commonest way into a heap. The caller has reserved room in it, so that the push cannot fail."""
+        heap_push(&tube.ready, &job.node, job.pri, id)
+        oldest_enters(tube, id)
+        job.state = JOB_READY
+        self.counts.ready += 1
+        if job.pri < URGENT_BELOW_PRI:
+            self.counts.urgent += 1
+            tube.urgent += 1

@@ -1,0 +1,6 @@
+from typing import Self
+
+from fastbean.engine.journal import Store
+
+class State(Store):
+    def __new__(cls, *args: object, hash_key: bytes = ..., **kwargs: object) -> Self: ...

@@ -1,0 +1,467 @@
+"""All jobs, tubes and clients of one server, and how a job moves among them.
+
+Always true between two calls:
+
+- A job in the table stands in exactly one heap: its tube's ready, delayed or buried heap, or the reserved heap of the
+  client that holds it (once that has left, its heap of returning jobs). Which heap is its state; the heap's slot holds
+  its id, and its deadline if it has one.
+- No unpaused tube holds a ready job while a client waits for that tube.
+- A tube with a delayed job or a pause has a timer that is due no later than they are, and so has a client that holds
+  or awaits something. Timers are lazy: one that is due too early is put right when it comes to the top.
+- Every tube and every client stands in the timer heap, those with nothing to do at its far end, so that setting a
+  timer moves an entry and cannot fail.
+
+A move first makes sure of the memory that it needs, then changes: one that fails has changed nothing. Nothing here
+does I/O or reads a clock; `now_ns` comes in, monotonic, in nanoseconds.
+"""
+
+from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
+
+from fastbean.engine.client cimport (
+    WORK_LIST_TUBES, WORK_OLDEST, Client, Work, client_add_watch, client_new, client_remove, client_remove_watch,
+    client_set_free, client_start_waiting, client_stop_waiting,
+)
+from fastbean.base.buffer cimport buffer_append
+from fastbean.base.clock cimport NEVER
+from fastbean._core cimport (
+    Heap, HeapSlot, heap_free, heap_push, heap_remove, heap_reserve, heap_slot, heap_top, heap_update,
+)
+from fastbean.engine.job cimport (
+    JOB_BURIED, JOB_DELAYED, JOB_READY, JOB_RESERVED, JOB_RETURNING, Job, job_body, job_discard, job_table_free,
+    job_table_remove,
+)
+from fastbean.engine.journal cimport STATE_BURIED, STATE_DELAYED, STATE_READY, JobImage, Journal
+from fastbean.engine.memory cimport memory_drop, memory_each_iteration
+from fastbean.protocol.replies cimport REPLY_DEADLINE_SOON, REPLY_RESERVED, REPLY_TIMED_OUT, Reply
+from fastbean.base.slab cimport slab_end
+from fastbean.engine.tube cimport (
+    TIMER_CLIENT, TIMER_TUBE, Timer, TimerKind, Tube, tube_find_or_make, tube_name, tube_remove, tube_set_free,
+)
+
+cdef uint64_t NOT_DUE = <uint64_t>-1
+
+
+cdef inline uint64_t timer_tie(Timer *timer) noexcept nogil:
+    """Tubes before clients, when both are due at once."""
+    return <uint64_t>timer.kind << 32 | timer.number
+
+
+cdef void append_entry(Client *client, Tube *tube) noexcept nogil:
+    """One more line of a list of tubes."""
+    buffer_append(&client.answer.text, b"- ", 2)
+    buffer_append(&client.answer.text, tube_name(tube), tube.name_bytes)
+    buffer_append(&client.answer.text, b"\n", 1)
+
+
+cdef class State(Store):
+    """Jobs, tubes, clients, timers and unfinished work; see the module's text.
+
+    Args:
+        hash_key: 16 secret bytes for the hash of tube names.
+
+    Raises:
+        ValueError: `hash_key` has another length.
+        MemoryError: there is no memory even for the tube "default".
+    """
+
+    def __cinit__(self, *args, bytes hash_key=bytes(16), **kwargs):
+        if len(hash_key) != sizeof(self.tubes.key):
+            raise ValueError(f"hash_key must have {sizeof(self.tubes.key)} bytes, not {len(hash_key)}")
+        self.effort_limit = EFFORT_PER_ITERATION
+        self.memory.limit_bytes = UINT64_MAX
+        self.memory.release_at_ns = NEVER
+        self.begun_ns = NEVER
+        self.tubes.key.k0 = int.from_bytes(hash_key[:8], "little")
+        self.tubes.key.k1 = int.from_bytes(hash_key[8:], "little")
+        self.journal = Journal()
+        self.default_tube = self.find_or_make_tube(b"default", 7)
+        if self.default_tube is NULL:
+            raise MemoryError("no memory for the tube default")
+
+    def __dealloc__(self):
+        client_set_free(&self.clients)
+        job_table_free(&self.jobs)
+        slab_end(&self.slab)
+        tube_set_free(&self.tubes)
+        heap_free(&self.timers)
+
+    # Clients and tubes
+
+    cdef Client *new_client(self, void *connection) noexcept:
+        """A client that uses and watches default, or NULL without memory."""
+        cdef Client *client = client_new(&self.clients)
+        if client is NULL:
+            return NULL
+        if client_add_watch(client, self.default_tube) is NULL:
+            client_remove(&self.clients, client)
+            return NULL
+        if self.add_timer(&client.timer, TIMER_CLIENT, client.number) < 0:
+            client_remove_watch(client, client.watched[0])
+            client_remove(&self.clients, client)
+            return NULL
+        client.connection = connection
+        client.give_up_at_ns = NEVER
+        client.use = self.default_tube
+        client.use.using += 1
+        return client
+
+    cdef void end_client(self, Client *client) noexcept:
+        """Free a client that holds and watches nothing any more."""
+        heap_remove(&self.timers, &client.timer.node)
+        client_remove(&self.clients, client)
+
+    cdef Tube *look_up_or_make_tube(self, const char *name, uint32_t name_bytes) noexcept:
+        """What `find_or_make_tube` does for another tube than the last one."""
+        cdef uint32_t count = self.tubes.count
+        cdef Tube *tube = tube_find_or_make(&self.tubes, name, name_bytes)
+        if self.tubes.count > count and self.add_timer(&tube.timer, TIMER_TUBE, tube.number) < 0:
+            tube_remove(&self.tubes, tube)
+            return NULL
+        return tube
+
+    cdef void release_tube(self, Tube *tube) noexcept:
+        """End the tube if nothing refers to it: no job, no client that uses or watches it. default never ends."""
+        if tube.jobs or tube.using or tube.watching or tube == self.default_tube:
+            return
+        heap_remove(&self.timers, &tube.timer.node)
+        self.relist(tube)
+        tube_remove(&self.tubes, tube)
+
+    # A job's place
+
+    cdef Heap *heap_of(self, Job *job) noexcept:
+        """The heap that the job stands in."""
+        if job.state == JOB_READY:
+            return &self.tube_of(job).ready
+        if job.state == JOB_RESERVED:
+            return &self.clients.by_number[job.client].reserved
+        if job.state == JOB_RETURNING:
+            return &self.clients.by_number[job.client].returning
+        if job.state == JOB_DELAYED:
+            return &self.tube_of(job).delayed
+        return &self.tube_of(job).buried
+
+    cdef uint64_t id_of(self, Job *job) noexcept:
+        return heap_slot(self.heap_of(job), &job.node).tie
+
+    cdef int64_t deadline_of(self, Job *job) noexcept:
+        """When the delay or the reservation ends; only for a delayed or reserved job."""
+        return <int64_t>heap_slot(self.heap_of(job), &job.node).key
+
+    cdef uint64_t take(self, Job *job) noexcept:
+        """Take the job out of its heap, for another one or for good. Returns its id."""
+        cdef Tube *tube = self.tube_of(job)
+        cdef Heap *heap = self.heap_of(job)
+        cdef uint64_t id = heap_slot(heap, &job.node).tie
+        self.effort += 1
+        heap_remove(heap, &job.node)
+        if job.state == JOB_READY:
+            self.counts.ready -= 1
+            if job.pri < URGENT_BELOW_PRI:
+                self.counts.urgent -= 1
+                tube.urgent -= 1
+        elif job.state == JOB_RESERVED or job.state == JOB_RETURNING:
+            self.counts.reserved -= 1
+            tube.reserved -= 1
+        elif job.state == JOB_DELAYED:
+            self.counts.delayed -= 1
+        else:
+            self.counts.buried -= 1
+        return id
+
+    cdef void remove_job(self, Job *job, uint64_t id) noexcept:
+        """Take the job out of its heap and out of the table, for good; its tube may end with it."""
+        cdef Tube *tube = self.tube_of(job)
+        self.take(job)
+        job_table_remove(&self.jobs, id)
+        tube.body_bytes -= job.body_bytes
+        memory_drop(&self.memory, job_discard(job))
+        tube.jobs -= 1
+        self.release_tube(tube)
+
+    cdef int64_t deadline_after(self, int64_t now_ns, uint32_t seconds) noexcept:
+        """When a delay or a ttr that begins now will end: of two in one iteration, what began first ends first."""
+        self.begun_ns = max(self.begun_ns + 1, now_ns)
+        return self.begun_ns + seconds_ns(seconds)
+
+    # The ways in, but for `to_ready`. The caller has reserved room in the heap, so that the push cannot fail.
+
+    cdef void to_delayed(self, Tube *tube, Job *job, uint64_t id, int64_t now_ns) noexcept:
+        self.push_delayed(tube, job, id, self.deadline_after(now_ns, job.delay_s))
+
+    cdef void push_delayed(self, Tube *tube, Job *job, uint64_t id, int64_t deadline_ns) noexcept:
+        heap_push(&tube.delayed, &job.node, <uint64_t>deadline_ns, id)
+        job.state = JOB_DELAYED
+        self.counts.delayed += 1
+        self.schedule(&tube.timer, deadline_ns)
+
+    cdef void to_buried(self, Tube *tube, Job *job, uint64_t id) noexcept:
+        self.push_buried(tube, job, id, self.burials + 1)
+        job.buries += 1
+
+    cdef void push_buried(self, Tube *tube, Job *job, uint64_t id, uint64_t burial) noexcept:
+        heap_push(&tube.buried, &job.node, burial, id)
+        self.burials = max(self.burials, burial)
+        job.state = JOB_BURIED
+        self.counts.buried += 1
+
+    cdef int reserve_for(self, Client *client, Job *job, int64_t now_ns) noexcept:
+        """Move the job, which is not reserved, to the client. Returns 0, or -1 without memory (nothing changed)."""
+        cdef Tube *tube = self.tube_of(job)
+        cdef int64_t deadline_ns
+        cdef bint was_ready
+        cdef uint64_t id
+        if heap_reserve(&client.reserved, 1) < 0:
+            return -1
+        deadline_ns = self.deadline_after(now_ns, job.ttr_s)
+        was_ready = job.state == JOB_READY
+        id = self.take(job)
+        heap_push(&client.reserved, &job.node, <uint64_t>deadline_ns, id)
+        job.state = JOB_RESERVED
+        job.client = client.number
+        job.reservation_seq = client.reservation_seq
+        client.reservation_seq += 1
+        job.reserves += 1
+        self.counts.reserved += 1
+        tube.reserved += 1
+        self.schedule(&client.timer, deadline_ns)
+        client.answer.job = job
+        client.answer.number = id
+        # A job that was buried or delayed comes back ready, even if the server dies now.
+        self.journal_change(job, not was_ready)
+        return 0
+
+    cdef int make_ready(self, Job *job, int64_t now_ns) noexcept:
+        """Move a job from wherever it stands to ready, and on to a waiting client if there is one.
+
+        Returns 0, or -1 without memory (nothing changed).
+        """
+        cdef Tube *tube = self.tube_of(job)
+        if heap_reserve(&tube.ready, 1) < 0:
+            return -1
+        self.to_ready(tube, job, self.take(job))
+        tube.enqueued += 1
+        if tube.pause_ns == 0:
+            self.match(tube, now_ns)
+        return 0
+
+    cdef bint match(self, Tube *tube, int64_t now_ns) noexcept:
+        """Give the tube's first ready job to the client that waits longest; false if there is no such pair."""
+        cdef Client *client
+        if tube.longest_waiting is NULL or tube.ready.len == 0:
+            return False
+        client = self.clients.by_number[tube.longest_waiting.client]
+        # Cannot fail: whoever waits has made room for it.
+        self.reserve_for(client, <Job *>heap_top(&tube.ready).node, now_ns)
+        self.end_wait(client, REPLY_RESERVED)
+        return True
+
+    cdef int time_out(self, Client *client, int64_t now_ns) noexcept:
+        """The client's first reservation has run out: the job is ready again. Returns 0, or -1 without memory."""
+        cdef Job *job = <Job *>heap_top(&client.reserved).node
+        if self.make_ready(job, now_ns) < 0:
+            return -1
+        job.timeouts += 1
+        self.counts.timeouts += 1
+        self.journal_change(job, False)
+        return 0
+
+    # The log
+
+    cdef void fill_image(self, Job *job, uint64_t id, JobImage *image) noexcept:
+        """What the log keeps of a job in a heap. A reserved one counts as ready: so it comes back."""
+        cdef Tube *tube = self.tube_of(job)
+        cdef uint64_t key = heap_slot(self.heap_of(job), &job.node).key
+        image.id = id
+        image.pri = job.pri
+        image.delay_s = job.delay_s
+        image.ttr_s = job.ttr_s
+        image.reserves = job.reserves
+        image.timeouts = job.timeouts
+        image.releases = job.releases
+        image.buries = job.buries
+        image.kicks = job.kicks
+        image.created_ns = job.created_ns
+        image.name = tube_name(tube)
+        image.name_bytes = tube.name_bytes
+        image.body = job_body(job)
+        image.body_bytes = job.body_bytes
+        image.state = STATE_READY
+        if job.state == JOB_DELAYED:
+            image.state = STATE_DELAYED
+            image.deadline_ns = <int64_t>key
+        elif job.state == JOB_BURIED:
+            image.state = STATE_BURIED
+            image.burial = key
+
+    cdef void journal_change(self, Job *job, bint gates) noexcept:
+        """Log the job as it is now. `gates`: a reply may depend on this change."""
+        cdef JobImage image
+        if not self.has_binlog:
+            return
+        self.fill_image(job, self.id_of(job), &image)
+        self.journal.update(&image, gates)
+        if gates:
+            job.lsn = <uint32_t>self.journal.end_lsn
+
+    # Waiting, and answers that come later
+
+    cdef void begin_iteration(self, int64_t now_ns) noexcept:
+        """What sockets bring comes next, or what was left over: each of the two has an allowance of effort."""
+        self.effort_limit = self.effort + EFFORT_PER_ITERATION
+        memory_each_iteration(&self.memory, &self.slab, now_ns)
+
+    cdef void start_waiting(self, Client *client) noexcept:
+        self.effort += client.watched_count
+        client_start_waiting(client)
+        self.counts.waiting += 1
+        self.schedule(&client.timer, self.client_due_ns(client))
+
+    cdef void end_wait(self, Client *client, Reply reply) noexcept:
+        client_stop_waiting(client)
+        self.effort += client.watched_count
+        self.counts.waiting -= 1
+        self.answer_later(client, reply)
+
+    cdef void answer_later(self, Client *client, Reply reply) noexcept:
+        """Queue an answer for a client whose command is not the one that runs now."""
+        client.answer.reply = reply
+        client.next_answered = NULL
+        if self.last_answered is NULL:
+            self.first_answered = client
+        else:
+            self.last_answered.next_answered = client
+        self.last_answered = client
+
+    cdef Client *next_answered(self) noexcept:
+        """Take the next client with an answer, or NULL."""
+        cdef Client *client = self.first_answered
+        if client is not NULL:
+            self.first_answered = client.next_answered
+            if self.first_answered is NULL:
+                self.last_answered = NULL
+        return client
+
+    cdef void forget_answer(self, Client *client) noexcept:
+        """The client has left before its answer was taken."""
+        cdef Client **link = &self.first_answered
+        cdef Client *previous = NULL
+        while link[0] is not NULL and link[0] != client:
+            previous = link[0]
+            link = &previous.next_answered
+        if link[0] is not NULL:
+            link[0] = client.next_answered
+            if self.last_answered == client:
+                self.last_answered = previous
+
+    # Timers
+
+    cdef int add_timer(self, Timer *timer, TimerKind kind, uint32_t number) noexcept:
+        """A timer for a new tube or client. Returns 0, or -1 without memory."""
+        timer.kind = kind
+        timer.number = number
+        return heap_push(&self.timers, &timer.node, NOT_DUE, timer_tie(timer))
+
+    cdef void schedule(self, Timer *timer, int64_t when_ns) noexcept:
+        """See that the timer is due at `when_ns` at the latest; NEVER asks for nothing."""
+        if when_ns != NEVER and <uint64_t>when_ns < heap_slot(&self.timers, &timer.node).key:
+            heap_update(&self.timers, &timer.node, <uint64_t>when_ns, timer_tie(timer))
+
+    cdef int64_t next_timer_ns(self) noexcept:
+        """When `expire` has something to look at, or -1."""
+        cdef uint64_t key = heap_top(&self.timers).key
+        return NEVER if key == NOT_DUE else <int64_t>key
+
+    cdef int64_t tube_due_ns(self, Tube *tube) noexcept:
+        """When the tube has something to do: a delay ends, or its pause."""
+        cdef int64_t due_ns = NEVER
+        if tube.delayed.len:
+            due_ns = <int64_t>heap_top(&tube.delayed).key
+        if tube.pause_ns and (due_ns == NEVER or tube.unpause_at_ns < due_ns):
+            due_ns = tube.unpause_at_ns
+        return due_ns
+
+    cdef int64_t client_due_ns(self, Client *client) noexcept:
+        """When the client has something to do: a reservation ends, comes near its end, or a wait ends."""
+        cdef int64_t due_ns = NEVER
+        if client.reserved.len:
+            due_ns = <int64_t>heap_top(&client.reserved).key
+        if client.waiting:
+            if due_ns != NEVER:
+                due_ns = max(due_ns - SAFETY_MARGIN_NS, 0)
+            if client.give_up_at_ns != NEVER and (due_ns == NEVER or client.give_up_at_ns < due_ns):
+                due_ns = client.give_up_at_ns
+        return due_ns
+
+    cdef bint expire(self, int64_t now_ns) noexcept:
+        """Do what is due at `now_ns`, in the order of time, up to STEPS_AT_ONCE steps; true when more is due."""
+        cdef int _step
+        self.short_of_memory = False
+        for _step in range(STEPS_AT_ONCE):
+            if heap_top(&self.timers).key > <uint64_t>now_ns:
+                return False
+            if self.journal.tight:
+                return True
+            if self.expire_timer(<Timer *>heap_top(&self.timers).node, now_ns) < 0:
+                self.short_of_memory = True
+                return False
+        return True
+
+    cdef int expire_timer(self, Timer *timer, int64_t now_ns) noexcept:
+        """One step for the timer at the top: put it right, or do what is due. Returns 0, or -1 without memory."""
+        cdef Tube *tube = NULL
+        cdef Client *client = NULL
+        cdef int64_t due_ns
+        if timer.kind == TIMER_TUBE:
+            tube = self.tubes.by_number[timer.number]
+            due_ns = self.tube_due_ns(tube)
+        else:
+            client = self.clients.by_number[timer.number]
+            due_ns = self.client_due_ns(client)
+        # NEVER, as an unsigned number, is NOT_DUE: such a timer goes to the far end.
+        if <uint64_t>due_ns > heap_slot(&self.timers, &timer.node).key:
+            heap_update(&self.timers, &timer.node, <uint64_t>due_ns, timer_tie(timer))
+            return 0
+        if client is NULL:
+            return self.tube_step(tube, now_ns)
+        return self.client_step(client, now_ns)
+
+    cdef int tube_step(self, Tube *tube, int64_t now_ns) noexcept:
+        """One delay that has ended, or one step of the end of the pause. Returns 0, or -1 without memory."""
+        cdef HeapSlot *first = heap_top(&tube.delayed)
+        if first is not NULL and <int64_t>first.key <= now_ns and (
+            tube.pause_ns == 0 or <int64_t>first.key <= tube.unpause_at_ns
+        ):
+            return self.make_ready(<Job *>first.node, now_ns)
+        # The tube counts as paused until its last waiting client is served: nobody gets a job out of turn meanwhile.
+        if not self.match(tube, now_ns):
+            tube.pause_ns = 0
+        return 0
+
+    cdef int client_step(self, Client *client, int64_t now_ns) noexcept:
+        """One reservation that has ended, or the end of the wait. Returns 0, or -1 without memory."""
+        cdef HeapSlot *first = heap_top(&client.reserved)
+        if first is not NULL and <int64_t>first.key <= now_ns:
+            return self.time_out(client, now_ns)
+        if first is not NULL and <int64_t>first.key - SAFETY_MARGIN_NS <= now_ns:
+            self.end_wait(client, REPLY_DEADLINE_SOON)
+        else:
+            self.end_wait(client, REPLY_TIMED_OUT)
+        return 0
+
+    # Unfinished work
+
+    cdef void relist(self, Tube *removed) noexcept:
+        """`removed` is about to leave the visible list: no list that is being written may miss the tube that moves,
+        and nobody looks for its oldest job any more."""
+        cdef Tube *last = self.tubes.listed[self.tubes.count - 1]
+        cdef Work *work = self.first_work
+        while work is not NULL:
+            if work.kind == WORK_LIST_TUBES and removed.place < work.done:
+                if last.place >= work.done:
+                    append_entry(work.client, last)
+                elif work.done == self.tubes.count:
+                    work.done -= 1
+            elif work.kind == WORK_OLDEST and work.tube == removed:
+                work.tube = NULL
+            work = work.next

@@ -1,0 +1,81 @@
+"""The tube, and the set of all tubes."""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcmp
+
+from fastbean._core cimport Heap, HeapNode
+from fastbean.base.hash_table cimport Entry, HashKey, Table
+
+cdef enum TimerKind:
+    TIMER_TUBE
+    TIMER_CLIENT
+
+cdef struct Timer:              # an entry of the server's one timer heap
+    HeapNode node
+    TimerKind kind
+    uint32_t number             # of the tube or the client
+
+cdef struct Watch:              # one client's interest in one tube
+    Entry entry                 # in the client's table of watched tubes
+    Tube *tube
+    Watch *earlier              # its neighbours in the tube's line of waiting clients
+    Watch *later
+    uint32_t client
+    uint32_t place              # in the client's array
+
+cdef struct Tube:               # the name follows, with a NUL behind it
+    # What a put touches comes first: with very many tubes, each line of the cache counts.
+    Entry entry                 # in the table of names
+    Heap ready                  # by (pri, id)
+    uint64_t oldest_id          # no ready job has a lower id; see _oldest
+    Watch *longest_waiting      # the line of waiting clients, from the one that waits longest
+    uint32_t number             # for ever its own while it lives
+    uint32_t name_bytes
+    uint32_t jobs               # in any state; reserved and arriving ones keep the tube alive too
+    uint32_t using
+    uint32_t urgent
+    uint32_t reserved
+    uint64_t total_jobs
+    uint64_t enqueued           # times that a job became ready
+    uint64_t body_bytes         # of all jobs that stand in a heap
+    int64_t pause_ns            # 0: not paused
+    uint64_t finished           # jobs deleted by the client that had reserved them
+    uint64_t deletes
+    Timer timer                 # the sooner of its first delayed job and the end of its pause
+    Heap delayed                # by (deadline, id)
+    Heap buried                 # by (number of the burial, id)
+    Watch *latest_waiting
+    uint32_t place              # in the visible list
+    uint32_t watching
+    uint32_t waiting
+    uint64_t pauses
+    int64_t unpause_at_ns
+
+cdef struct TubeSet:
+    Table names
+    HashKey key
+    Tube **by_number            # NULL where a number is free
+    Tube **listed               # the visible list, in the order that list-tubes shows
+    uint32_t *free_numbers
+    uint32_t free_count
+    uint32_t cap                # of all three arrays
+    uint32_t numbers            # given out so far
+    uint32_t count
+    Tube *last                  # that was found last by its name, or NULL
+
+cdef inline char *tube_name(Tube *tube) noexcept nogil:
+    return <char *>tube + sizeof(Tube)
+
+cdef inline bint tube_has_name(Tube *tube, const char *name, uint32_t name_bytes) noexcept nogil:
+    return tube.name_bytes == name_bytes and memcmp(tube_name(tube), name, name_bytes) == 0
+
+cdef inline Tube *tube_again(TubeSet *tubes, const char *name, uint32_t name_bytes) noexcept nogil:
+    """The tube that was found last, if it is this one, or NULL: in a log the same is asked for again and again."""
+    return tubes.last if tubes.last is not NULL and tube_has_name(tubes.last, name, name_bytes) else NULL
+
+cdef Tube *tube_find(TubeSet *tubes, const char *name, uint32_t name_bytes) noexcept nogil
+cdef Tube *tube_find_or_make(TubeSet *tubes, const char *name, uint32_t name_bytes) noexcept nogil
+cdef void tube_remove(TubeSet *tubes, Tube *tube) noexcept nogil
+cdef void tube_set_free(TubeSet *tubes) noexcept nogil
+cdef void waiting_line_join(Tube *tube, Watch *watch) noexcept nogil
+cdef void waiting_line_leave(Tube *tube, Watch *watch) noexcept nogil

@@ -1,0 +1,1 @@
+"""The network: listeners, connections, and the event loop that serves them."""

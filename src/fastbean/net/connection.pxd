@@ -1,0 +1,104 @@
+"""One client's bytes: received, cut into commands, answered, sent."""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from fastbean.base.buffer cimport Buffer
+from fastbean.engine.client cimport Client
+from fastbean.engine.commands cimport Engine
+from fastbean.engine.job cimport Job
+from fastbean.net.outbox cimport Outbox
+from fastbean.net.poller cimport Poller
+from fastbean.protocol.replies cimport Reply
+from fastbean.protocol.commands cimport Command, Op
+from fastbean.net.socket_calls cimport iovec
+
+cdef enum Phase:
+    PHASE_LINE                      # a command line comes next
+    PHASE_LONG_LINE                 # the rest of a line that is too long
+    PHASE_BODY                      # the body of a put, and its CRLF
+    PHASE_SKIP                      # the body of a put that is refused
+
+
+cdef class Shared:
+    cdef readonly Engine engine
+    cdef object selector
+    cdef Poller poller              # the selector, or None when it is of another kind
+    cdef set open
+    cdef list runnable              # connections with complete commands that nothing will announce again
+    cdef list answered              # connections that were answered by another one's command, or by time
+    cdef list gated                 # connections with replies that wait for the log
+    cdef char *scratch              # where everybody's bytes arrive
+    cdef set unwatched              # connections that the selector cannot watch: their input is full
+    cdef uint32_t steps             # lines and bodies taken in this iteration
+    cdef Op last_op
+    cdef public int verbosity
+    cdef public object on_event
+    cdef public object on_close
+
+    cdef void deliver(self) noexcept
+    cdef void emit(self, str event, int fd, bytes text) noexcept
+
+
+cdef class Connection:
+    cdef Shared hub
+    cdef Engine engine
+    cdef Client *client
+    cdef readonly int fd            # -1: in memory
+    cdef Phase phase
+    cdef Reply refusal              # what a skipped body is answered with
+    cdef uint64_t to_skip
+    cdef uint32_t body_got          # of the body and its CRLF
+    cdef char[2] trailer            # what stands where the body's CRLF must be
+    cdef Buffer input               # received and not yet run
+    cdef Outbox out                 # answered and not yet sent
+    cdef size_t counted_bytes       # of input and out, as the engine's memory has them
+    cdef int interest               # what the selector watches
+    cdef int reading                # what it is asked for where the client may send
+    cdef bint socket_full
+    cdef bint blocked               # its command is not answered yet
+    cdef bint held_back             # too much is unsent to run another command
+    cdef bint is_runnable
+    cdef bint is_answered
+    cdef bint is_gated
+    cdef bint eof
+    cdef bint hung_up               # the client will send no more, though not all of it is received
+    cdef bint quitting
+    cdef readonly bint closed
+
+    cdef void on_ready(self, int events, int64_t now_ns) noexcept
+    cdef void receive(self, int events, int64_t now_ns) noexcept
+    cdef bint rearm_if_needed(self, int events, size_t size, size_t room) noexcept
+    cdef int space(self, iovec *where) noexcept
+    cdef void arrived(self, size_t size, int64_t now_ns) noexcept
+    cdef void end_of_file(self) noexcept
+    cdef void look_for_hang_up(self, int64_t now_ns) noexcept
+    cdef void give_up_waiting(self) noexcept
+    cdef bint is_halted(self) noexcept
+    cdef void postpone(self, uint32_t steps) noexcept
+    cdef void make_runnable(self) noexcept
+    cdef void resume(self, int64_t now_ns) noexcept
+
+    cdef size_t run(self, char *data, size_t size, int64_t now_ns) noexcept
+    cdef size_t take_line(self, char *data, size_t size, int64_t now_ns) noexcept
+    cdef size_t take_long_line(self, const char *data, size_t size) noexcept
+    cdef size_t take_body(self, const char *data, size_t size, int64_t now_ns) noexcept
+    cdef size_t take_skipped(self, size_t size) noexcept
+
+    cdef void execute(self, char *line, size_t size, int64_t now_ns) noexcept
+    cdef bint is_blocked(self) noexcept
+    cdef Reply begin_put(self, Command *command, int64_t now_ns) noexcept
+    cdef void end_put(self, int64_t now_ns) noexcept
+
+    cdef void answer(self, Reply reply) noexcept
+    cdef void gate(self, size_t start, Reply reply) noexcept
+    cdef uint64_t lsn_of(self, Reply reply) noexcept
+    cdef uint64_t job_lsn(self, Job *job) noexcept
+    cdef void flush(self, int64_t now_ns) noexcept
+    cdef void resume_if_drained(self) noexcept
+    cdef void wait_for_commit(self) noexcept
+    cdef void count_memory(self) noexcept
+    cdef void update_interest(self, int64_t now_ns) noexcept
+    cdef int wanted_events(self) noexcept
+    cdef void watch_events(self, int events, int64_t now_ns) noexcept
+    cdef void drop(self, int64_t now_ns) noexcept
+    cdef void drain_before_close(self) noexcept

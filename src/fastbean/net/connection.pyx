@@ -1,0 +1,602 @@
+"""One client's bytes: received, cut into commands, answered, sent.
+
+The way of a command: the loop says that a socket is readable, `on_ready` receives (into a buffer that all share, or
+straight into the body of the job on its way), `run` cuts lines and bodies, `execute` has the engine run the command,
+`answer` puts the reply into the outbox, `flush` sends it. One receive and one send serve all commands that came
+together.
+
+What bounds a client: one receive and STEPS_PER_ITERATION lines and bodies in each iteration; INPUT_LIMIT bytes received
+and not run; about OUTPUT_LIMIT bytes (and one reply) answered and not sent, beyond which it gets no further command
+run; a body of at most the largest job. A connection costs nothing while nothing happens, and well below 2 KiB.
+
+Always true between two calls: a connection that could run a command stands in ``runnable``, or its socket is watched; a
+connection whose command is not answered yet (``blocked``) runs no other; a closed one stands in no list of the engine.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from fastbean.base.buffer cimport buffer_append, buffer_drop_front, buffer_free, buffer_reserve
+from fastbean.engine.client cimport INPUT_LIMIT, OUTPUT_LIMIT, STEPS_PER_ITERATION, WORK_NONE, Client
+from fastbean.engine.dispatch cimport dispatch
+from fastbean.engine.commands cimport Engine
+from fastbean.engine.job cimport Job, job_body
+from fastbean.base.debug_counters cimport LIVE_CONNECTIONS, live_born, live_gone
+from fastbean.engine.memory cimport memory_count_buffers, memory_drop
+from fastbean.net.outbox cimport (
+    KEPT_BYTES, PIECES, SENT_AT_ONCE, outbox_answer, outbox_free, outbox_gate, outbox_gather, outbox_send,
+    outbox_sent, outbox_unsent,
+)
+from fastbean.net.poller cimport EDGE, READ, WRITE, Poller
+from fastbean.protocol.replies cimport (
+    REPLY_BAD_FORMAT, REPLY_DRAINING, REPLY_EXPECTED_CRLF, REPLY_FOUND, REPLY_JOB_TOO_BIG, REPLY_NONE, REPLY_RESERVED,
+    REPLY_USING, REPLY_WATCHING, Reply,
+)
+from fastbean.protocol.tokenizer cimport line_length
+from fastbean.protocol.commands cimport MAX_LINE_BYTES, OP_PUT, OP_QUIT, Command, parse_line
+from fastbean.net.socket_calls cimport iovec, socket_receive
+
+cdef extern from "<poll.h>" nogil:
+    """
+    #include <poll.h>
+    #ifndef POLLRDHUP
+    #define POLLRDHUP 0
+    #endif
+    """
+    cdef struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd *fds, unsigned long count, int timeout)
+    int POLLERR, POLLHUP, POLLNVAL, POLLRDHUP
+
+cdef extern from "<unistd.h>" nogil:
+    int close_descriptor "close"(int fd)
+
+cdef enum:
+    SCRATCH_BYTES = 65536
+    CRLF_BYTES = 2
+    SWALLOWED_RECEIVES = 4          # before a close
+
+
+cdef class Shared:
+    """What the connections of one server have in common. The hub is one: it knows what to do with it.
+
+    Args:
+        engine: the engine that runs the commands.
+        selector: where sockets are watched; None is fine as long as there is no socket.
+    """
+
+    def __cinit__(self, Engine engine not None, selector=None):
+        self.engine = engine
+        self.selector = selector
+        self.poller = selector if isinstance(selector, Poller) else None
+        self.open = set()
+        self.runnable = []
+        self.unwatched = set()
+        self.answered = []
+        self.gated = []
+        # A partial line is put in front of what arrives, so that a line always lies in one piece.
+        self.scratch = <char *>malloc(MAX_LINE_BYTES + SCRATCH_BYTES)
+        if self.scratch is NULL:
+            raise MemoryError("no memory for the receive buffer")
+
+    def __dealloc__(self):
+        free(self.scratch)
+
+    cdef void deliver(self) noexcept:
+        """Write the answers of clients that did not ask just now; they are sent at the end of the iteration."""
+        cdef Client *client = self.engine.next_answered()
+        cdef Connection connection
+        while client is not NULL:
+            connection = <Connection>client.connection
+            connection.blocked = False
+            connection.answer(client.answer.reply)
+            if connection.input.len or connection.eof:
+                connection.make_runnable()
+            if not connection.is_answered:
+                connection.is_answered = True
+                self.answered.append(connection)
+            client = self.engine.next_answered()
+
+    cdef void emit(self, str event, int fd, bytes text) noexcept:
+        if self.on_event is not None:
+            self.on_event(event, fd, text.decode("latin-1"))
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class Connection:
+    """One client's bytes. Made by `Hub.adopt` (with a socket) or `Hub.connect` (in memory)."""
+
+    def __cinit__(self, Shared hub not None, int fd):
+        live_born(LIVE_CONNECTIONS)
+        self.hub = hub
+        self.engine = hub.engine
+        self.fd = fd
+        self.reading = READ
+        self.client = self.engine.connect(<void *>self)
+        if self.client is NULL:
+            raise MemoryError("no memory for another connection")
+
+    def __dealloc__(self):
+        live_gone(LIVE_CONNECTIONS)
+        outbox_free(&self.out)
+        buffer_free(&self.input)
+        if self.engine is not None:
+            self.count_memory()
+
+    def feed(self, bytes data not None, int64_t now_ns):
+        """In memory only: bytes arrive.
+
+        Args:
+            data: what the client sends.
+            now_ns: the monotonic time in nanoseconds.
+
+        Raises:
+            BufferError: the client's command is not answered yet, and more than 65536 bytes stand behind it.
+        """
+        cdef iovec[2] where
+        cdef size_t offset = 0, size, piece
+        cdef int count, part
+        while offset < <size_t>len(data) and not self.closed:
+            count = self.space(where)
+            if count == 0 and not self.input.failed:
+                raise BufferError("the client has sent too much behind a command that is not answered yet")
+            size = 0
+            for part in range(count):
+                piece = min(where[part].iov_len, <size_t>len(data) - offset)
+                memcpy(where[part].iov_base, PyBytes_AS_STRING(data) + offset, piece)
+                offset += piece
+                size += piece
+            self.arrived(size, now_ns)
+            self.update_interest(now_ns)
+        self.hub.deliver()
+
+    def feed_eof(self, int64_t now_ns):
+        """In memory only: the client has closed its sending half. `now_ns`: the monotonic time in nanoseconds."""
+        self.end_of_file()
+        self.update_interest(now_ns)
+        self.hub.deliver()
+
+    def take_output(self):
+        """In memory only: the replies since the last call, as bytes."""
+        cdef iovec[PIECES] pieces
+        cdef bytes output = b""
+        while outbox_unsent(&self.out):
+            if outbox_gather(&self.out, pieces, self.engine.journal.committed_lsn) == 0:
+                break
+            output += PyBytes_FromStringAndSize(<char *>pieces[0].iov_base, pieces[0].iov_len)
+            outbox_sent(&self.out, pieces[0].iov_len)
+            self.resume_if_drained()
+        self.count_memory()
+        return output
+
+    def close(self, int64_t now_ns):
+        """The client is gone; what it had reserved is ready again. `now_ns`: the monotonic time in nanoseconds."""
+        self.drop(now_ns)
+        self.hub.deliver()
+
+    # Receiving
+
+    cdef void on_ready(self, int events, int64_t now_ns) noexcept:
+        """The socket is readable, writable or both."""
+        if self.closed:
+            return
+        if events & WRITE:
+            self.socket_full = False
+            self.flush(now_ns)
+        if events & READ:
+            self.receive(events, now_ns)
+        self.update_interest(now_ns)
+
+    cdef void receive(self, int events, int64_t now_ns) noexcept:
+        cdef iovec[2] where
+        cdef ssize_t size
+        cdef int count = self.space(where)
+        if count == 0:
+            return
+        size = socket_receive(self.fd, where, count)
+        if size == 0:
+            self.end_of_file()
+        elif size < 0:
+            if errno != EAGAIN:
+                self.drop(now_ns)
+        elif self.rearm_if_needed(events, size, where[0].iov_len + (where[1].iov_len if count > 1 else 0)):
+            self.arrived(size, now_ns)
+            self.flush(now_ns)
+        else:
+            self.drop(now_ns)
+
+    cdef bint rearm_if_needed(self, int events, size_t size, size_t room) noexcept:
+        """Have the poller tell what one receive may have left. False: it cannot, and the client would wait for ever."""
+        if not self.interest & EDGE or (size < room and not events & EDGE):
+            return True
+        return self.hub.poller.tell_again(self.fd)
+
+    cdef int space(self, iovec *where) noexcept:
+        """Where the next bytes go. Fills up to two pieces and returns how many; 0 when none may come now."""
+        cdef size_t more
+        if self.closed or self.eof or self.quitting:
+            return 0
+        if self.is_halted():
+            if self.input.len >= INPUT_LIMIT:
+                return 0
+            more = min(INPUT_LIMIT - self.input.len, max(self.input.len, <size_t>KEPT_BYTES))
+            if buffer_reserve(&self.input, more) < 0:
+                return 0
+            where[0].iov_base = self.input.data + self.input.len
+            where[0].iov_len = more
+            return 1
+        if self.phase == PHASE_BODY and self.body_got < self.client.arriving.body_bytes:
+            where[0].iov_base = job_body(self.client.arriving) + self.body_got
+            where[0].iov_len = self.client.arriving.body_bytes - self.body_got
+            where[1].iov_base = self.hub.scratch
+            where[1].iov_len = SCRATCH_BYTES
+            return 2
+        # A partial line is put in front of what arrives, so that a line always lies in one piece.
+        where[0].iov_base = self.hub.scratch + self.input.len
+        where[0].iov_len = SCRATCH_BYTES
+        return 1
+
+    cdef void arrived(self, size_t size, int64_t now_ns) noexcept:
+        """`size` bytes have been put where `space` said: run what is complete, keep the rest."""
+        cdef char *scratch = self.hub.scratch
+        cdef size_t used
+        if self.is_halted():
+            self.input.len += size
+            self.engine.hits.client_input += self.input.len >= INPUT_LIMIT
+            return
+        if self.phase == PHASE_BODY and self.body_got < self.client.arriving.body_bytes:
+            used = min(size, <size_t>(self.client.arriving.body_bytes - self.body_got))
+            self.body_got += <uint32_t>used
+            size -= used
+        elif self.input.len:
+            memcpy(scratch, self.input.data, self.input.len)
+            size += self.input.len
+            self.input.len = 0
+        used = self.run(scratch, size, now_ns)
+        if used < size:
+            buffer_append(&self.input, scratch + used, size - used)
+        elif self.input.cap > KEPT_BYTES:
+            buffer_free(&self.input)
+
+    cdef void end_of_file(self) noexcept:
+        """The client will send no more. What it has sent is still answered; a wait is over at once."""
+        self.eof = True
+        self.give_up_waiting()
+
+    cdef void give_up_waiting(self) noexcept:
+        if (self.eof or self.hung_up) and self.client.waiting:
+            self.engine.give_up_waiting(self.client)
+
+    cdef void look_for_hang_up(self, int64_t now_ns) noexcept:
+        """Ask the socket itself, which nobody watches, whether the client has gone or will send no more."""
+        cdef pollfd asked
+        asked.fd = self.fd
+        asked.events = POLLRDHUP
+        asked.revents = 0
+        if poll(&asked, 1, 0) <= 0:
+            return
+        if asked.revents & (POLLERR | POLLHUP | POLLNVAL):
+            self.drop(now_ns)
+        elif asked.revents & POLLRDHUP:
+            self.hung_up = True
+            self.give_up_waiting()
+
+    cdef bint is_halted(self) noexcept:
+        """Whether what arrives has to wait behind commands that are not run yet."""
+        return self.blocked or self.is_runnable or self.held_back
+
+    cdef void postpone(self, uint32_t steps) noexcept:
+        """The rest of the commands waits for the next iteration, after so many steps in this one."""
+        if steps == STEPS_PER_ITERATION:
+            self.engine.hits.client_steps += 1
+        elif not self.engine.journal.tight:
+            self.engine.hits.iteration_effort += 1
+        self.make_runnable()
+
+    cdef void make_runnable(self) noexcept:
+        """Have the hub call `resume` in the next iteration."""
+        if not self.is_runnable and not self.closed:
+            self.is_runnable = True
+            self.hub.runnable.append(self)
+
+    cdef void resume(self, int64_t now_ns) noexcept:
+        """Go on with commands that were received before."""
+        if self.closed:
+            return
+        buffer_drop_front(&self.input, self.run(self.input.data, self.input.len, now_ns))
+        if self.input.len == 0 and self.input.cap > KEPT_BYTES:
+            buffer_free(&self.input)
+        self.flush(now_ns)
+        self.update_interest(now_ns)
+
+    # Cutting
+
+    cdef size_t run(self, char *data, size_t size, int64_t now_ns) noexcept:
+        """Run the commands in `data`, as many as may run now. Returns how many bytes are done with."""
+        cdef size_t at = 0
+        cdef size_t used
+        cdef uint32_t steps = 0
+        while at < size and not self.blocked and not self.quitting:
+            if outbox_unsent(&self.out) >= OUTPUT_LIMIT:
+                self.held_back = True
+                self.engine.hits.client_output += 1
+                break
+            if self.engine.journal.tight or steps == STEPS_PER_ITERATION or (
+                steps and self.engine.effort >= self.engine.effort_limit
+            ):
+                self.postpone(steps)
+                break
+            steps += 1
+            if self.phase == PHASE_LINE:
+                used = self.take_line(data + at, size - at, now_ns)
+            elif self.phase == PHASE_BODY:
+                used = self.take_body(data + at, size - at, now_ns)
+            elif self.phase == PHASE_SKIP:
+                used = self.take_skipped(size - at)
+            else:
+                used = self.take_long_line(data + at, size - at)
+            if used == 0:
+                break
+            at += used
+        self.hub.steps += steps
+        return size if self.quitting else at
+
+    cdef size_t take_line(self, char *data, size_t size, int64_t now_ns) noexcept:
+        """One command line. Returns the bytes used, 0 when its end has not come."""
+        cdef size_t length = line_length(data, min(size, <size_t>MAX_LINE_BYTES))
+        if length:
+            self.execute(data, length - CRLF_BYTES, now_ns)
+            return length
+        if size < MAX_LINE_BYTES:
+            return 0
+        self.phase = PHASE_LONG_LINE
+        return self.take_long_line(data, size)
+
+    cdef size_t take_long_line(self, const char *data, size_t size) noexcept:
+        """Part of a line that is too long; at its end it is answered."""
+        cdef size_t length = line_length(data, size)
+        if length:
+            self.phase = PHASE_LINE
+            self.answer(REPLY_BAD_FORMAT)
+            return length
+        # Its LF may be the next byte to come.
+        return size - 1 if data[size - 1] == c'\r' else size
+
+    cdef size_t take_body(self, const char *data, size_t size, int64_t now_ns) noexcept:
+        """Part of a put's body, or of the CRLF behind it."""
+        cdef Job *job = self.client.arriving
+        cdef size_t used = 0
+        if self.body_got < job.body_bytes:
+            used = min(size, <size_t>(job.body_bytes - self.body_got))
+            memcpy(job_body(job) + self.body_got, data, used)
+            self.body_got += <uint32_t>used
+        while used < size and self.body_got < job.body_bytes + CRLF_BYTES:
+            self.trailer[self.body_got - job.body_bytes] = data[used]
+            self.body_got += 1
+            used += 1
+        if self.body_got == job.body_bytes + CRLF_BYTES:
+            self.end_put(now_ns)
+        return used
+
+    cdef size_t take_skipped(self, size_t size) noexcept:
+        """Part of a body that nobody wants."""
+        cdef size_t used = min(<uint64_t>size, self.to_skip)
+        self.to_skip -= used
+        if self.to_skip == 0:
+            self.phase = PHASE_LINE
+            self.answer(self.refusal)
+        return used
+
+    # Running
+
+    cdef void execute(self, char *line, size_t size, int64_t now_ns) noexcept:
+        """Run one command line (without its CRLF) and answer it, if it can be answered now."""
+        cdef Command command
+        cdef Reply reply
+        parse_line(line, size, &command)
+        if self.hub.verbosity >= 2:
+            self.hub.emit("command", self.fd, line[:size])
+        self.engine.commands[<int>command.op] += 1
+        self.hub.last_op = command.op
+        if command.op == OP_PUT:
+            reply = self.begin_put(&command, now_ns)
+        elif command.fault != REPLY_NONE:
+            reply = command.fault
+        elif command.op == OP_QUIT:
+            self.quitting = True
+            return
+        else:
+            reply = dispatch(self.engine, self.client, &command, now_ns)
+        if reply != REPLY_NONE:
+            self.answer(reply)
+            return
+        self.blocked = self.is_blocked()
+        self.give_up_waiting()
+
+    cdef bint is_blocked(self) noexcept:
+        """Whether the command that ran last is answered later."""
+        return self.client.waiting or self.client.held or self.client.work.kind != WORK_NONE
+
+    cdef Reply begin_put(self, Command *command, int64_t now_ns) noexcept:
+        """The line of a put. A body that is refused here for its size or for want of memory is skipped."""
+        if command.body_bytes > self.engine.max_job_size:
+            self.refusal = REPLY_JOB_TOO_BIG
+            self.engine.hits.job_size += 1
+        elif command.fault != REPLY_NONE:
+            return command.fault
+        else:
+            self.refusal = self.engine.put_begin(self.client, command, now_ns)
+        if self.refusal == REPLY_NONE:
+            self.phase = PHASE_BODY
+            self.body_got = 0
+        else:
+            self.phase = PHASE_SKIP
+            self.to_skip = <uint64_t>command.body_bytes + CRLF_BYTES
+        return REPLY_NONE
+
+    cdef void end_put(self, int64_t now_ns) noexcept:
+        """The body of a put and its CRLF have come."""
+        cdef Reply reply
+        self.phase = PHASE_LINE
+        if self.trailer[0] == c'\r' and self.trailer[1] == c'\n':
+            reply = self.engine.put_end(self.client, now_ns)
+            self.blocked = self.is_blocked()
+            if reply != REPLY_NONE:
+                self.answer(reply)
+        else:
+            self.engine.put_abort(self.client)
+            self.answer(REPLY_EXPECTED_CRLF)
+
+    # Answering and sending
+
+    cdef void answer(self, Reply reply) noexcept:
+        """Put a reply, and what goes with it (``client.answer``), into the outbox."""
+        cdef size_t start = self.out.bytes.len
+        outbox_answer(&self.out, reply, self.client)
+        if self.engine.has_binlog:
+            self.gate(start, reply)
+        if self.hub.verbosity >= 2 and not self.out.bytes.failed:
+            self.hub.emit("reply", self.fd, self.out.bytes.data[start:self.out.bytes.len].split(b"\r\n", 1)[0])
+
+    cdef void gate(self, size_t start, Reply reply) noexcept:
+        """Hold the reply back, if the log is not as safe as it has to be."""
+        cdef uint64_t lsn = self.lsn_of(reply)
+        if lsn > self.engine.journal.committed_lsn:
+            outbox_gate(&self.out, start, lsn)
+
+    cdef uint64_t lsn_of(self, Reply reply) noexcept:
+        """How far the log has to be safe before this reply may be sent."""
+        if reply == REPLY_RESERVED or reply == REPLY_FOUND:
+            return self.job_lsn(self.client.answer.job)
+        if reply == REPLY_USING or reply == REPLY_WATCHING or reply >= REPLY_DRAINING:
+            return 0
+        # It tells of a record of this command, or that something is not there: both the log may still have to learn.
+        return self.engine.journal.gate_lsn
+
+    cdef uint64_t job_lsn(self, Job *job) noexcept:
+        """The newest LSN that ends as the job's does: its own, or for an old job one that is no less safe."""
+        cdef uint64_t end_lsn = self.engine.journal.end_lsn
+        cdef uint32_t behind = <uint32_t>end_lsn - job.lsn
+        return end_lsn - behind if behind <= end_lsn else 0
+
+    cdef void flush(self, int64_t now_ns) noexcept:
+        """Send what the socket takes."""
+        cdef size_t total = 0
+        cdef ssize_t size
+        while outbox_unsent(&self.out) and not self.socket_full and self.fd >= 0 and not self.closed:
+            size = outbox_send(&self.out, self.fd, self.engine.journal.committed_lsn)
+            if size > 0:
+                self.resume_if_drained()
+                total += size
+                if total >= SENT_AT_ONCE and outbox_unsent(&self.out):
+                    # A reader that keeps up would be served for as long as there is anything: the others come first.
+                    self.make_runnable()
+                    return
+            elif size == 0:
+                self.wait_for_commit()
+                return
+            elif errno == EAGAIN:
+                self.socket_full = True
+            elif errno != EINTR:
+                self.drop(now_ns)
+
+    cdef void resume_if_drained(self) noexcept:
+        """Replies have gone: there may be room for further commands."""
+        if self.held_back and outbox_unsent(&self.out) < OUTPUT_LIMIT:
+            self.held_back = False
+            self.make_runnable()
+
+    cdef void wait_for_commit(self) noexcept:
+        """The rest of the outbox waits for the log: the hub sends it after the next commit."""
+        if not self.is_gated:
+            self.is_gated = True
+            self.hub.gated.append(self)
+
+    cdef void count_memory(self) noexcept:
+        """Tell the engine what the buffers take now, and which deleted jobs are sent at last."""
+        cdef size_t held = self.input.cap + self.out.bytes.cap
+        if held != self.counted_bytes:
+            memory_count_buffers(&self.engine.memory, self.counted_bytes, held)
+            self.counted_bytes = held
+        memory_drop(&self.engine.memory, self.out.freed_bytes)
+        self.out.freed_bytes = 0
+
+    cdef void update_interest(self, int64_t now_ns) noexcept:
+        """After everything that happens to a connection: close it if it is done with, watch what is to be watched."""
+        if self.closed:
+            return
+        if self.input.cap + self.out.bytes.cap != self.counted_bytes or self.out.freed_bytes:
+            self.count_memory()
+        if self.out.bytes.failed or self.input.failed:
+            self.drop(now_ns)
+        elif (self.eof or self.quitting) and not self.is_halted() and not (self.fd >= 0 and outbox_unsent(&self.out)):
+            self.drop(now_ns)
+        elif self.fd >= 0 and self.wanted_events() != self.interest:
+            self.watch_events(self.wanted_events(), now_ns)
+
+    cdef int wanted_events(self) noexcept:
+        cdef int events = 0
+        if not (self.eof or self.quitting or (self.is_halted() and self.input.len >= INPUT_LIMIT)):
+            events |= self.reading
+        if self.socket_full:
+            events |= WRITE
+        return events
+
+    cdef void watch_events(self, int events, int64_t now_ns) noexcept:
+        """Change what the selector watches; it cannot watch nothing."""
+        try:
+            if events == 0:
+                self.hub.selector.unregister(self.fd)
+                self.hub.unwatched.add(self)
+            elif self.interest == 0:
+                self.hub.unwatched.discard(self)
+                self.hub.selector.register(self.fd, events, self)
+            else:
+                # A selector that cannot modify has given the socket up.
+                self.interest = 0
+                self.hub.selector.modify(self.fd, events, self)
+            self.interest = events
+        except OSError:
+            # The kernel has no room to watch it: without that it would hang for ever.
+            self.drop(now_ns)
+
+    cdef void drop(self, int64_t now_ns) noexcept:
+        """Close the connection now, whatever is left to run or to send."""
+        cdef Client *client = self.client
+        if self.closed:
+            return
+        self.closed = True
+        if self.interest:
+            self.hub.selector.unregister(self.fd)
+        if self.hub.verbosity >= 1:
+            self.hub.emit("close", self.fd, b"")
+        self.hub.open.discard(self)
+        self.hub.unwatched.discard(self)
+        self.client = NULL
+        self.engine.leave(client, now_ns)
+        if self.fd >= 0:
+            outbox_free(&self.out)
+            buffer_free(&self.input)
+            self.count_memory()
+            self.drain_before_close()
+            close_descriptor(self.fd)
+            if self.hub.on_close is not None:
+                self.hub.on_close()
+
+    cdef void drain_before_close(self) noexcept:
+        """Take what the client has sent and nobody will read: else the close would reset the connection, and replies
+        that are on their way could be lost."""
+        cdef iovec where
+        cdef int _time
+        where.iov_base = self.hub.scratch
+        where.iov_len = SCRATCH_BYTES
+        for _time in range(SWALLOWED_RECEIVES):
+            if socket_receive(self.fd, &where, 1) < SCRATCH_BYTES:
+                return

@@ -1,0 +1,109 @@
+"""The loop of one server: has the hub take its iterations, keeps a few timers, and stops it.
+
+It knows handlers and not jobs. The hub (compiled) waits for sockets and serves connections, iteration after iteration;
+every other descriptor that is registered with the selector has a function of one argument, the mask, as its data. The
+hub comes back when it has called one, when a timer is due, and once a minute. With nothing to do it sleeps in the
+kernel.
+
+``stop`` and ``wake`` may be called from any thread; a write to ``wake_fd`` also ends the wait, which is
+what ``signal.set_wakeup_fd`` wants. Everything else belongs to the thread that runs the loop.
+"""
+
+import contextlib
+import selectors
+import socket
+import time
+
+from fastbean.base import clock, limits
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
+
+    class Served(Protocol):
+        """What the loop needs of a hub."""
+
+        now_ns: int
+
+        def serve(self, until_ns: int, once: bool = False) -> None:
+            """Waits and serves until it has called a function, or until ``until_ns``; or for one iteration."""
+
+
+MEMORY_RETRY_S = 0.1
+
+
+class Loop:
+    """One hub, the selector by which it waits, and a few timers."""
+
+    def __init__(self, selector: selectors.BaseSelector, hub: "Served") -> None:
+        self._selector = selector
+        self._hub = hub
+        self._timers: list[tuple[int, Callable[[], None]]] = []
+        self._stopped = False
+        hub.now_ns = clock.monotonic_ns()
+        self._wake_out, self._wake_in = socket.socketpair()
+        self._wake_out.setblocking(False)
+        self._wake_in.setblocking(False)
+        selector.register(self._wake_out, selectors.EVENT_READ, self._woken)
+
+    @property
+    def now_ns(self) -> int:
+        """The time of the iteration that runs, in monotonic nanoseconds."""
+        return self._hub.now_ns
+
+    @property
+    def wake_fd(self) -> int:
+        """The descriptor whose writing ends a wait; non-blocking."""
+        return self._wake_in.fileno()
+
+    def wake(self) -> None:
+        """Ends the wait of the loop, from any thread or signal handler."""
+        with contextlib.suppress(OSError):  # full: it is waking anyway; closed: there is no loop left to wake
+            self._wake_in.send(b"\0")
+
+    def stop(self) -> None:
+        """Lets ``run`` return after the iteration that runs now; before ``run``, at once."""
+        self._stopped = True
+        self.wake()
+
+    def call_later(self, delay_ns: int, callback: "Callable[[], None]") -> None:
+        """Has ``callback`` called once, ``delay_ns`` nanoseconds after the time of this iteration."""
+        self._timers.append((self.now_ns + delay_ns, callback))
+
+    def run(self) -> None:
+        """Iterates until ``stop``. An iteration that runs out of memory is abandoned, and retried a moment later."""
+        while not self._stopped:
+            try:
+                self._serve(limits.MAX_WAIT_NS)
+            except MemoryError:
+                time.sleep(MEMORY_RETRY_S)
+
+    def iterate(self, max_wait_ns: int) -> None:
+        """One iteration: wait, at most ``max_wait_ns`` nanoseconds; serve; run the timers that are due."""
+        self._serve(max_wait_ns, once=True)
+
+    def _serve(self, max_wait_ns: int, *, once: bool = False) -> None:
+        until_ns = self.now_ns + min(max_wait_ns, limits.MAX_WAIT_NS)
+        for due_ns, _ in self._timers:
+            until_ns = min(until_ns, due_ns)
+        self._hub.serve(until_ns, once)
+        if self._timers:
+            self._run_timers()
+
+    def close(self) -> None:
+        """Gives the waking descriptors back; the selector stays its owner's."""
+        self._selector.unregister(self._wake_out)
+        self._wake_out.close()
+        self._wake_in.close()
+
+    def _woken(self, _mask: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._wake_out.recv(4096)
+
+    def _run_timers(self) -> None:
+        now_ns = self.now_ns
+        due = [callback for due_ns, callback in self._timers if due_ns <= now_ns]
+        self._timers = [timer for timer in self._timers if timer[0] > now_ns]
+        for callback in due:
+            callback()

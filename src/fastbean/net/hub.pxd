@@ -1,0 +1,35 @@
+"""The hub: all connections of one server, and the iterations of the loop."""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from fastbean.net.connection cimport Connection, Shared
+from fastbean.base.stopwatch cimport Stopwatch, TurnPhase
+
+
+cdef class Hub(Shared):
+    cdef public int64_t now_ns      # the time of this iteration
+    cdef int64_t wait_ns            # what the last iteration has returned
+    cdef uint64_t committed_lsn     # up to which the replies that waited for the log have been sent
+    cdef uint32_t ready             # sockets that the selector found ready in this iteration
+    cdef bint polled                # this iteration belongs to an iteration
+    cdef bint gathering             # the next iteration comes before the commit of this one
+    cdef uint32_t gathered_iterations
+    cdef int64_t looked_ns          # when the clients that it cannot watch were last looked at
+    cdef Stopwatch watch            # of this iteration
+    cdef TurnPhase phase            # what it is at
+    cdef uint64_t before_moves      # effort of the engine before this iteration
+    cdef public object on_slow_iteration
+
+    cdef Connection open_connection(self, int fd)
+    cdef bint iterate(self, int64_t until_ns) except -1
+    cdef bint handle_polled(self, int64_t wait_ns) except -1
+    cdef bint handle(self, int64_t wait_ns) except -1
+    cdef void begin(self, uint32_t ready, int64_t now_ns) noexcept
+    cdef int report_slow_iteration(self) except -1
+    cdef bint serve_one(self, object data, int mask) except -1
+    cpdef int64_t end_iteration(self, int64_t now_ns) except? -2
+    cdef void commit(self, int64_t now_ns) noexcept
+    cdef void send(self, list connections, int64_t now_ns) noexcept
+    cdef int64_t next_ns(self, int64_t now_ns) noexcept
+    cdef int stop_sending(self, Connection connection) noexcept
+    cdef void look_at_unwatched(self, int64_t now_ns) noexcept

@@ -1,0 +1,356 @@
+"""The hub: all connections of one server, and the iterations of the loop.
+
+`serve` is what the loop runs. An iteration of it waits for sockets, reads the clock once, serves what is ready, and
+ends with `end_iteration`: what no socket announces. All of it takes slices of whatever may be long. An iteration that
+serves connections only makes no Python object, and the next one follows at once; `end_iteration` itself waits for
+nothing but the disk of a log.
+
+An iteration that takes ``slow_iteration_ns`` or longer, from the end of its wait to the next one, is told to
+``on_slow_iteration``.
+
+With a log, replies that depend on it are sent after the commit at the end of the iteration, all others at once.
+"""
+
+import os
+
+cimport cython
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from fastbean.base.clock cimport NEVER
+from fastbean.net.connection cimport PHASE_LINE, Connection, Shared
+from fastbean.net.outbox cimport outbox_unsent
+from fastbean.net.poller cimport EDGE
+from fastbean.base.stopwatch cimport PART_BINLOG, PART_SEND, PART_SERVE, PART_WORK, stopwatch_begin, stopwatch_mark
+
+from fastbean.base import clock
+from fastbean.protocol import commands
+from fastbean.errors import BinlogFailedError
+
+cdef extern from "<sys/socket.h>" nogil:
+    ssize_t recv(int fd, void *data, size_t size, int flags)
+    int shutdown(int fd, int how)
+    int AF_UNIX, MSG_DONTWAIT, MSG_PEEK, SHUT_WR
+
+cdef enum:
+    NS_IN_MS = 1000000
+    LOOK_EVERY_NS = 1000000000      # at clients that the selector does not watch
+    OUT_OF_MEMORY_RETRY_NS = 100000000
+    MAX_GATHERED_ITERATIONS = 8         # whose replies wait for one sync; nobody waits longer for it to begin
+    BINLOG_RETRY_NS = 10000000         # while the log has no room, or is far behind with its syncs
+
+_PHASES = ("serve", "work", "log", "send")
+
+
+@cython.final
+cdef class Hub(Shared):
+    """All connections of one server. ``now_ns`` is the time of the iteration that runs.
+
+    Args:
+        engine: the engine that runs the commands.
+        selector: where sockets are watched; None is fine as long as no socket is adopted.
+    """
+
+    @property
+    def slow_iteration_ns(self):
+        """Nanoseconds from which on an iteration is slow; 0, the default: none is.
+
+        ``on_slow_iteration`` is called then, by keyword, with ``ms`` for the iteration; ``phase`` that took longest,
+        and ``phase_ms``; ``sockets`` that were ready; ``steps``: lines and bodies that were taken; ``last``: the last
+        command, or "none"; ``moved``: jobs moved, watches looked at, entries listed.
+        """
+        return self.watch.limit_ns
+
+    @slow_iteration_ns.setter
+    def slow_iteration_ns(self, int64_t limit_ns):
+        self.watch.limit_ns = limit_ns
+
+    @property
+    def connections(self):
+        """How many connections are open."""
+        return len(self.open)
+
+    @property
+    def unsent(self):
+        """How many connections have replies that are not sent yet."""
+        return sum(1 for connection in self.open if outbox_unsent(&(<Connection>connection).out))
+
+    def is_full(self):
+        """Whether the next client is one too many; each True counts in `stats` as a client that was refused."""
+        cdef uint32_t limit = self.engine.max_connections
+        if limit == 0 or <uint64_t>len(self.open) < limit:
+            return False
+        self.engine.hits.connections += 1
+        return True
+
+    def adopt(self, sock, str peer, int64_t now_ns):
+        """Take over an accepted socket and serve it.
+
+        Args:
+            sock: the socket; it is detached, and closed when the client goes.
+            peer: who it is, for the log.
+            now_ns: the monotonic time in nanoseconds.
+
+        Returns:
+            The new Connection.
+
+        Raises:
+            OSError: the selector cannot watch the socket. The socket is closed.
+            MemoryError: likewise for memory.
+        """
+        cdef Connection connection
+        try:
+            connection = self.open_connection(sock.fileno())
+        except MemoryError:
+            sock.close()
+            raise
+        if self.poller is not None and sock.family != AF_UNIX:
+            # A receive from a unix socket ends behind each descriptor that is passed, and nothing tells that.
+            connection.reading |= EDGE
+        sock.detach()
+        try:
+            self.selector.register(connection.fd, connection.reading, connection)
+        except BaseException:
+            connection.drop(now_ns)
+            raise
+        connection.interest = connection.reading
+        if self.verbosity >= 1:
+            self.emit("accept", connection.fd, peer.encode())
+        return connection
+
+    def connect(self):
+        """A client in memory, without a socket: fed by `Connection.feed`, read by `Connection.take_output`."""
+        return self.open_connection(-1)
+
+    cdef Connection open_connection(self, int fd):
+        cdef Connection connection = Connection.__new__(Connection, self, fd)
+        self.open.add(connection)
+        return connection
+
+    def serve(self, int64_t until_ns, bint once=False):
+        """Take iterations until the loop has something to do: a function was called, or the time has come.
+
+        An iteration waits, at most until `end_iteration` wants to be called again; serves what the selector found; and
+        iterations. Data that is registered with the selector and is not a Connection is a function, to be called with
+        the mask.
+
+        Args:
+            until_ns: when to return at the latest, in monotonic nanoseconds.
+            once: return after one iteration.
+
+        Raises:
+            BinlogFailedError: see `end_iteration`.
+            Exception: whatever a function or a signal handler raises.
+        """
+        cdef bint called = once
+        while True:
+            called = self.iterate(until_ns) or called
+            if called or self.now_ns >= until_ns:
+                return
+
+    cdef bint iterate(self, int64_t until_ns) except -1:
+        """One iteration; whether a function was called."""
+        cdef int64_t wait_ns = max(until_ns - self.now_ns, 0)
+        cdef bint called
+        if self.wait_ns >= 0:
+            wait_ns = min(wait_ns, self.wait_ns)
+        # Until the iteration has said otherwise: an error in this iteration must not make the next one wait.
+        self.wait_ns = 0
+        called = self.handle(wait_ns) if self.poller is None else self.handle_polled(wait_ns)
+        self.deliver()
+        if self.runnable or self.engine.has_binlog:
+            stopwatch_mark(&self.watch, self.phase)
+            self.phase = PART_WORK
+        self.wait_ns = self.end_iteration(self.now_ns)
+        if stopwatch_mark(&self.watch, self.phase):
+            self.report_slow_iteration()
+        return called
+
+    cdef int report_slow_iteration(self) except -1:
+        if self.on_slow_iteration is not None:
+            self.on_slow_iteration(
+                ms=(self.watch.marked_ns - self.watch.begun_ns) // NS_IN_MS, phase=_PHASES[<int>self.watch.longest],
+                phase_ms=self.watch.longest_ns // NS_IN_MS, sockets=self.ready, steps=self.steps,
+                last=commands.WORDS.get(self.last_op, "none"), moved=self.engine.effort - self.before_moves,
+            )
+        return 0
+
+    cdef bint handle_polled(self, int64_t wait_ns) except -1:
+        """Wait and serve what is ready; whether a function was called."""
+        cdef int count = self.poller.wait(wait_ns)
+        cdef int place = 0
+        cdef int mask, fd
+        cdef bint called = False
+        self.begin(count, self.poller.now_ns)
+        try:
+            while place < count:
+                mask = self.poller.mask_of(place, &fd)
+                place += 1
+                if mask:
+                    called = self.serve_one(self.poller.datas[fd], mask) or called
+        except BaseException:
+            self.poller.tell_rest_again(place)
+            raise
+        return called
+
+    cdef bint handle(self, int64_t wait_ns) except -1:
+        """The same for any other selector."""
+        cdef list events = self.selector.select(wait_ns / 1e9)
+        cdef bint called = False
+        self.begin(len(events), clock.monotonic_ns())
+        for key, mask in events:
+            called = self.serve_one(key.data, mask) or called
+        return called
+
+    cdef void begin(self, uint32_t ready, int64_t now_ns) noexcept:
+        """The wait is over: a command finds the world as it is now, even if the process was kept from running."""
+        self.ready = ready
+        self.polled = True
+        self.now_ns = now_ns
+        self.steps = 0
+        self.before_moves = self.engine.effort
+        # Of an iteration without sockets all is work that time brings, or that was left over.
+        self.phase = PART_SERVE if ready else PART_WORK
+        stopwatch_begin(&self.watch, now_ns)
+        self.engine.begin_iteration(now_ns)
+        self.engine.expire(now_ns)
+
+    cdef bint serve_one(self, object data, int mask) except -1:
+        """Serve a descriptor that is ready; whether a function was called."""
+        if type(data) is Connection:
+            (<Connection>data).on_ready(mask, self.now_ns)
+            return False
+        data(mask)
+        return True
+
+    cpdef int64_t end_iteration(self, int64_t now_ns) except? -2:
+        """What no socket announces: commands left over, what time brings, unfinished work, replies to others.
+
+        Args:
+            now_ns: the monotonic time in nanoseconds.
+
+        Returns:
+            Nanoseconds until it wants to be called again: 0 at once, -1 when only a socket can bring something new.
+
+        Raises:
+            BinlogFailedError: the log could not be written or synced. Nothing is sent any more.
+        """
+        cdef list connections = self.runnable
+        cdef Connection connection
+        cdef bint more, copies
+        if self.unwatched and now_ns - self.looked_ns >= LOOK_EVERY_NS:
+            self.look_at_unwatched(now_ns)
+        self.engine.begin_iteration(now_ns)
+        if connections:
+            self.runnable = []
+            for connection in connections:
+                connection.is_runnable = False
+                connection.resume(now_ns)
+        more = self.engine.expire(now_ns)
+        more = self.engine.work_on(now_ns) or more
+        if self.engine.first_held is not NULL:
+            self.engine.retry_held(now_ns)
+        copies = self.engine.journal.compact()
+        self.deliver()
+        if self.engine.has_binlog:
+            stopwatch_mark(&self.watch, self.phase)
+            self.commit(now_ns)
+            stopwatch_mark(&self.watch, PART_BINLOG)
+            self.phase = PART_SEND
+        if self.engine.journal.failure is not None:
+            raise BinlogFailedError(f"{self.engine.journal.failure}; the server ends and tells no client anything more")
+        connections = self.answered
+        if connections:
+            self.answered = []
+            self.send(connections, now_ns)
+        if self.gathering:
+            return 0
+        if self.engine.short_of_memory:
+            return OUT_OF_MEMORY_RETRY_NS
+        if self.engine.journal.tight and not copies:
+            # What makes room, or syncs, wakes the loop; until then nobody may go on.
+            return BINLOG_RETRY_NS
+        if more or copies or self.runnable or self.answered or self.engine.first_answered is not NULL:
+            return 0
+        return self.next_ns(now_ns)
+
+    cdef void commit(self, int64_t now_ns) noexcept:
+        """Write what the log has gathered in this iteration, and send the replies that waited for it."""
+        cdef list connections
+        cdef bint alone = len(self.gated) == 1 and self.ready == 1 and not self.runnable
+        cdef uint64_t before_lsn = self.committed_lsn
+        self.gathering = False
+        if self.polled and self.gated and not alone and not self.runnable and self.engine.journal.syncs_shortly():
+            # Who comes next is served before this sync, and shares it; when nobody comes, nobody is kept waiting by it.
+            self.gathering = self.ready > 0 and self.gathered_iterations < MAX_GATHERED_ITERATIONS
+            alone = self.ready == 0
+        self.polled = False
+        self.gathered_iterations = self.gathered_iterations + 1 if self.gathering else 0
+        if self.gathering:
+            return
+        self.engine.journal.commit(now_ns, alone)
+        self.committed_lsn = self.engine.journal.committed_lsn
+        if self.gated and self.committed_lsn != before_lsn and self.engine.journal.failure is None:
+            connections = self.gated
+            self.gated = []
+            self.send(connections, now_ns)
+
+    cdef void send(self, list connections, int64_t now_ns) noexcept:
+        cdef Connection connection
+        for connection in connections:
+            connection.is_answered = False
+            connection.is_gated = False
+            if not connection.closed:
+                connection.flush(now_ns)
+                connection.update_interest(now_ns)
+
+    cdef int64_t next_ns(self, int64_t now_ns) noexcept:
+        """Nanoseconds until time brings something new, or -1."""
+        cdef int64_t due_ns = self.engine.next_timer_ns()
+        cdef int64_t binlog_ns = self.engine.journal.due_ns()
+        cdef int64_t give_back_ns = self.engine.memory.release_at_ns
+        if due_ns == NEVER or (binlog_ns != NEVER and binlog_ns < due_ns):
+            due_ns = binlog_ns
+        if due_ns == NEVER or (give_back_ns != NEVER and give_back_ns < due_ns):
+            due_ns = give_back_ns
+        if self.unwatched and (due_ns == NEVER or due_ns > self.looked_ns + LOOK_EVERY_NS):
+            due_ns = self.looked_ns + LOOK_EVERY_NS
+        return -1 if due_ns == NEVER else max(due_ns - now_ns, 0)
+
+    def close_all(self, int64_t now_ns):
+        """Close every connection at once.
+
+        Args:
+            now_ns: the monotonic time in nanoseconds.
+
+        Returns:
+            Descriptors of the sockets whose clients may still be sending. Nothing more is sent to them; while they are
+            open, what comes does not make the kernel reset them, with replies that are on their way.
+        """
+        cdef list sending = []
+        for connection in list(self.open):
+            fd = self.stop_sending(connection)
+            if fd >= 0:
+                sending.append(fd)
+            (<Connection>connection).drop(now_ns)
+        return sending
+
+    cdef int stop_sending(self, Connection connection) noexcept:
+        """Another descriptor of a socket whose client may still be sending, told that no more is sent to it; or -1."""
+        cdef char byte
+        if connection.fd < 0 or not (
+            connection.input.len or connection.phase != PHASE_LINE
+            or recv(connection.fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) > 0
+        ):
+            return -1
+        shutdown(connection.fd, SHUT_WR)
+        try:
+            return os.dup(connection.fd)
+        except OSError:
+            return -1
+
+    cdef void look_at_unwatched(self, int64_t now_ns) noexcept:
+        """Clients whose input is full are not watched by the selector: see whether they are still there."""
+        cdef Connection connection
+        self.looked_ns = now_ns
+        for connection in list(self.unwatched):
+            connection.look_for_hang_up(now_ns)

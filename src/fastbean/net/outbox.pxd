@@ -1,0 +1,48 @@
+"""What one client has been answered and has not been sent."""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from fastbean.base.buffer cimport Buffer
+from fastbean.engine.client cimport Client
+from fastbean.engine.job cimport Job
+from fastbean.protocol.replies cimport Reply
+from fastbean.net.socket_calls cimport iovec
+
+cdef enum:
+    SENT_AT_ONCE = 1048576          # bytes to one client, after which others are served
+    KEPT_BYTES = 512                # an emptied buffer that is larger is given back
+    PIECES = 16                     # of one sendmsg
+
+cdef struct Pinned:                 # a large body that is sent from its job
+    Job *job
+    size_t at                       # offset in the bytes before which it goes
+    uint32_t sent
+
+cdef struct Gate:                   # what begins at this offset of the bytes waits for this LSN
+    size_t at
+    uint64_t lsn
+
+cdef struct Outbox:                 # all zero bytes = an empty outbox
+    Buffer bytes                    # what is not sent begins at `start`
+    size_t start
+    size_t pinned_bytes             # of all bodies that are still to be sent
+    Pinned *pinned
+    uint32_t pinned_first
+    uint32_t pinned_count
+    Gate *gates
+    uint32_t gates_first
+    uint32_t gates_count
+    uint32_t pinned_cap
+    uint32_t gates_cap
+    uint64_t freed_bytes            # of deleted jobs whose bodies were sent; who counts memory sets it to 0
+
+cdef inline size_t outbox_unsent(Outbox *outbox) noexcept nogil:
+    """Bytes that are answered and not yet sent."""
+    return outbox.bytes.len - outbox.start + outbox.pinned_bytes
+
+cdef void outbox_answer(Outbox *outbox, Reply reply, Client *client) noexcept nogil
+cdef void outbox_gate(Outbox *outbox, size_t at, uint64_t lsn) noexcept nogil
+cdef int outbox_gather(Outbox *outbox, iovec *pieces, uint64_t committed_lsn) noexcept nogil
+cdef void outbox_sent(Outbox *outbox, size_t size) noexcept nogil
+cdef ssize_t outbox_send(Outbox *outbox, int fd, uint64_t committed_lsn) noexcept nogil
+cdef void outbox_free(Outbox *outbox) noexcept nogil

@@ -1,0 +1,1 @@
+# Lets other modules cimport from this package.

@@ -1,0 +1,422 @@
+"""The limits on memory and tubes, the bounds of each client, what they answer and how `stats` counts them."""
+
+import pytest
+
+from memory_client import SECOND_NS, MemoryClient, MemoryServer
+
+JOB_BYTES = 120  # beside the body
+KEPT_BYTES = 512  # that the buffer of an idle client may have
+SPARE_BYTES = 2000  # for the buffers of a few idle clients
+
+
+def memory(client: MemoryClient) -> tuple[int, int]:
+    """What jobs and buffers take, as `stats` tells."""
+    stats = client.stats(b"stats")
+    return int(stats["memory-jobs"]), int(stats["memory-buffers"])
+
+
+def hits(client: MemoryClient, limit: str) -> int:
+    return int(client.stats(b"stats")[f"{limit}-hits"])
+
+
+def full_server(bodies: int = 4) -> tuple[MemoryServer, MemoryClient]:
+    """A server that has room for so many jobs of 10000 bytes, and has them."""
+    server = MemoryServer(max_memory_bytes=bodies * (10000 + JOB_BYTES) + SPARE_BYTES)
+    client = server.client()
+    for _ in range(bodies):
+        client.put(bytes(10000))
+    return server, client
+
+
+# Memory
+
+
+def test_without_a_limit_stats_say_0_and_count_all_the_same() -> None:
+    client = MemoryServer().client()
+    client.put(b"hello")
+    stats = client.stats(b"stats")
+    assert (stats["max-memory"], stats["max-connections"], stats["max-tubes"]) == ("0", "0", "0")
+    assert int(stats["memory-jobs"]) == JOB_BYTES + 5
+
+
+def test_a_put_that_would_pass_the_limit_is_refused_and_its_body_swallowed() -> None:
+    server, client = full_server()
+    before = memory(client)
+    assert client(b"put 0 0 1 10000\r\n" + bytes(10000) + b"\r\nuse t\r\n") == b"OUT_OF_MEMORY\r\nUSING t\r\n"
+    assert memory(client) == before
+    assert hits(client, "max-memory") == 1
+    assert server.engine.counters()["jobs"] == 4
+
+
+def test_the_put_is_answered_when_its_body_has_come() -> None:
+    _, client = full_server()
+    assert client(b"put 0 0 1 10000\r\n", bytes(9999)) == b""
+    assert client(b"x\r\n") == b"OUT_OF_MEMORY\r\n"
+
+
+def test_a_refused_put_takes_no_id_and_makes_nobody_a_producer() -> None:
+    server, client = full_server()
+    other = server.client()
+    assert other(b"put 0 0 1 5000\r\n" + bytes(5000) + b"\r\n") == b"OUT_OF_MEMORY\r\n"
+    assert server.engine.counters()["producers"] == 1
+    assert client.put(b"") == 5
+
+
+def test_at_the_limit_exactly_a_put_is_taken_and_a_byte_above_it_is_not() -> None:
+    for room, expected in ((0, b"INSERTED 1\r\n"), (-1, b"OUT_OF_MEMORY\r\n")):
+        # The line of the put comes alone: nothing is in a buffer by then.
+        server = MemoryServer(max_memory_bytes=1000 + JOB_BYTES + room)
+        assert server.client()(b"put 0 0 1 1000\r\n", bytes(1000), b"\r\n") == expected
+
+
+def test_below_the_limit_small_jobs_still_fit() -> None:
+    _, client = full_server()
+    assert client(b"put 0 0 1 5000\r\n" + bytes(5000) + b"\r\n") == b"OUT_OF_MEMORY\r\n"
+    assert client.put(b"small") == 5
+
+
+def test_everything_else_works_at_the_limit() -> None:
+    server, client = full_server()
+    body = b" 10000\r\n" + bytes(10000) + b"\r\n"
+    assert client(b"put 0 0 1 10000\r\n" + bytes(10000) + b"\r\n") == b"OUT_OF_MEMORY\r\n"
+    assert client(b"reserve\r\n") == b"RESERVED 1" + body
+    assert client(b"release 1 5 0\r\n") == b"RELEASED\r\n"
+    assert client(b"reserve-job 1\r\n") == b"RESERVED 1" + body
+    assert client(b"touch 1\r\nbury 1 0\r\nkick 1\r\n") == b"TOUCHED\r\nBURIED\r\nKICKED 1\r\n"
+    assert client(b"reserve-job 2\r\n") == b"RESERVED 2" + body
+    assert client(b"release 2 0 100\r\nkick-job 2\r\n") == b"RELEASED\r\nKICKED\r\n"
+    assert client(b"peek-ready\r\n") == b"FOUND 1" + body
+    assert client(b"use t\r\nwatch t\r\nignore t\r\npause-tube t 1\r\n") == (
+        b"USING t\r\nWATCHING 2\r\nWATCHING 1\r\nPAUSED\r\n"
+    )
+    assert client.stats(b"stats-tube default")["current-jobs-ready"] == "4"
+    assert client.stats(b"stats-job 3")["state"] == "ready"
+    assert client(b"list-tubes\r\n").startswith(b"OK ")
+    assert server.client()(b"list-tube-used\r\n") == b"USING default\r\n"
+
+
+def test_a_delete_makes_room() -> None:
+    _, client = full_server()
+    line = b"put 0 0 1 10000\r\n" + bytes(10000) + b"\r\n"
+    assert client(line) == b"OUT_OF_MEMORY\r\n"
+    assert client(b"delete 2\r\n") == b"DELETED\r\n"
+    assert client(line) == b"INSERTED 5\r\n"
+    assert client(line) == b"OUT_OF_MEMORY\r\n"
+
+
+def test_put_and_delete_leave_the_count_as_it_was() -> None:
+    client = MemoryServer().client()
+    ids = [client.put(bytes(100 * number)) for number in range(50)]
+    assert memory(client)[0] == sum(100 * number + JOB_BYTES for number in range(50))
+    for id in ids:
+        client(b"delete %d\r\n" % id)
+    jobs, buffers = memory(client)
+    assert jobs == 0
+    assert buffers <= KEPT_BYTES
+
+
+def test_half_a_body_counts_whole_until_its_client_leaves() -> None:
+    server = MemoryServer(max_memory_bytes=60000 + SPARE_BYTES)
+    client, other = server.client(), server.client()
+    other(b"put 0 0 1 50000\r\n" + bytes(100))
+    assert memory(client)[0] == 50000 + JOB_BYTES
+    line = b"put 0 0 1 20000\r\n" + bytes(20000) + b"\r\n"
+    assert client(line) == b"OUT_OF_MEMORY\r\n"
+    other.close()
+    assert memory(client)[0] == 0
+    assert client(line) == b"INSERTED 2\r\n"
+
+
+@pytest.mark.parametrize("end", [b"xx", b"\n\n"])
+def test_a_put_without_its_crlf_is_not_counted(end: bytes) -> None:
+    client = MemoryServer().client()
+    assert client(b"put 0 0 1 3\r\nabc" + end) == b"EXPECTED_CRLF\r\n"
+    assert memory(client)[0] == 0
+
+
+def test_a_put_in_drain_mode_is_not_counted() -> None:
+    server = MemoryServer()
+    server.engine.draining = True
+    client = server.client()
+    assert client(b"put 0 0 1 3\r\nabc\r\n") == b"DRAINING\r\n"
+    assert memory(client)[0] == 0
+
+
+def test_in_drain_mode_a_put_at_the_limit_is_told_so_and_is_no_hit() -> None:
+    server, client = full_server()
+    server.engine.draining = True
+    line = b"put 0 0 1 10000\r\n" + bytes(10000) + b"\r\n"
+    assert client(line + b"list-tube-used\r\n") == b"DRAINING\r\nUSING default\r\n"
+    assert hits(client, "max-memory") == 0
+    server.engine.draining = False
+    assert client(line) == b"OUT_OF_MEMORY\r\n"
+    assert client.put(b"small") == 5
+
+
+def test_a_deleted_job_counts_until_its_body_is_sent() -> None:
+    server = MemoryServer(max_memory_bytes=110000)
+    client, reader = server.client(), server.client()
+    client.put(bytes(60000))
+    reader.connection.feed(b"peek 1\r\n", 0)
+    assert client(b"delete 1\r\n") == b"DELETED\r\n"
+    line = b"put 0 0 1 60000\r\n" + bytes(60000) + b"\r\n"
+    assert memory(client)[0] == 60000 + JOB_BYTES
+    assert client(line) == b"OUT_OF_MEMORY\r\n"
+    assert len(reader()) > 60000
+    assert memory(client)[0] == 0
+    assert client(line) == b"INSERTED 2\r\n"
+
+
+def test_a_deleted_job_counts_until_the_last_of_its_readers_has_it_or_is_gone() -> None:
+    server = MemoryServer()
+    client, first, second = server.client(), server.client(), server.client()
+    client.put(bytes(60000))
+    for reader in (first, second):
+        reader.connection.feed(b"peek 1\r\n", 0)
+    client(b"delete 1\r\n")
+    first()
+    assert memory(client)[0] == 60000 + JOB_BYTES
+    second.close()
+    del second, reader
+    assert memory(client)[0] == 0
+
+
+def test_replies_that_nobody_takes_count() -> None:
+    server = MemoryServer(max_memory_bytes=60000)
+    client, reader = server.client(), server.client()
+    client.put(bytes(10000))
+    before = memory(client)[1]
+    reader.connection.feed(b"peek 1\r\n" * 4, 0)
+    assert memory(client)[1] >= before + 40000
+    line = b"put 0 0 1 10000\r\n" + bytes(10000) + b"\r\n"
+    assert client(line) == b"OUT_OF_MEMORY\r\n"
+    assert reader().count(b"FOUND") == 4
+    assert memory(client)[1] <= before + KEPT_BYTES
+    assert client(line) == b"INSERTED 2\r\n"
+
+
+def test_input_behind_a_reserve_counts_until_its_client_leaves() -> None:
+    server = MemoryServer()
+    client, waiting = server.client(), server.client()
+    waiting(b"reserve\r\n", b"use t\r\n" * 5000)
+    assert memory(client)[1] >= 35000
+    waiting.close()
+    del waiting
+    assert memory(client)[1] <= KEPT_BYTES
+
+
+def test_all_counts_are_zero_when_all_is_gone() -> None:
+    server = MemoryServer()
+    clients = [server.client() for _ in range(5)]
+    for number, client in enumerate(clients):
+        client.put(bytes(16000 * number))
+        client.connection.feed(b"peek %d\r\nreserve\r\nput 0 0 1 100\r\nhalf" % (number + 1), 0)
+    watcher = server.client()
+    for number in range(len(clients)):
+        watcher(b"delete %d\r\n" % (number + 1))
+        clients[number].close()
+    clients.clear()
+    del client
+    # Each half a put has taken an id.
+    for number in range(2 * 5):
+        watcher(b"delete %d\r\n" % (number + 1))
+    stats = watcher.stats(b"stats")
+    assert (stats["current-jobs-ready"], stats["memory-jobs"]) == ("0", "0")
+    assert int(stats["memory-buffers"]) <= KEPT_BYTES
+
+
+# Tubes
+
+
+def test_a_tube_beyond_the_limit_is_refused_and_the_last_one_is_not() -> None:
+    client = MemoryServer(max_tubes=3).client()
+    assert client(b"use a\r\n") == b"USING a\r\n"
+    assert client(b"watch b\r\n") == b"WATCHING 2\r\n"
+    assert client(b"watch c\r\nuse d\r\n") == b"OUT_OF_MEMORY\r\nOUT_OF_MEMORY\r\n"
+    stats = client.stats(b"stats")
+    assert (stats["max-tubes"], stats["current-tubes"], stats["max-tubes-hits"]) == ("3", "3", "2")
+
+
+def test_tubes_that_exist_are_used_and_watched_at_the_limit() -> None:
+    server = MemoryServer(max_tubes=2)
+    client, other = server.client(), server.client()
+    assert client(b"use a\r\nuse b\r\n") == b"USING a\r\nOUT_OF_MEMORY\r\n"
+    assert other(b"use a\r\nwatch a\r\nwatch default\r\nignore default\r\n") == (
+        b"USING a\r\nWATCHING 2\r\nWATCHING 2\r\nWATCHING 1\r\n"
+    )
+    assert client(b"list-tube-used\r\nput 0 0 1 0\r\n\r\n") == b"USING a\r\nINSERTED 1\r\n"
+    assert other(b"reserve\r\n") == b"RESERVED 1 0\r\n\r\n"
+    assert client(b"pause-tube b 1\r\nstats-tube b\r\nignore b\r\n") == b"NOT_FOUND\r\nNOT_FOUND\r\nWATCHING 1\r\n"
+    assert hits(client, "max-tubes") == 1
+
+
+def test_a_tube_that_ends_makes_room() -> None:
+    client = MemoryServer(max_tubes=2).client()
+    assert client(b"use a\r\nuse b\r\nuse default\r\nuse b\r\n") == (
+        b"USING a\r\nOUT_OF_MEMORY\r\nUSING default\r\nUSING b\r\n"
+    )
+
+
+def test_with_a_limit_of_one_there_is_default() -> None:
+    client = MemoryServer(max_tubes=1).client()
+    assert client(b"use a\r\nuse default\r\nwatch default\r\n") == b"OUT_OF_MEMORY\r\nUSING default\r\nWATCHING 1\r\n"
+
+
+# Connections
+
+
+def test_the_hub_is_full_at_its_limit_and_counts_who_is_turned_away() -> None:
+    server = MemoryServer(max_connections=2)
+    first = server.client()
+    assert not server.hub.is_full()
+    second = server.client()
+    assert server.hub.is_full()
+    assert server.hub.is_full()
+    assert hits(first, "max-connections") == 2
+    second.close()
+    assert not server.hub.is_full()
+    assert first.stats(b"stats")["max-connections"] == "2"
+
+
+def test_without_a_limit_the_hub_is_never_full() -> None:
+    server = MemoryServer()
+    clients = [server.client() for _ in range(100)]
+    assert not server.hub.is_full()
+    assert hits(clients[0], "max-connections") == 0
+
+
+# What bounds each client
+
+
+def test_the_bounds_of_a_client_are_told() -> None:
+    stats = MemoryServer().client().stats(b"stats")
+    bounds = ("max-client-input", "max-client-output", "max-client-steps", "max-iteration-effort")
+    assert [stats[bound] for bound in bounds] == ["65536", "262144", "512", "20000"]
+    assert {stats[f"{bound}-hits"] for bound in bounds} == {"0"}
+
+
+def test_a_full_input_is_counted() -> None:
+    server = MemoryServer()
+    client, waiting = server.client(), server.client()
+    with pytest.raises(BufferError):
+        waiting(b"reserve\r\n", bytes(65535), b"abc")
+    assert hits(client, "max-client-input") == 1
+
+
+def test_a_full_output_is_counted_once_for_each_time() -> None:
+    server = MemoryServer()
+    client, reader = server.client(), server.client()
+    client.put(bytes(60000))
+    reader.connection.feed(b"peek 1\r\n" * 6, 0)
+    server.settle()
+    assert hits(client, "max-client-output") == 1
+    assert reader().count(b"FOUND") == 5
+    assert reader().count(b"FOUND") == 1
+    assert hits(client, "max-client-output") == 1
+
+
+def test_the_steps_of_an_iteration_are_counted() -> None:
+    server = MemoryServer()
+    client, busy = server.client(), server.client()
+    busy.connection.feed(b"peek 1\r\n" * 512, 0)
+    assert hits(client, "max-client-steps") == 0
+    busy.connection.feed(b"peek 1\r\n" * 513, 0)
+    assert busy().count(b"NOT_FOUND") == 1025
+    assert hits(client, "max-client-steps") == 1
+
+
+def test_the_effort_of_an_iteration_is_counted() -> None:
+    server = MemoryServer()
+    client, busy = server.client(), server.client()
+    for number in range(1000):
+        busy(b"watch t%d\r\n" % number)
+    busy.connection.feed(b"reserve-with-timeout 0\r\n" * 25, 0)
+    assert busy().count(b"TIMED_OUT") == 25
+    assert hits(client, "max-iteration-effort") >= 1
+
+
+def test_a_job_too_big_is_counted() -> None:
+    client = MemoryServer(max_job_size=10).client()
+    assert client(b"put 0 0 1 11\r\n" + bytes(11) + b"\r\n") == b"JOB_TOO_BIG\r\n"
+    assert client.put(bytes(10)) == 1
+    assert hits(client, "max-job-size") == 1
+
+
+# The new statistics
+
+
+def test_keys_of_ours_come_after_beanstalkds() -> None:
+    client = MemoryServer().client()
+    keys = list(client.stats(b"stats"))
+    assert keys[keys.index("platform") + 1 :] == [
+        "cmd-reserve-job", "cmd-kick-job", "memory-jobs", "memory-buffers", "max-memory", "max-memory-hits",
+        "max-connections", "max-connections-hits", "max-tubes", "max-tubes-hits", "max-job-size-hits",
+        "binlog-full-hits", "max-client-input", "max-client-input-hits", "max-client-output",
+        "max-client-output-hits", "max-client-steps", "max-client-steps-hits", "max-iteration-effort",
+        "max-iteration-effort-hits",
+    ]  # fmt: skip
+    keys = list(client.stats(b"stats-tube default"))
+    assert keys[keys.index("pause-time-left") + 1 :] == [
+        "total-enqueued", "total-finished", "current-bytes", "oldest-ready-age",
+    ]  # fmt: skip
+
+
+def tube(client: MemoryClient) -> list[int]:
+    """total-enqueued, total-finished and current-bytes of default."""
+    stats = client.stats(b"stats-tube default")
+    return [int(stats[key]) for key in ("total-enqueued", "total-finished", "current-bytes")]
+
+
+def test_every_way_into_ready_is_enqueued() -> None:
+    server = MemoryServer()
+    client = server.client()
+    client.put(b"abc")
+    assert tube(client) == [1, 0, 3]
+    client(b"reserve\r\nrelease 1 0 0\r\n")
+    assert tube(client) == [2, 0, 3]
+    client(b"reserve\r\nrelease 1 0 5\r\n")
+    assert tube(client) == [2, 0, 3]
+    server.advance(6)
+    assert tube(client) == [3, 0, 3]
+    client(b"reserve\r\nbury 1 0\r\nkick 1\r\n")
+    assert tube(client) == [4, 0, 3]
+    client(b"reserve\r\n")
+    server.advance(61)
+    assert tube(client) == [5, 0, 3]
+    worker = server.client()
+    worker(b"reserve\r\n")
+    worker.close()
+    assert tube(client) == [6, 0, 3]
+
+
+def test_a_job_is_finished_when_its_worker_deletes_it() -> None:
+    client = MemoryServer().client()
+    for _ in range(3):
+        client.put(b"abcde")
+    client(b"reserve\r\ndelete 1\r\n")
+    assert tube(client) == [3, 1, 10]
+    client(b"delete 2\r\n")
+    assert tube(client) == [3, 1, 5]
+    client(b"reserve\r\nbury 3 0\r\ndelete 3\r\n")
+    assert tube(client) == [3, 1, 0]
+
+
+def test_bytes_of_a_tube_are_those_of_all_its_jobs_but_not_of_one_that_arrives() -> None:
+    server = MemoryServer()
+    client, other = server.client(), server.client()
+    client.put(b"a" * 10)
+    client.put(b"a" * 100, delay=10)
+    client(b"reserve-job 1\r\n")
+    other(b"put 0 0 1 1000\r\nhalf")
+    assert tube(client)[2] == 110
+    other.close()
+    assert tube(client)[2] == 110
+
+
+def test_the_time_does_not_run_backwards_in_an_age() -> None:
+    server = MemoryServer(now_ns=10 * SECOND_NS)
+    server.now_ns = 10 * SECOND_NS
+    client = server.client()
+    client.put(b"")
+    server.now_ns = 0
+    assert client.stats(b"stats-tube default")["oldest-ready-age"] == "0"
