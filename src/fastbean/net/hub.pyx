@@ -38,7 +38,7 @@ cdef enum:
     MAX_GATHERED_ITERATIONS = 8         # whose replies wait for one sync; nobody waits longer for it to begin
     BINLOG_RETRY_NS = 10000000         # while the log has no room, or is far behind with its syncs
 
-_PHASES = ("serve", "work", "log", "send")
+_PHASES = ("serve", "work", "binlog", "send")
 
 
 @cython.final
