@@ -15,7 +15,7 @@ WORKERS ?= $(shell expr $$(nproc) + 1)
 SHARED  := -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all soak test-pythons wheel-check bench performance bench-check lint pages \
+.PHONY: help run test test-all soak test-pythons wheel-check bench performance bench-check instructions lint pages \
         format build wheel sdist clean sanitize fuzz coverage valgrind
 
 help: ## list the targets
@@ -65,6 +65,9 @@ performance: $(VENV)/installed $(VENV)/bench-tools ## measure what docs/performa
 
 bench-check: $(VENV)/installed ## measure shortly: nothing may be much worse than docs/performance.json has it
 	$(BIN)/python -m bench.check
+
+instructions: $(VENV)/installed ## count the instructions of each command under valgrind; ARGS=--help
+	$(BIN)/python -m bench.instructions $(ARGS)
 
 lint: $(VENV)/installed $(VENV)/lint-tools ## ruff, cython-lint, mypy and stubtest
 	$(BIN)/ruff check .
