@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .expected_state import ExpectedState, Seen
 from .faults import Event, Kind
-from .ledger import Ledger, Seen
 from .writers import WINDOW, Note
 
 SECTOR_BYTES = 512
@@ -293,23 +293,23 @@ class Story:
         told = (note.op.job for note in self._notes if note.op.job is not None and note.op.answered_at < place)
         return max((job.id for job in told if job.id is not None), default=0)
 
-    def ledger_at(self, place: int, *, acknowledged_counts: bool = True) -> Ledger:
-        """The ledger at a place of the trace.
+    def expected_at(self, place: int, *, acknowledged_counts: bool = True) -> ExpectedState:
+        """The expected state at a place of the trace.
 
         Without `acknowledged_counts` every command may be lost, but of one writer only together with all later ones.
         """
-        ledger = Ledger(self._writers)
+        expected = ExpectedState(self._writers)
         answered = [note for note in self._notes if acknowledged_counts and note.op.answered_at < place]
         for note in sorted(answered, key=lambda note: note.op.answered_at):
-            ledger.settle(note.op)
+            expected.settle(note.op)
         for note in self._notes:
             if note.op.sent_at <= place and not (acknowledged_counts and note.op.answered_at < place):
-                ledger.writers[note.writer].pending.append(note.op)
-        return ledger
+                expected.writers[note.writer].pending.append(note.op)
+        return expected
 
 
-def complaints(ledger: Ledger, seen: Mapping[int, Seen | None], there: int) -> list[str]:
+def complaints(expected: ExpectedState, seen: Mapping[int, Seen | None], there: int) -> list[str]:
     """What is wrong with the jobs that were found, and with how many there are."""
     found = sum(each is not None for each in seen.values())
-    wrong = ledger.complaints(seen, adopt=False)
+    wrong = expected.complaints(seen, adopt=False)
     return wrong if found == there else [*wrong, f"the server has {there} jobs, of which {found} were ever put"]

@@ -16,8 +16,8 @@ from fastbean.binlog import beanstalkd as old_log
 from fastbean.binlog import inspection
 from fastbean.binlog.saved_job import SavedJob
 
+from .expected_state import ExpectedState
 from .faults import Faults
-from .ledger import Ledger
 from .powercut import Disk, read_image, write_image
 from .process import BEANSTALKD, Client, Server, StartError, parse_stats, segment_numbers, wait_until
 from .replay import started
@@ -116,8 +116,8 @@ def test_a_backup_under_load_has_everything_that_was_acknowledged_before_it(
 ) -> None:
     directory = tmp_path / "log"
     directory.mkdir()
-    ledger = Ledger(4)
-    load = Load(ledger, random.Random(6), largest=3000)
+    expected = ExpectedState(4)
+    load = Load(expected, random.Random(6), largest=3000)
     copies: list[tuple[Path, int]] = []
     with Server(directory, policy, segment_bytes=SEGMENT_BYTES) as server:
         first = segment_numbers(directory)[0]
