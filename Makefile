@@ -13,6 +13,9 @@ PYTEST  := $(BIN)/python -m pytest
 # One process more than there are processors: many tests wait for something. WORKERS=0 runs all in one.
 WORKERS ?= $(shell expr $$(nproc) + 1)
 SHARED  := -n $(WORKERS) --dist worksteal
+QUICK   := -m 'not slow'
+# For special builds: what real beanstalkd replies to the same requests runs no line of ours.
+OURS    := -m 'not slow and not real_beanstalkd'
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-all soak test-pythons wheel-check bench performance bench-check lint pages \
@@ -27,7 +30,7 @@ run: $(VENV)/installed ## run the daemon on 127.0.0.1:11300; ARGS='-p 11301 -V' 
 	@exec $(BIN)/python -m fastbean $(ARGS)
 
 test: $(VENV)/installed $(VENV)/test-tools ## run the tests but the slow ones; T=tests/unit runs some of them
-	$(PYTEST) $(SHARED) -m 'not slow' $(T)
+	$(PYTEST) $(SHARED) $(QUICK) $(T)
 
 test-all: $(VENV)/installed $(VENV)/test-tools ## run all tests, the slow ones too
 	$(PYTEST) $(SHARED) $(T)
@@ -43,7 +46,7 @@ soak: $(VENV)/installed $(VENV)/test-tools ## mix everything for SECONDS=600, wi
 	cd tests && $(abspath $(BIN))/python -m crash.soak --seconds $(SECONDS)
 
 sanitize: build/sanitize/built ## run the tests under AddressSanitizer and UndefinedBehaviorSanitizer; T= as for test
-	$(BIN)/python tests/fuzz/sanitizers.py $(STACKS) $(PYTEST) $(SHARED) -p no:cacheprovider -m 'not slow' $(OURS) $(T)
+	$(BIN)/python tests/fuzz/sanitizers.py $(STACKS) $(PYTEST) $(SHARED) -p no:cacheprovider $(OURS) $(T)
 
 fuzz: build/sanitize/targets-built ## fuzz for a minute and a million executions each; ARGS=--help
 	$(BIN)/python tests/fuzz/run.py $(ARGS)
@@ -51,7 +54,7 @@ fuzz: build/sanitize/targets-built ## fuzz for a minute and a million executions
 coverage: build/coverage/built ## measure which lines of the compiled modules the tests reach; ARGS=--missing names the others
 	@find build/coverage -name '*.gcda' -delete
 	FASTBEAN_COVERAGE=1 PYTHONPATH=$(CURDIR)/build/coverage/lib PYTHONDONTWRITEBYTECODE=1 \
-	    $(PYTEST) $(SHARED) -p no:cacheprovider -m 'not slow' $(OURS) $(COVERED)
+	    $(PYTEST) $(SHARED) -p no:cacheprovider $(OURS) $(COVERED)
 	$(BIN)/python tests/quality/coverage_of_lines.py build/coverage $(LEAST) $(ARGS)
 
 valgrind: $(VENV)/installed $(VENV)/test-tools ## run a short session under valgrind
@@ -96,11 +99,6 @@ clean: ## remove .venv and everything that was built
 # What an earlier build copied and the sources no longer have must not get into a wheel; compiled files stay, they are
 # slow to make and known to the build by their time.
 DROP_OLD_COPIES = find build/lib* -type f ! -name '*.so' -delete 2>/dev/null || true
-
-# What real beanstalkd answers to the same questions runs no line of ours, nor does a comparison of it with itself.
-OURS := -k 'not (beanstalkd and (test_transcripts or test_limits_of_input) \
-            or beanstalkd] and (test_clients or test_departures) \
-            or test_comparison and not fastbean_answers)'
 
 # What is built in another way lies in a folder of its own. Nothing of it is kept when sources change: setuptools would
 # not notice that a flag is another one. test_pytest_plugin starts pytest again and again, and of our code runs what all

@@ -1,4 +1,4 @@
-"""The test's side of faults.c: compiles the shim, rules what fails, and reads the trace of what was done.
+"""The test's side of faults.c: compiles the shim, chooses which calls fail, and reads the trace of the calls made.
 
 A trace is a run of records: a head of 40 bytes (see `struct head` in faults.c), one or two paths, data.
 """
@@ -9,11 +9,12 @@ import errno
 import mmap
 import os
 import struct
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+
+from builds import compile_library
 
 MAX_KINDS = 16
 FOR_EVER = 1 << 62
@@ -84,11 +85,7 @@ def _events(data: bytes) -> Iterator[Event]:
 
 def compile_shim(folder: Path) -> Path:
     """Compiles faults.c into a folder; returns the library's path."""
-    library = folder / "faults.so"
-    compiler = os.environ.get("CC", "cc")
-    command = [compiler, "-O1", "-shared", "-fPIC", "-o", str(library), str(Path(__file__).with_name("faults.c"))]
-    subprocess.run([*command, "-ldl", "-lpthread"], check=True)
-    return library
+    return compile_library(Path(__file__).with_name("faults.c"), folder, "-ldl", "-lpthread")
 
 
 class Faults:

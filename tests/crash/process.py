@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Self
 
 from builds import IS_COVERAGE
+from patience import PATIENCE_S
 
 HOST = "127.0.0.1"
-PATIENCE_S = 60.0
 LOG_BYTES = 1 << 24
 FASTBEAN = "fastbean"
 BEANSTALKD = "beanstalkd"

@@ -24,6 +24,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from .exactly_once import ExactlyOnceCheck, is_random_client_job
@@ -56,13 +57,22 @@ class Soak:
         self._expected = ExpectedState(WRITERS)
         self._load = Load(self._expected, random.Random(self._rng.random()), largest=65535)
 
-    def run(self, seconds: float) -> None:
-        """Runs everything; takes about ``seconds`` and a few more."""
+    def run(self, seconds: float, is_enough: Callable[[], bool] = lambda: True) -> None:
+        """Runs everything; takes about ``seconds`` and a few more.
+
+        is_enough: on a slow machine, rounds go on until this is true.
+        """
         half = time.monotonic() + seconds / 2
-        while (left := half - time.monotonic()) > 0:
-            self._round(min(left, self._rng.uniform(0.5, LONGEST_ROUND_S)))
+        while (left := half - time.monotonic()) > 0 or not is_enough():
+            longest = LONGEST_ROUND_S if left <= 0 else min(left, LONGEST_ROUND_S)
+            self._round(self._rng.uniform(min(0.5, longest), longest))
         self._long_run(seconds / 2)
         self._end()
+
+    @property
+    def acknowledged(self) -> int:
+        """How many commands of the writers had the expected reply."""
+        return self._expected.acknowledged
 
     def report(self) -> str:
         """The totals, one a line."""
@@ -184,7 +194,7 @@ class Soak:
             taken = drain_tubes(client, self._exactly_once)
             self._expected.check_nothing_else(client)
             assert server.stop() == 0, server.said()
-        self.counts["commands of the writers, as predicted"] = self._expected.acknowledged
+        self.counts["commands of the writers, as predicted"] = self.acknowledged
         self.counts["the writers' jobs at the end"] = len(self._expected.jobs)
         totals = self._exactly_once.totals()
         assert taken == sum(count for what, count in totals.items() if what.startswith("still there"))

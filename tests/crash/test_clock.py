@@ -54,7 +54,7 @@ def test_a_clock_that_is_set_under_load_disturbs_nothing(memory_path: Path, wall
         assert client.ask(b"pause-tube near 1000").word == "PAUSED"
         setter = threading.Thread(target=set_often, args=(wall_clock, done))
         setter.start()
-        load.run(server, done.is_set)
+        load.run(server, lambda: done.is_set() and expected.acknowledged > 100)
         setter.join()
         wait_until(lambda: client.stats(b"stats-job %d" % near)["state"] == "ready", "the end of a delay")
         elapsed = time.monotonic() - began

@@ -57,14 +57,18 @@ def kick_half(expected: ExpectedState, client: Client) -> None:
             expected.do(client, number, Op("kick", b"kick 1\r\n", tube=tube, count=1))
 
 
-def run_and_kill(server: Server, load: Load, rng: random.Random) -> None:
-    """Works on the server until it is killed, at a moment that nothing else knows of."""
-    killer = threading.Timer(rng.uniform(0.02, 0.5), server.process.kill)
-    killer.start()
-    try:
-        load.run(server, lambda: False)
-    finally:
-        killer.join()
+def run_and_kill(server: Server, load: Load, expected: ExpectedState, rng: random.Random) -> None:
+    """Works on the server until it is killed, at a random moment after a random number of commands."""
+    killer = threading.Timer(rng.uniform(0, 0.02), server.process.kill)
+    goal = expected.acknowledged + rng.randrange(20, 2000)
+
+    def start_the_killer() -> bool:
+        if expected.acknowledged >= goal and killer.ident is None:
+            killer.start()
+        return False
+
+    load.run(server, start_the_killer)
+    killer.join()
     assert server.wait() == -9, server.said()
 
 
@@ -75,7 +79,7 @@ def kill_in_a_loop(directory: Path, policy: Sequence[str], kills: int) -> None:
     expected = ExpectedState(WRITERS)
     load = Load(expected, rng, largest=MAX_JOB_SIZE)
     log = Log()
-    # A slow machine comes to less between two kills: a run without a segment that goes would prove less than it should.
+    # A run in which no segment is removed would prove less than it should.
     for round_number in range(MOST_TIMES * kills + 1):
         with Server(directory, policy, extra=("-z", str(MAX_JOB_SIZE))) as server:
             with server.connect() as client:
@@ -87,7 +91,7 @@ def kill_in_a_loop(directory: Path, policy: Sequence[str], kills: int) -> None:
                 log.look(directory)
             if round_number >= kills and log.removals:
                 break
-            run_and_kill(server, load, rng)
+            run_and_kill(server, load, expected, rng)
     print(f"{expected.acknowledged} acknowledged, {log}")  # noqa: T201
     assert expected.acknowledged > 20 * kills
     assert log.rotations > 0

@@ -96,7 +96,7 @@ def test_what_was_not_acknowledged_may_end_in_either_way() -> None:
 
 def test_a_short_soak(tmp_path: Path) -> None:
     soak = Soak(tmp_path, 1)
-    soak.run(6)
+    soak.run(6, lambda: soak.counts["puts"] > 100 and soak.counts["deletes"] > 50 and soak.acknowledged > 100)
     print(soak.report())  # noqa: T201 - shown when the test fails
     assert soak.counts["puts"] > 100
     assert soak.counts["jobs of the random clients: deleted"] > 50

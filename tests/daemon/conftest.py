@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-PATIENCE_S = 30  # for a loaded machine; nothing waits so long when all is well
-STOP_S = 5  # for a server that is told to stop; what does not listen is killed then
+from patience import PATIENCE_S
+
+STOP_S = 5  # for a server to stop at the end of its test; after that it is killed
 
 
 def wait_until(condition, what):

@@ -18,8 +18,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from patience import PATIENCE_S
+
 HOST = "127.0.0.1"
-LIMIT_S = 60.0
 LOG_BYTES = 1 << 24
 
 
@@ -32,7 +33,7 @@ class Client:
         try:
             if receive_bytes:
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-            self.sock.settimeout(LIMIT_S)
+            self.sock.settimeout(PATIENCE_S)
             self.sock.connect(address)
             if family == socket.AF_INET:
                 self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -159,7 +160,7 @@ class Daemon:
         try:
             if self.process.poll() is None:
                 os.kill(pid, signal.SIGTERM)
-            return self.process.wait(LIMIT_S)
+            return self.process.wait(PATIENCE_S)
         finally:
             self.process.kill()
             self.process.wait()
@@ -187,8 +188,8 @@ class Daemon:
 
 def wait_for(look: Callable[[], str | None], what: str) -> str:
     """What `look` finds, at last."""
-    give_up = time.monotonic() + LIMIT_S
+    give_up = time.monotonic() + PATIENCE_S
     while not (found := look()):
-        assert time.monotonic() < give_up, f"waited {LIMIT_S:.0f} seconds in vain for {what}"
+        assert time.monotonic() < give_up, f"waited {PATIENCE_S:.0f} seconds in vain for {what}"
         time.sleep(0.01)
     return found

@@ -21,8 +21,8 @@ from fastbean.engine.commands import Engine
 from fastbean.errors import BinlogFailedError
 from fastbean.net.hub import Hub
 from fastbean.net.poller import Poller
+from patience import PATIENCE_S
 
-PATIENCE_S = 20
 REFUSALS = (b"OUT_OF_MEMORY\r\n", b"KICKED 0\r\n")
 BODY_FOLLOWS = re.compile(rb"(?:RESERVED \d+|FOUND \d+|OK) (\d+)\r\n")
 

@@ -61,7 +61,7 @@ SCRIPT: list[Step] = [
     ("worker", b"kick-job {late}\r\n", b"KICKED\r\n"),
     ("worker", b"pause-tube other 0\r\n", b"PAUSED\r\n"),
     ("worker", b"list-tubes\r\n", b"OK ...- other\n..."),
-    ("worker", b"stats-tube other\r\n", b"OK ...oldest-ready-age: 0\n\r\n"),
+    ("worker", b"stats-tube other\r\n", b"OK ...oldest-ready-age: ...\n\r\n"),
     ("worker", b"stats\r\n", b"OK ...current-jobs-ready: 3\n..."),
     ("worker", b"reserve\r\n", b"RESERVED {large} 20000\r\n%b\r\n" % LARGE),
     ("worker", b"delete {large}\r\n", b"DELETED\r\n"),

@@ -1,6 +1,6 @@
 """The random comparison: sends the same random steps, over several connections, to two servers.
 
-    python -m tests.wire.comparison --seed 1 --steps 20000
+    cd tests && python -m wire.comparison --seed 1 --steps 20000
 
 compares fastbean with real beanstalkd (or any two of them) and prints how often each command got each kind of reply.
 After every step it compares all replies of all clients, with their ids mapped. Both servers run on real clocks, so it
@@ -584,7 +584,7 @@ class _World:
 
 def main() -> int:
     """Runs the program: compares two kinds of servers and prints the counts. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tests.wire.comparison", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m wire.comparison", description=__doc__.split("\n\n")[0])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=20000)
     parser.add_argument("--left", choices=KINDS, default=BEANSTALKD)

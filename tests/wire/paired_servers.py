@@ -18,9 +18,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from patience import PATIENCE_S
+
 from . import servers
 
-PATIENCE_S = 5.0
 # An unknown command is not counted in any statistics.
 _BARRIER = b"?\r\n"
 _BARRIER_REPLY = b"UNKNOWN_COMMAND\r\n"

@@ -22,13 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from patience import PATIENCE_S
+
 FASTBEAN = "fastbean"
 BEANSTALKD = "beanstalkd"
 KINDS = (FASTBEAN, BEANSTALKD)
 
 HOST = "127.0.0.1"
-START_LIMIT_S = 20.0
-STOP_LIMIT_S = 20.0
 LOG_BYTES = 1 << 24
 ATTEMPTS = 5
 
@@ -67,7 +67,7 @@ class Server:
         assert isinstance(self.address, tuple), "this server listens on a unix socket"
         return self.address[1]
 
-    def connect(self, limit_s: float = START_LIMIT_S) -> socket.socket:
+    def connect(self, limit_s: float = PATIENCE_S) -> socket.socket:
         """A new connected socket; its operations time out after limit_s seconds."""
         family = socket.AF_INET if isinstance(self.address, tuple) else socket.AF_UNIX
         sock = socket.socket(family, socket.SOCK_STREAM)
@@ -103,7 +103,7 @@ class Server:
             return ""
         self.process.terminate()
         try:
-            self.returncode = self.process.wait(STOP_LIMIT_S)
+            self.returncode = self.process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.returncode = self.process.wait()
@@ -131,7 +131,7 @@ def version(kind: str) -> tuple[int, ...]:
     """The version of the protocol that this kind answers with, as beanstalkd counts: (1, 12) or (1, 13)."""
     if kind == FASTBEAN:
         return (1, 13)
-    said = subprocess.run([*find(kind), "-v"], capture_output=True, text=True, check=True, timeout=START_LIMIT_S)
+    said = subprocess.run([*find(kind), "-v"], capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     number = said.stdout.split()[1]
     return tuple(int(part) for part in number.split("+")[0].split(".")[:2])
 
@@ -177,7 +177,7 @@ def _start_once(kind: str, flags: Sequence[str], unix: Path | None) -> Server:
 
 
 def _wait_until_it_answers(server: Server) -> None:
-    give_up = time.monotonic() + START_LIMIT_S
+    give_up = time.monotonic() + PATIENCE_S
     while True:
         if server.process.poll() is not None:
             raise _EndedError(f"{server.kind} ended with {server.process.returncode} at its start:\n{server.stderr()}")

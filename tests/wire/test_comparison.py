@@ -51,6 +51,7 @@ def test_fastbean_answers_as_beanstalkd_does_in_fewer_steps(capsys: pytest.Captu
     assert whole.never() == []
 
 
+@pytest.mark.real_beanstalkd
 def test_two_beanstalkds_agree() -> None:
     outcome = Comparison((BEANSTALKD, BEANSTALKD), seed=4).run(2000)
     assert outcome.steps == 2000
@@ -75,6 +76,7 @@ FALSE = {
 }
 
 
+@pytest.mark.real_beanstalkd
 @pytest.mark.parametrize("what", list(FALSE))
 def test_what_one_side_says_wrongly_is_found(what: str) -> None:
     comparison = Comparison((BEANSTALKD, BEANSTALKD), seed=5, alter=FALSE[what])
@@ -82,6 +84,7 @@ def test_what_one_side_says_wrongly_is_found(what: str) -> None:
         comparison.run(MANY_STEPS)
 
 
+@pytest.mark.real_beanstalkd
 def test_a_server_that_behaves_otherwise_is_found() -> None:
     comparison = Comparison((BEANSTALKD, BEANSTALKD), seed=6, right_flags=["-z", "900"])
     with pytest.raises(DifferenceError, match="The steps before it"):
