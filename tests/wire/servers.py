@@ -1,8 +1,8 @@
-"""Servers for the tests over a socket: fastbean and the real beanstalkd, started, awaited, stopped.
+"""Starts and stops the servers for the tests over a socket: fastbean and real beanstalkd.
 
-A server listens on loopback, on a free port or on a unix socket. `start` comes back once it answers; it has then
-served exactly one connection, which is gone again, so that `total-connections` is known. Stopping waits for the end
-of the process. What the server wrote to stderr is kept and can be read at any time.
+A server listens on loopback, on a free port or on a unix socket. `start` returns once the server answers; it has then
+served exactly one connection, which is closed again, so `total-connections` is known. Stopping waits until the process
+has ended. What the server writes to stderr is kept and can be read at any time.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ServerFailedError(Exception):
 
 
 class _EndedError(ServerFailedError):
-    """The program ended before it answered: its port may have been taken by somebody else meanwhile."""
+    """The program ended before it answered: another process may have taken its port meanwhile."""
 
 
 @dataclass
@@ -113,7 +113,7 @@ class Server:
 
 
 def find(kind: str) -> list[str]:
-    """The words of the command that starts a server of this kind.
+    """The command that starts a server of this kind.
 
     Raises ServerMissingError, with what to do about it, when it is not installed.
     """
@@ -195,10 +195,10 @@ def _wait_until_it_answers(server: Server) -> None:
 
 
 def _free_port() -> int:
-    """A port that nobody listens on and that this process has not given to anybody else.
+    """A free port that this process has not used for another server.
 
-    It is below those that the kernel takes for outgoing connections. Two servers that were given the same port would
-    not be noticed: the second one ends, but the first one answers in its place.
+    It is below the ports that the kernel uses for outgoing connections. Tests would not notice that two servers got the
+    same port: the second one ends, but the first one answers in its place.
     """
     while True:
         port = random.randint(15000, 32000)

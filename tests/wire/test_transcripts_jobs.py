@@ -177,7 +177,7 @@ def test_touch_begins_the_ttr_again(server: Server) -> None:
 
 
 def time_left(reply: Reply) -> int:
-    """What ``stats-job`` says of it."""
+    """The value of ``time-left`` in a reply to ``stats-job``."""
     found = re.search(rb"^time-left: (\d+)$", reply.body or b"", re.MULTILINE)
     assert found
     return int(found[1])

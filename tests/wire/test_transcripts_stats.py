@@ -23,7 +23,7 @@ def stats(client: Client, line: str = "stats") -> dict[str, object]:
 
 
 def counted_down(seconds: int, began_s: float) -> range:
-    """What may be left by now of so many seconds that began to run out after the moment ``began_s``."""
+    """What may be left by now of ``seconds`` that began to run out after the moment ``began_s``."""
     passed = int(time.monotonic() - began_s) + 1
     return range(max(0, seconds - passed), seconds + 1)
 
