@@ -1,5 +1,5 @@
-# Everything happens inside this checkout: the virtual environment in .venv, what is built in build and dist.
-# Each step leaves a stamp in .venv, so that nothing is done twice while its sources stay the same.
+# Everything happens inside this checkout: the virtual environment is .venv, builds go to build and dist.
+# Each step leaves a stamp file, so nothing is done twice while its sources stay the same.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -10,48 +10,51 @@ T      ?= tests
 SOURCES := setup.py pyproject.toml MANIFEST.in $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pxd' \
              -o -name '*.pyi' -o -name py.typed) $(shell find packaging/share -type f)
 PYTEST  := $(BIN)/python -m pytest
-# One process more than there are processors: many tests wait for something. WORKERS=0 runs all in one.
+# One process more than there are processors, because many tests wait. WORKERS=0 runs all tests in one process.
 WORKERS ?= $(shell expr $$(nproc) + 1)
 SHARED  := -n $(WORKERS) --dist worksteal
+QUICK   := -m 'not slow'
+# For special builds: what real beanstalkd replies to the same requests runs no line of ours.
+OURS    := -m 'not slow and not real_beanstalkd'
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-all soak test-pythons wheel-check bench performance bench-check instructions lint pages \
-        format build wheel sdist clean sanitize fuzz coverage valgrind
+        format build tools special-builds wheel sdist clean sanitize fuzz coverage valgrind
 
 help: ## list the targets
 	@echo 'make TARGET [PYTHON=python3.12]'
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
 run: ARGS ?= -l 127.0.0.1 -p 11300
-run: $(VENV)/installed ## run the daemon on 127.0.0.1:11300; ARGS='-p 11301 -V' gives it other flags
+run: $(VENV)/installed ## run the daemon on 127.0.0.1:11300; ARGS='-p 11301 -V' sets other flags
 	@exec $(BIN)/python -m fastbean $(ARGS)
 
-test: $(VENV)/installed $(VENV)/test-tools ## run the tests but the slow ones; T=tests/unit runs some of them
-	$(PYTEST) $(SHARED) -m 'not slow' $(T)
+test: $(VENV)/installed $(VENV)/test-tools ## run the tests without the slow ones; T=tests/unit runs a part of them
+	$(PYTEST) $(SHARED) $(QUICK) $(T)
 
-test-all: $(VENV)/installed $(VENV)/test-tools ## run all tests, the slow ones too
+test-all: $(VENV)/installed $(VENV)/test-tools ## run all tests, including the slow ones
 	$(PYTEST) $(SHARED) $(T)
 
-test-pythons: $(VENV)/wheel-tools ## build, install and test whole on each CPython of this machine; ARGS=--help
+test-pythons: $(VENV)/wheel-tools ## build, install and run all tests on each CPython of this machine; ARGS=--help
 	$(BIN)/python .ci/check_wheels.py $(or $(ARGS),--pythons all --tests whole)
 
-wheel-check: $(VENV)/wheel-tools ## make the sdist, from it a wheel for others, and try both in empty environments
+wheel-check: $(VENV)/wheel-tools ## build the sdist and from it a portable wheel; try both in empty environments
 	$(BIN)/python .ci/check_wheels.py $(ARGS)
 
 soak: SECONDS ?= 600
-soak: $(VENV)/installed $(VENV)/test-tools ## mix everything for SECONDS=600, with kills, and account for every job
+soak: $(VENV)/installed $(VENV)/test-tools ## all kinds of load and kills for SECONDS=600; every job is accounted for
 	cd tests && $(abspath $(BIN))/python -m crash.soak --seconds $(SECONDS)
 
 sanitize: build/sanitize/built ## run the tests under AddressSanitizer and UndefinedBehaviorSanitizer; T= as for test
-	$(BIN)/python tests/fuzz/sanitizers.py $(STACKS) $(PYTEST) $(SHARED) -p no:cacheprovider -m 'not slow' $(OURS) $(T)
+	$(BIN)/python tests/fuzz/sanitizers.py $(STACKS) $(PYTEST) $(SHARED) -p no:cacheprovider $(OURS) $(T)
 
 fuzz: build/sanitize/targets-built ## fuzz for a minute and a million executions each; ARGS=--help
 	$(BIN)/python tests/fuzz/run.py $(ARGS)
 
-coverage: build/coverage/built ## measure which lines of the compiled modules the tests reach; ARGS=--missing names the others
+coverage: build/coverage/built ## measure which lines of the compiled modules the tests reach; ARGS=--missing lists the others
 	@find build/coverage -name '*.gcda' -delete
 	FASTBEAN_COVERAGE=1 PYTHONPATH=$(CURDIR)/build/coverage/lib PYTHONDONTWRITEBYTECODE=1 \
-	    $(PYTEST) $(SHARED) -p no:cacheprovider -m 'not slow' $(OURS) $(COVERED)
+	    $(PYTEST) $(SHARED) -p no:cacheprovider $(OURS) $(COVERED)
 	$(BIN)/python tests/quality/coverage_of_lines.py build/coverage $(LEAST) $(ARGS)
 
 valgrind: $(VENV)/installed $(VENV)/test-tools ## run a short session under valgrind
@@ -76,44 +79,40 @@ lint: $(VENV)/installed $(VENV)/lint-tools ## ruff, cython-lint, mypy and stubte
 	$(BIN)/mypy
 	$(BIN)/stubtest fastbean --ignore-disjoint-bases --allowlist tests/quality/stubtest-allow.txt
 
-pages: $(VENV)/installed ## write the manual pages and shell completions anew, after a change of flags
+pages: $(VENV)/installed ## regenerate the manual pages and shell completions after a change of flags
 	$(BIN)/python packaging/make_pages.py
 
-format: $(VENV)/lint-tools ## let ruff lay out and mend what it can
+format: $(VENV)/lint-tools ## let ruff format the code and fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 build: $(VENV)/installed ## compile and install into .venv
 
-wheel: $(VENV)/build-tools ## make the wheel in dist
-	@$(DROP_OLD_COPIES)
+tools: $(VENV)/test-tools $(VENV)/lint-tools $(VENV)/wheel-tools ## install into .venv what tests, lint and wheel-check need
+
+# While these run, nothing in .venv may change: `build` and `tools` come first.
+special-builds: build/sanitize/targets-built build/coverage/built ## build what sanitize, fuzz and coverage run
+
+wheel: $(VENV)/build-tools ## build the wheel in dist
+	@.ci/drop-old-copies
 	$(BIN)/python -m build --wheel --no-isolation
 
-sdist: $(VENV)/build-tools ## make the sdist in dist
+sdist: $(VENV)/build-tools ## build the sdist in dist
 	$(BIN)/python -m build --sdist --no-isolation
 
-clean: ## remove .venv and everything that was built
+clean: ## remove .venv and all builds
 	rm -rf $(VENV) build dist src/*.egg-info  .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# What an earlier build copied and the sources no longer have must not get into a wheel; compiled files stay, they are
-# slow to make and known to the build by their time.
-DROP_OLD_COPIES = find build/lib* -type f ! -name '*.so' -delete 2>/dev/null || true
-
-# What real beanstalkd answers to the same questions runs no line of ours, nor does a comparison of it with itself.
-OURS := -k 'not (beanstalkd and (test_transcripts or test_limits_of_input) \
-            or beanstalkd] and (test_clients or test_departures) \
-            or test_comparison and not fastbean_answers)'
-
-# What is built in another way lies in a folder of its own. Nothing of it is kept when sources change: setuptools would
-# not notice that a flag is another one. test_pytest_plugin starts pytest again and again, and of our code runs what all
-# others run.
+# Coverage of the compiled modules comes from these; the others add time and no lines. (test_pytest_plugin starts pytest
+# again and again.)
 COVERED ?= tests/unit tests/daemon tests/model/test_long_work.py tests/model/test_long_times.py \
              tests/wire/test_transcripts_*.py tests/wire/test_limits_of_input.py tests/crash/test_kept.py \
              tests/crash/test_kill.py --ignore=tests/unit/test_pytest_plugin.py
-# Lines of 100 that have to be run. What is not: calls of the system that fail, mostly, which slow tests let fail.
+# The percentage of lines that must run. Most of the others handle system calls that fail, which slow tests provoke.
 LEAST   ?= 96
-# The tests write no bytecode there, and the hundreds of servers that they start would compile the sources each time.
+# Each special build has a folder of its own, and is rebuilt as a whole, because setuptools does not notice when flags
+# change. Bytecode is written here, because the tests write none: the servers that they start would compile it each time.
 BUILD_IN = rm -rf $(1)/lib && $(2) $(BIN)/python setup.py -q build --build-base $(1) --build-lib $(1)/lib && \
            $(BIN)/python -m compileall -q $(1)/lib
 
@@ -131,7 +130,7 @@ build/coverage/built: $(SOURCES) $(VENV)/installed $(VENV)/test-tools
 	@touch $@
 
 $(VENV)/installed: $(SOURCES) $(VENV)/build-tools
-	@$(DROP_OLD_COPIES)
+	@.ci/drop-old-copies
 	$(PIP) install --no-build-isolation --no-deps --force-reinstall .
 	@touch $@
 

@@ -1,5 +1,5 @@
-"""What holds for every test: in CI none is skipped; in a debug build nothing stays alive behind it; some cannot run
-under a sanitizer; what they start hears every signal."""
+"""Rules for all tests: in CI none is skipped, in a debug build none leaves live objects behind, some cannot run under a
+sanitizer, and the processes that tests start ignore no signal."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ import pytest
 from builds import IS_SANITIZED
 from fastbean.base import debug_counters
 
-# How long an example takes says nothing on a machine that is busy, or under a sanitizer.
+# On a busy machine or under a sanitizer, the duration of an example means nothing.
 hypothesis.settings.register_profile("without deadlines", deadline=None)
 hypothesis.settings.load_profile("without deadlines")
 
-# Node ids begin like this. Everything else runs under the sanitizers as well.
+# The beginnings of node ids. All other tests run under the sanitizers, too.
 NOT_UNDER_SANITIZERS = {
     "tests/daemon/test_faults.py::test_memory_goes_back_to_the_system_when_the_jobs_are_gone": (
-        "malloc_trim is glibc's own: a sanitizer's memory does not go back"
+        "malloc_trim works only with glibc's allocator, which a sanitizer replaces"
     ),
     "tests/daemon/test_faults.py::test_a_queue_that_fills_again_at_once_finds_its_memory_there": (
-        "a sanitizer does not hand out at once what was freed"
+        "a sanitizer does not reuse freed memory at once"
     ),
     "tests/unit/test_embedding.py::test_a_large_log_does_not_make_the_process_keep_all_that_it_frees": (
-        "what a process keeps there is the sanitizer's choice"
+        "the sanitizer decides how much memory a process keeps"
     ),
-    "tests/unit/test_pytest_plugin.py": "pytest is started again and again; of our code it runs what all others run",
-    "tests/cimport": "the example is compiled, without a sanitizer",
-    "tests/scale/test_memory.py": "what a process takes there is the sanitizer's",
+    "tests/unit/test_pytest_plugin.py": "starts pytest many times; runs no other code of ours than the rest",
+    "tests/cimport": "compiles an example without a sanitizer",
+    "tests/scale/test_memory.py": "the sanitizer changes how much memory a process uses",
     "tests/unit/test_core.py::test_memory_is_flat_over_many_cycles": "the same",
     "tests/unit/base/test_slab.py::test_a_chunk_costs_the_pages_that_are_used": "the same",
     "tests/unit/base/test_slab.py::test_jobs_of_another_size_do_not_come_on_top_of_what_is_free": "the same",
     "tests/unit/base/test_slab.py::test_a_chunk_between_two_that_live_is_used_again": "the same",
     "tests/unit/base/test_slab.py::test_a_slab_that_ends_leaves_no_pages_between_the_chunks_of_another": "the same",
     "tests/unit/base/test_slab.py::test_small_jobs_do_not_stay_on_top_of_the_gaps_that_large_ones_leave": "the same",
-    "tests/quality/test_valgrind.py": "valgrind and a sanitizer each want to be the only one",
+    "tests/quality/test_valgrind.py": "valgrind and a sanitizer cannot run together",
 }
 
-# Tests with these fixtures preload a library of their own, which is called before a sanitizer's library is ready.
+# Tests with these fixtures preload a library that is called before the sanitizer's library is ready.
 PRELOADED = {"wall_clock"}
 
-# Tests with this fixture mount a file system, which a container may forbid to root too.
+# Tests with this fixture mount a file system, which a container may forbid even to root.
 MAY_BE_SKIPPED = "small_disk"
 
 _failed = pytest.StashKey[bool]()
-LOOKED_AT = "looked at", True  # a property of a report, which also reaches a run in several processes
+LOOKED_AT = "looked at", True  # a property of a report, because reports travel between processes
 
 
 def pytest_configure() -> None:
-    """What nohup, or a shell's background job, has this process ignore, all that the tests start would ignore as well.
+    """Replace ignored signals with a handler that does nothing: child processes inherit only the former.
 
-    A handler that does nothing is not inherited, and leaves this process as deaf as it was.
+    Under nohup, or as a background job of a shell, this process ignores some signals.
     """
     for number in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_IGN:
@@ -62,7 +62,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what cannot run under the sanitizers; `pytest_terminal_summary` says so."""
+    """Deselect what cannot run under the sanitizers; `pytest_terminal_summary` lists it."""
     if not IS_SANITIZED:
         return
     names = tuple(NOT_UNDER_SANITIZERS)
@@ -73,7 +73,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """In CI a skip is a failure. Remember which tests have failed: a traceback keeps alive what the test has made."""
+    """In CI a skip is a failure. Remember which tests failed: a traceback keeps the objects of its test alive."""
     report = yield
     must_run = os.environ.get("CI") and MAY_BE_SKIPPED not in getattr(item, "fixturenames", ())
     if must_run and report.skipped and not hasattr(report, "wasxfail"):
@@ -84,13 +84,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _nothing_stays_alive(request: pytest.FixtureRequest) -> Iterator[None]:
-    """In a debug build: jobs, tubes, clients, connections, buffers are all gone when a test is over."""
+    """In a debug build: no job, tube, client, connection or buffer is alive after a test."""
     yield
     counts = debug_counters.counts()
     if counts is None or request.node.stash.get(_failed, False):
         return
     if any(counts.values()):
-        # All other fixtures of the test are over, but their values are still kept.
+        # All other fixtures of the test have ended, but pytest still keeps their values.
         request.node.funcargs.clear()
         gc.collect()
         counts = debug_counters.counts()
@@ -100,12 +100,12 @@ def _nothing_stays_alive(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what was left out, and after how many tests nothing was alive."""
+    """Report what was deselected, and after how many tests no object was alive."""
     looked_at = sum(LOOKED_AT in report.user_properties for report in terminalreporter.getreports(""))
     if looked_at:
         terminalreporter.write_line(f"live objects of every kind: 0 after each of {looked_at} tests")
     if IS_SANITIZED:
         for name, reason in NOT_UNDER_SANITIZERS.items():
-            terminalreporter.write_line(f"left out under the sanitizers: {name}: {reason}")
+            terminalreporter.write_line(f"deselected under the sanitizers: {name}: {reason}")
         fixtures = ", ".join(sorted(PRELOADED))
-        terminalreporter.write_line(f"left out under the sanitizers: what preloads a library itself: {fixtures}")
+        terminalreporter.write_line(f"deselected under the sanitizers: tests that preload a library: {fixtures}")

@@ -1,1 +1,1 @@
-"""Shows that nothing which was acknowledged is ever lost: servers are killed, cut off and starved of disk."""
+"""Crash tests: servers are killed, lose power or run out of disk space, and never lose what was acknowledged."""

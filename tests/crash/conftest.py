@@ -1,4 +1,4 @@
-"""Fixtures for the tests of crashes: the shim, compiled once, and folders that are fast."""
+"""Fixtures for the crash tests: the compiled shim, fast folders, a wall clock, real beanstalkd."""
 
 from __future__ import annotations
 
@@ -13,12 +13,19 @@ import pytest
 from .faults import compile_shim
 from .process import WallClock, find_beanstalkd
 
-# `make test` is for every few minutes: it runs these. `make test-all` runs everything.
-QUICK_FILES = ("test_kill.py", "test_kept.py", "test_order.py", "test_ledger.py", "test_clock.py", "test_soak.py")
+# `make test` must be quick: it runs only these files. `make test-all` runs all of them.
+QUICK_FILES = (
+    "test_kill.py",
+    "test_kept.py",
+    "test_order.py",
+    "test_expected_state.py",
+    "test_clock.py",
+    "test_soak.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what is not quick."""
+    """Mark all other files as slow."""
     for item in items:
         if item.path.parent == Path(__file__).parent and item.path.name not in QUICK_FILES:
             item.add_marker("slow")
@@ -26,13 +33,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The compiled faults.c."""
+    """The library compiled from faults.c."""
     return compile_shim(tmp_path_factory.mktemp("shim"))
 
 
 @pytest.fixture
 def memory_path() -> Iterator[Path]:
-    """A folder in memory where the system has one: for logs that are written thousands of times."""
+    """A folder in memory if the system has one: for binlogs that are written thousands of times."""
     shared_memory = Path("/dev/shm")
     parent = shared_memory if os.access(shared_memory, os.W_OK) else None
     folder = Path(tempfile.mkdtemp(prefix="fastbean-", dir=parent))
@@ -51,7 +58,7 @@ def wall_clock(tmp_path: Path) -> WallClock:
 
 @pytest.fixture
 def beanstalkd() -> str:
-    """The path of the real beanstalkd, by which the harness itself is tried."""
+    """The path of real beanstalkd, for tests of the harness itself."""
     path = find_beanstalkd()
     if path is None:
         pytest.skip("tries the harness on the real beanstalkd, which is not installed: apt-get install beanstalkd")

@@ -1,4 +1,4 @@
-"""The test's side of faults.c: compiles the shim, rules what fails, and reads the trace of what was done.
+"""The test's side of faults.c: compiles the shim, chooses which calls fail, and reads the trace of the calls made.
 
 A trace is a run of records: a head of 40 bytes (see `struct head` in faults.c), one or two paths, data.
 """
@@ -9,11 +9,12 @@ import errno
 import mmap
 import os
 import struct
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+
+from builds import compile_library
 
 MAX_KINDS = 16
 FOR_EVER = 1 << 62
@@ -65,7 +66,7 @@ _HEAD = struct.Struct("=IiqqiIII")
 
 
 def read_trace(path: Path) -> list[Event]:
-    """All whole records of a trace; a kill may have cut the last one."""
+    """All complete records of a trace; a kill may have cut off the last one."""
     return list(_events(path.read_bytes()))
 
 
@@ -84,11 +85,7 @@ def _events(data: bytes) -> Iterator[Event]:
 
 def compile_shim(folder: Path) -> Path:
     """Compiles faults.c into a folder; returns the library's path."""
-    library = folder / "faults.so"
-    compiler = os.environ.get("CC", "cc")
-    command = [compiler, "-O1", "-shared", "-fPIC", "-o", str(library), str(Path(__file__).with_name("faults.c"))]
-    subprocess.run([*command, "-ldl", "-lpthread"], check=True)
-    return library
+    return compile_library(Path(__file__).with_name("faults.c"), folder, "-ldl", "-lpthread")
 
 
 class Faults:
@@ -113,27 +110,27 @@ class Faults:
 
     @property
     def records(self) -> int:
-        """Records of the trace so far: the place of the next one."""
+        """The number of records in the trace so far: the place of the next one."""
         return self._number(0)
 
     @property
     def failed(self) -> int:
-        """Calls that failed since the last `set`."""
+        """The number of calls that failed since the last `set`."""
         return self._number(1 + MAX_KINDS + 5)
 
     def calls(self, kind: Kind) -> int:
-        """Calls of this kind so far."""
+        """The number of calls of this kind so far."""
         return self._number(1 + kind)
 
     def set(self, *kinds: Kind, error: int = errno.EIO, first: int = 1, count: int = FOR_EVER) -> None:
-        """Lets calls of these kinds fail: `count` of them from the `first` one on, counted from now.
+        """Makes calls of these kinds fail: ``count`` of them, starting with the ``first`` one from now.
 
         error: their errno; 0 cuts writes in half, which is no failure but must be dealt with.
         """
         self._store(mask=sum(1 << kind for kind in kinds), first=first, last=first + count - 1, error=error)
 
     def clear(self) -> None:
-        """Nothing fails any more."""
+        """Makes no more calls fail."""
         self._store(mask=0)
 
     def events(self) -> list[Event]:

@@ -1,11 +1,11 @@
 """What a disk may hold after a power cut, from the trace of a real run.
 
-`Disk` follows a trace event by event. At any point it makes images of the folder as they may be if the power goes
-just there: what was synced is there for certain; of what was written later, anything may be missing: a file's bytes
-from a point on, or some of its sectors; names that were made, changed or removed since their folder's last sync. What
-was written while a sync ran is not taken for synced.
+`Disk` follows a trace event by event. At any point it creates images of the folder as it may be if the power fails
+there. What was synced is certain. Of what was written later, anything may be missing: the bytes of a file after some
+point, or some of its sectors; names created, changed or removed since the last sync of their folder. What was written
+while a sync ran does not count as synced.
 
-`Story` tells from the same trace which commands were answered at that point.
+`Story` derives from the same trace which commands had a reply at that point.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .expected_state import ExpectedState, Seen
 from .faults import Event, Kind
-from .ledger import Ledger, Seen
 from .writers import WINDOW, Note
 
 SECTOR_BYTES = 512
@@ -28,7 +28,7 @@ Image = dict[str, bytes]  # contents by the path inside the folder
 
 @dataclass(eq=False)
 class _Change:
-    """Of a file's contents: data at an offset, or a new size (at least, or exactly)."""
+    """A change of a file's contents: data at an offset, or a new size (at least, or exactly)."""
 
     place: int
     offset: int
@@ -46,11 +46,11 @@ class _Change:
         content[self.offset : self.offset + len(self.data)] = self.data
 
     def torn(self, count: int) -> _Change:
-        """Only its first bytes arrived."""
+        """The change if only its first bytes arrived."""
         return _Change(self.place, self.offset, self.data[:count], self.size, self.exact)
 
     def pieces(self, unit: int) -> Iterator[_Change]:
-        """The sectors or pages that it consists of."""
+        """The change split into sectors or pages."""
         if self.size >= 0:
             yield self
             return
@@ -63,7 +63,7 @@ class _Change:
 
 @dataclass(eq=False)
 class _File:
-    """Contents that are certain, and what may have become of them since."""
+    """Contents that are certain, and the changes since then that may be lost."""
 
     durable: bytearray = field(default_factory=bytearray)
     changes: list[_Change] = field(default_factory=list)
@@ -71,7 +71,7 @@ class _File:
 
 @dataclass(eq=False)
 class _Naming:
-    """Of a folder: a name for a file, or none any more, or a file that goes from one name to another."""
+    """A change of a folder: a new name of a file, a removed one, or a file moved from one name to another."""
 
     place: int
     name: str
@@ -80,7 +80,7 @@ class _Naming:
 
     @property
     def folders(self) -> set[str]:
-        """Whose sync makes it certain; of a move between folders, that of either."""
+        """The folders whose sync makes it certain; for a move between folders, either."""
         return {str(Path(name).parent).removeprefix(".") for name in (self.name, self.old_name) if name is not None}
 
     def apply(self, names: dict[str, _File]) -> None:
@@ -95,9 +95,9 @@ class _Naming:
 
 
 class Disk:
-    """The folder `root` as it goes through a trace; `image` is what it held before, all of it synced.
+    """The folder ``root`` during a trace; ``image`` is what it held before, all of it synced.
 
-    A new folder inside it counts as certain at once; what stands in it does not.
+    A new folder in it is certain at once; its contents are not.
     """
 
     def __init__(self, root: Path, image: Image | None = None) -> None:
@@ -112,14 +112,14 @@ class Disk:
         self._place = 0
 
     def step(self, event: Event) -> None:
-        """One event has happened."""
+        """Applies one event."""
         self._place += 1
         handler = getattr(self, f"_on_{event.kind.name.lower()}", None)
         if handler is not None and event.result >= 0:
             handler(event)
 
     def unsynced(self) -> int:
-        """How many changes a power cut may take now."""
+        """The number of changes that a power cut could lose now."""
         return len(self._namings) + sum(len(file.changes) for file in self._files())
 
     # Events
@@ -199,15 +199,15 @@ class Disk:
     # Images
 
     def synced(self) -> Image:
-        """Only what is certain."""
+        """An image with only what is certain."""
         return self._image([], lambda file: [])
 
     def everything(self) -> Image:
-        """All that was written arrived: what a kill leaves."""
+        """An image with everything that was written, as after a kill."""
         return self._image(self._namings, lambda file: file.changes)
 
     def torn(self, rng: random.Random) -> Image:
-        """Everything arrived in order, up to a byte in the middle of the newest changes of each file."""
+        """An image with everything in order, up to a byte in the middle of the newest changes of each file."""
 
         def cut(file: _File) -> list[_Change]:
             if not file.changes:
@@ -219,7 +219,7 @@ class Disk:
         return self._image(self._namings, cut)
 
     def holes(self, rng: random.Random, unit: int) -> Image:
-        """Of the sectors or pages that were written any may be missing; so may be each new name."""
+        """An image in which any written sectors or pages, and any new names, may be missing."""
         share = rng.choice([0.1, 0.5, 0.9])
 
         def some(file: _File) -> list[_Change]:
@@ -229,7 +229,7 @@ class Disk:
         return self._image([naming for naming in self._namings if rng.random() < share], some)
 
     def late_names(self, rng: random.Random) -> Image:
-        """All contents arrived, but only some of the names."""
+        """An image with all contents, but only some of the names."""
         return self._image([naming for naming in self._namings if rng.random() < 0.5], lambda file: file.changes)
 
     def _image(self, namings: Sequence[_Naming], arrived: Callable[[_File], list[_Change]]) -> Image:
@@ -246,12 +246,12 @@ class Disk:
 
 
 def read_image(folder: Path) -> Image:
-    """All files of a folder."""
+    """Reads all files of a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def write_image(image: Image, folder: Path) -> None:
-    """Makes a folder hold exactly these files."""
+    """Writes a folder so that it holds exactly these files."""
     for path in sorted(folder.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     for name, content in image.items():
@@ -260,7 +260,7 @@ def write_image(image: Image, folder: Path) -> None:
 
 
 class Story:
-    """The commands of a traced run, with the places in the trace at which each was sent and answered.
+    """The commands of a traced run, with the places in the trace where each was sent and got its reply.
 
     A command counts as answered at the send that completes its reply.
     """
@@ -293,23 +293,23 @@ class Story:
         told = (note.op.job for note in self._notes if note.op.job is not None and note.op.answered_at < place)
         return max((job.id for job in told if job.id is not None), default=0)
 
-    def ledger_at(self, place: int, *, acknowledged_counts: bool = True) -> Ledger:
-        """The ledger at a place of the trace.
+    def expected_at(self, place: int, *, acknowledged_counts: bool = True) -> ExpectedState:
+        """The expected state at a place of the trace.
 
         Without `acknowledged_counts` every command may be lost, but of one writer only together with all later ones.
         """
-        ledger = Ledger(self._writers)
+        expected = ExpectedState(self._writers)
         answered = [note for note in self._notes if acknowledged_counts and note.op.answered_at < place]
         for note in sorted(answered, key=lambda note: note.op.answered_at):
-            ledger.settle(note.op)
+            expected.settle(note.op)
         for note in self._notes:
             if note.op.sent_at <= place and not (acknowledged_counts and note.op.answered_at < place):
-                ledger.writers[note.writer].pending.append(note.op)
-        return ledger
+                expected.writers[note.writer].pending.append(note.op)
+        return expected
 
 
-def complaints(ledger: Ledger, seen: Mapping[int, Seen | None], there: int) -> list[str]:
-    """What is wrong with the jobs that were found, and with how many there are."""
+def complaints(expected: ExpectedState, seen: Mapping[int, Seen | None], there: int) -> list[str]:
+    """What is wrong with the jobs that were found, and with their number."""
     found = sum(each is not None for each in seen.values())
-    wrong = ledger.complaints(seen, adopt=False)
+    wrong = expected.complaints(seen, adopt=False)
     return wrong if found == there else [*wrong, f"the server has {there} jobs, of which {found} were ever put"]

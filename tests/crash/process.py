@@ -1,4 +1,4 @@
-"""Servers with a log, as processes: started, awaited, killed, stopped; and a blocking client that cuts replies.
+"""Servers with a binlog as processes that can be started, killed and stopped; and a blocking client.
 
 What a server writes to stderr is kept and can be read at any time. Every wait has a limit that only a hanging server
 reaches.
@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Self
 
 from builds import IS_COVERAGE
+from patience import PATIENCE_S
 
 HOST = "127.0.0.1"
-PATIENCE_S = 60.0
 LOG_BYTES = 1 << 24
 FASTBEAN = "fastbean"
 BEANSTALKD = "beanstalkd"
@@ -42,18 +42,18 @@ class StartError(AssertionError):
 
 
 def find_beanstalkd() -> str | None:
-    """The path of the real beanstalkd, or None."""
+    """The path of real beanstalkd, or None."""
     return shutil.which("beanstalkd", path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/bin")
 
 
 def segment_numbers(directory: Path) -> list[int]:
-    """The numbers of the segments of fastbean's log, in order."""
+    """The numbers of the segments of fastbean's binlog, in order."""
     found = (re.fullmatch(r"fastbean-(\d+)\.log", path.name) for path in directory.iterdir())
     return sorted(int(match[1]) for match in found if match)
 
 
 def files_bytes(directory: Path) -> int:
-    """Bytes of all files in a directory whose files may go at any moment."""
+    """The total size in bytes of the files in a directory; files may disappear meanwhile."""
     total = 0
     for path in directory.iterdir():
         with contextlib.suppress(FileNotFoundError):
@@ -75,23 +75,23 @@ class Reply:
 
     @property
     def number(self) -> int:
-        """The first number of the line: an id, or how many were kicked."""
+        """The first number of the line: an id, or a count of kicked jobs."""
         return int(self.line.split(b" ")[1])
 
 
 class Replies:
-    """Cuts what a server sends into replies; `consumed` counts the bytes of those that were taken."""
+    """Splits received bytes into replies; ``consumed`` counts the bytes of the replies that were taken."""
 
     def __init__(self) -> None:
         self._data = bytearray()
         self.consumed = 0
 
     def feed(self, data: bytes) -> None:
-        """More bytes have come."""
+        """Adds received bytes."""
         self._data += data
 
     def take(self) -> Reply | None:
-        """The next whole reply, or None while it is not there."""
+        """The next complete reply, or None if there is none yet."""
         end = self._data.find(b"\r\n")
         if end < 0:
             return None
@@ -115,7 +115,7 @@ class Replies:
 
 
 class Client:
-    """A blocking connection; every wait for a reply is limited."""
+    """A blocking connection; every wait for a reply has a limit."""
 
     def __init__(self, port: int) -> None:
         self.sock = socket.create_connection((HOST, port), timeout=PATIENCE_S)
@@ -130,7 +130,7 @@ class Client:
 
     @property
     def port(self) -> int:
-        """The port on this side, by which a trace knows the connection."""
+        """The local port, which identifies the connection in a trace."""
         port: int = self.sock.getsockname()[1]
         return port
 
@@ -139,7 +139,7 @@ class Client:
         self.sock.sendall(data)
 
     def reply(self) -> Reply:
-        """Waits for the next reply. Raises EOFError when the server has gone."""
+        """Waits for the next reply. Raises EOFError if the server has closed the connection."""
         while (reply := self.replies.take()) is None:
             try:
                 data = self.sock.recv(1 << 18)
@@ -162,7 +162,7 @@ class Client:
         return parse_stats(reply.body)
 
     def close(self) -> None:
-        """Hangs up."""
+        """Closes the connection."""
         self.sock.close()
 
 
@@ -173,10 +173,11 @@ def parse_stats(text: bytes) -> dict[str, str]:
 
 
 class Server:
-    """A running server with its log in `directory`.
+    """A running server with its binlog in ``directory``.
 
-    policy: `-f MS` or `-F`, in words. kind: FASTBEAN or BEANSTALKD. extra: more flags. env: more environment.
-    before: words of a program that executes it (strace). Raises StartError if it ends instead of serving.
+    policy: ``-f MS`` or ``-F``, as separate arguments. kind: FASTBEAN or BEANSTALKD. extra: more flags. env: more
+    environment variables. before: the command of a program that runs the server (strace). Raises StartError if it ends
+    instead of serving.
     """
 
     def __init__(
@@ -215,7 +216,7 @@ class Server:
         self.close()
 
     def connect(self) -> Client:
-        """A new client."""
+        """Connects a new client."""
         return Client(self.port)
 
     def said(self) -> str:
@@ -227,24 +228,24 @@ class Server:
         return self._said
 
     def kill(self) -> None:
-        """kill -9; its connections are closed by the system."""
+        """Kills the server with -9; the system closes its connections."""
         self.process.kill()
         self.process.wait(PATIENCE_S)
 
     def stop(self) -> int:
-        """SIGTERM; returns the exit status."""
+        """Sends SIGTERM; returns the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(PATIENCE_S)
 
     def wait(self) -> int:
-        """The exit status, once it has ended by itself."""
+        """Waits until the server has ended by itself; returns the exit status."""
         return self.process.wait(PATIENCE_S)
 
     def close(self) -> None:
-        """Makes sure that it is gone."""
+        """Ends the server if it still runs."""
         if self.process.poll() is None:
             if IS_COVERAGE:
-                # A process that is killed does not say which lines it ran.
+                # A process that is killed does not report which lines have run.
                 self.process.terminate()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self.process.wait(PATIENCE_S)
@@ -268,10 +269,10 @@ class Server:
 
 
 class WallClock:
-    """The wall clock of a server; libfaketime gives it, the monotonic one stays true.
+    """The wall clock of a server, set by libfaketime; the monotonic clock is not changed.
 
-    A server that is started with `env` sees each `set`. Now and then it sees the true time between two of them, because
-    libfaketime reads its file anew for each thread that asks and has no lock. One with `fixed` never does.
+    A server started with ``env`` sees each `set`. Occasionally it sees the true time in between, because libfaketime
+    rereads its file for each thread without a lock. A server started with `fixed` never does.
     """
 
     def __init__(self, library: Path, file: Path) -> None:
@@ -281,11 +282,11 @@ class WallClock:
         self.env = {**self._preload, "FAKETIME_TIMESTAMP_FILE": str(file), "FAKETIME_NO_CACHE": "1"}
 
     def fixed(self, offset_s: int) -> dict[str, str]:
-        """The environment of a server that is always so far from the true time."""
+        """The environment of a server whose clock is always ``offset_s`` off the true time."""
         return {**self._preload, "FAKETIME": f"{offset_s:+d}"}
 
     def set(self, offset_s: int) -> None:
-        """From now on it is so far from the true time."""
+        """Sets the clock ``offset_s`` off the true time."""
         new = self._file.with_suffix(".new")
         new.write_text(f"{offset_s:+d}\n", encoding="ascii")
         new.replace(self._file)

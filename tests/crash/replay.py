@@ -9,7 +9,7 @@ from pathlib import Path
 
 import fastbean
 
-from .ledger import Seen, look
+from .expected_state import Seen, look
 from .process import HOST, Client
 
 

@@ -1,4 +1,4 @@
-"""What strace saw: the system calls of a server, with the lines at which each began and ended."""
+"""The system calls of a server, from strace, each with the lines where it began and ended."""
 
 from __future__ import annotations
 
@@ -31,34 +31,34 @@ class Call:
 
     @cached_property
     def is_write(self) -> bool:
-        """Of records, to a segment of the log."""
+        """Whether it writes records to a segment of the binlog."""
         return "write" in self.name and self.file.endswith(".log") and not self.is_of_zeros
 
     @cached_property
     def is_of_zeros(self) -> bool:
-        """A write to a file of the log, under whatever name, of zeros only: room is prepared, or cleared."""
+        """Whether it writes only zeros to a file of the binlog: prepares or clears space."""
         return "write" in self.name and re.search(r'"(\\0)+"(\.\.\.)?,', self.text) is not None
 
     @property
     def is_sync(self) -> bool:
-        """Of a segment of the log."""
+        """Whether it syncs a segment of the binlog."""
         return self.name in ("fsync", "fdatasync") and self.file.endswith(".log")
 
     @property
     def is_send(self) -> bool:
-        """To a client."""
+        """Whether it sends to a client."""
         return self.name in ("sendto", "sendmsg")
 
     @property
     def removed(self) -> str:
-        """The name of the segment that it removed, or took away to make a spare of it; or nothing."""
+        """The name of the segment that it removed, or renamed to make a spare; otherwise empty."""
         names = re.findall(r'(fastbean-\d+\.\w+)"', self.text)
         goes = self.name.startswith(("unlink", "rename")) and names and names[0].endswith(".log")
         return str(names[0]) if goes else ""
 
     @property
     def written(self) -> tuple[int, bytes]:
-        """Of a pwrite: the offset and the bytes."""
+        """The offset and the bytes of a pwrite."""
         found = re.fullmatch(r'[^"]*"((?:[^"\\]|\\.)*)", \d+, (\d+)', self.text)
         assert found, self.text
         data, _ = codecs.escape_decode(found[1].encode("latin-1"))
@@ -66,7 +66,7 @@ class Call:
 
 
 def command(trace: Path, extra: Sequence[str] = ()) -> list[str]:
-    """The words that start a program under strace."""
+    """The beginning of a command that runs a program under strace."""
     return ["strace", "-f", "-y", "-s", "1000000", "-e", f"trace={CALLS}", *extra, "-o", str(trace)]
 
 

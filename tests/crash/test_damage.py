@@ -15,12 +15,12 @@ import pytest
 
 from fastbean.errors import BinlogError
 
+from .all_commands_session import Session, all_commands_once
+from .expected_state import ExpectedState
 from .faults import Event, Faults, Kind
-from .ledger import Ledger
 from .powercut import Image, Story, complaints, write_image
 from .process import Server
 from .replay import Replayed, replay
-from .script import Script, everything_once
 
 SEGMENT_BYTES = 16384
 
@@ -52,9 +52,9 @@ class Sample:
 
     def complaints(self, replayed: Replayed, intact: int) -> list[str]:
         """What is wrong, if the first `intact` commands must have survived and the others may have."""
-        ledger = self.story.ledger_at(self.events, acknowledged_counts=False)
-        ledger.writers[0].at_least = intact
-        return complaints(ledger, replayed.seen, replayed.there)
+        expected = self.story.expected_at(self.events, acknowledged_counts=False)
+        expected.writers[0].at_least = intact
+        return complaints(expected, replayed.seen, replayed.there)
 
     def intact(self, offset: int) -> int:
         """How many commands' records end before this offset."""
@@ -69,17 +69,17 @@ def sample(shim: Path, tmp_path_factory: pytest.TempPathFactory) -> Sample:
     directory.mkdir()
     faults = Faults(shim, folder, directory)
     with Server(directory, segment_bytes=SEGMENT_BYTES, env=faults.env) as server, server.connect() as client:
-        script = Script(Ledger(1), client, lambda: faults.records)
-        for _ in everything_once(script):
+        session = Session(ExpectedState(1), client, lambda: faults.records)
+        for _ in all_commands_once(session):
             pass
         server.kill()
     events = faults.events()
-    story = Story(script.notes, events, 1)
+    story = Story(session.notes, events, 1)
     image = {path.name: path.read_bytes() for path in directory.iterdir()}
     written = list(_writes(events))
     name = written[-1][1]
     assert {other for _, other, _, _ in written} == {name}, "the sample is to fit into one segment"
-    ends = [max(end for place, _, _, end in written if place < note.op.answered_at) for note in script.notes]
+    ends = [max(end for place, _, _, end in written if place < note.op.answered_at) for note in session.notes]
     header_bytes = min(start for _, _, start, _ in written if start > 0)
     return Sample(image, name, story, len(events), ends, header_bytes, _marked(events, written))
 

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import pytest
 
+from .all_commands_session import Session
+from .expected_state import ExpectedState, UnexpectedStateError
 from .faults import FOR_EVER, Event, Faults, Kind
-from .ledger import Ledger, LedgerError
 from .powercut import Disk, Story, complaints, write_image
 from .process import Server, StartError, files_bytes, segment_numbers, wait_until
 from .replay import replay, started
-from .script import Script
 from .writers import Load, Note
 
 WRITERS = 2
@@ -40,7 +40,7 @@ DISK_FULL, IO_ERROR = errno.ENOSPC, errno.EIO
 class Run:
     """A run with a fault: how the server ended (None: it did not), what it said, and what was done."""
 
-    ledger: Ledger
+    expected: ExpectedState
     load: Load
     status: int | None = None
     served: bool = True
@@ -70,9 +70,9 @@ def run_with_fault(shim: Path, folder: Path, kind: Kind, error: int, first: int,
     directory.mkdir()
     faults = Faults(shim, folder, directory)
     faults.set(kind, error=error, first=first, count=count)
-    ledger = Ledger(WRITERS)
+    expected = ExpectedState(WRITERS)
     run = Run(
-        ledger, Load(ledger, random.Random(first), largest=900, jobs=12, shared=False, place=lambda: faults.records)
+        expected, Load(expected, random.Random(first), largest=900, jobs=12, shared=False, place=lambda: faults.records)
     )
     try:
         with Server(directory, segment_bytes=SEGMENT_BYTES, env=faults.env) as server:
@@ -84,9 +84,9 @@ def run_with_fault(shim: Path, folder: Path, kind: Kind, error: int, first: int,
                 run.failed = faults.failed
                 faults.clear()
                 with server.connect() as client:
-                    script = Script(ledger, client, lambda: faults.records)
-                    put_until_it_is_taken(script)
-                    run.later = script.notes
+                    session = Session(expected, client, lambda: faults.records)
+                    put_until_it_is_taken(session)
+                    run.later = session.notes
             run.said = server.said()
     except StartError as refused:
         run.served, run.status, run.said = False, refused.status, refused.said
@@ -98,30 +98,30 @@ def run_with_fault(shim: Path, folder: Path, kind: Kind, error: int, first: int,
 def work(run: Run, server: Server) -> None:
     """All commands, or as many as the server takes before it ends."""
     try:
-        run.load.run(server, lambda: is_enough(run.ledger, server))
+        run.load.run(server, lambda: is_enough(run.expected, server))
     except ConnectionRefusedError:
         run.status = server.wait()
-    if any(each.pending for each in run.ledger.writers):
+    if any(each.pending for each in run.expected.writers):
         run.status = server.wait()
 
 
-def is_enough(ledger: Ledger, server: Server) -> bool:
+def is_enough(expected: ExpectedState, server: Server) -> bool:
     """Some hundreds of commands, and more until a segment was not needed any more."""
-    done = ledger.acknowledged
+    done = expected.acknowledged
     return done >= COMMANDS and (done >= 4 * COMMANDS or segment_numbers(server.directory)[0] > 1)
 
 
-def put_until_it_is_taken(script: Script) -> None:
+def put_until_it_is_taken(session: Session) -> None:
     """There is room again: puts work again, soon."""
     numbers = itertools.count()
-    wait_until(lambda: script.put(f"again{next(numbers)}").word == "INSERTED", "a put to work again")
+    wait_until(lambda: session.put(f"again{next(numbers)}").word == "INSERTED", "a put to work again")
 
 
 def judge(run: Run, folder: Path) -> None:
     """Starts again without faults: all that was acknowledged is there, and was already safe when it was told."""
     notes = run.load.notes() + run.later
     with started(folder / "log", SEGMENT_BYTES) as (client, _):
-        run.ledger.check(client)
+        run.expected.check(client)
     disk = Disk(folder / "log")
     for event in run.events:
         disk.step(event)
@@ -130,9 +130,9 @@ def judge(run: Run, folder: Path) -> None:
     safe.mkdir()
     write_image(disk.synced(), safe)
     replayed = replay(safe, story.ids, SEGMENT_BYTES)
-    wrong = complaints(story.ledger_at(len(run.events)), replayed.seen, replayed.there)
+    wrong = complaints(story.expected_at(len(run.events)), replayed.seen, replayed.there)
     if wrong:
-        raise LedgerError("told before it was safe:\n  " + "\n  ".join(wrong[:10]))
+        raise UnexpectedStateError("told before it was safe:\n  " + "\n  ".join(wrong[:10]))
 
 
 def judge_end(run: Run, error: int) -> None:
@@ -197,19 +197,19 @@ def test_a_sync_that_fails_when_nobody_waits_for_it_ends_the_process(shim: Path,
     directory = memory_path / "log"
     directory.mkdir()
     faults = Faults(shim, memory_path, directory, traced=False)
-    ledger = Ledger(1)
-    run = Run(ledger, Load(ledger, random.Random(1)))
+    expected = ExpectedState(1)
+    run = Run(expected, Load(expected, random.Random(1)))
     with Server(directory, ("-f", "50"), env=faults.env) as server, server.connect() as client:
-        script = Script(ledger, client)
-        script.put("before")
+        session = Session(expected, client)
+        session.put("before")
         wait_until(lambda: faults.calls(Kind.SYNC) > 1, "a sync")
         faults.set(Kind.SYNC)
-        script.put("after")
+        session.put("after")
         run.status = server.wait()
         run.said = server.said()
     judge_end(run, IO_ERROR)
     with started(directory, SEGMENT_BYTES) as (client, _):
-        ledger.check(client)
+        expected.check(client)
 
 
 def test_a_sync_before_a_removal_that_fails_ends_the_process(shim: Path, memory_path: Path) -> None:
@@ -217,27 +217,27 @@ def test_a_sync_before_a_removal_that_fails_ends_the_process(shim: Path, memory_
     directory = memory_path / "log"
     directory.mkdir()
     faults = Faults(shim, memory_path, directory, traced=False)
-    ledger = Ledger(1)
-    run = Run(ledger, Load(ledger, random.Random(1)))
+    expected = ExpectedState(1)
+    run = Run(expected, Load(expected, random.Random(1)))
     with Server(directory, ("-F",), segment_bytes=SEGMENT_BYTES, env=faults.env) as server, server.connect() as client:
-        script = Script(ledger, client)
-        script.put("first")
+        session = Session(expected, client)
+        session.put("first")
         faults.set(Kind.SYNC)
         with contextlib.suppress(EOFError, ConnectionError):
             for number in range(10_000):
                 # Nor can there be a new spare: soon no put is taken.
-                if script.put(f"job{number}", 800).word == "INSERTED":
-                    script.delete(f"job{number}")
+                if session.put(f"job{number}", 800).word == "INSERTED":
+                    session.delete(f"job{number}")
                 else:
-                    script.reserve_job("first")
-                    script.release("first", number)
+                    session.reserve_job("first")
+                    session.release("first", number)
         run.status = server.wait()
         run.said = server.said()
     judge_end(run, IO_ERROR)
     assert run.status == LOG_FAILED
     assert "cannot sync fastbean-" in run.said
     with started(directory, SEGMENT_BYTES) as (client, _):
-        ledger.check(client)
+        expected.check(client)
 
 
 def check_going_on(shim: Path, folder: Path, kind: Kind, error: int, step: int, count: int = 1) -> None:
@@ -291,16 +291,16 @@ def test_a_segment_that_cannot_be_taken_up_again_harms_nothing(shim: Path, memor
         directory = here / "log"
         directory.mkdir()
         faults = Faults(shim, here, directory, traced=False)
-        ledger = Ledger(WRITERS)
-        load = Load(ledger, random.Random(first), largest=900, jobs=60, shared=False)
+        expected = ExpectedState(WRITERS)
+        load = Load(expected, random.Random(first), largest=900, jobs=60, shared=False)
         limit = ("--binlog-max-bytes", str(8 * SEGMENT_BYTES))
         with Server(directory, segment_bytes=SEGMENT_BYTES, env=faults.env, extra=limit) as server:
             faults.set(kind, first=first, count=1)
-            load.run(server, lambda ledger=ledger: ledger.acknowledged > 2000)
+            load.run(server, lambda expected=expected: expected.acknowledged > 2000)
             assert files_bytes(directory) <= 8 * SEGMENT_BYTES
             server.kill()
         with started(directory, SEGMENT_BYTES) as (client, _):
-            ledger.check(client)
+            expected.check(client)
         if not faults.failed:
             break
     assert first > 1
@@ -313,10 +313,10 @@ def test_a_folder_that_cannot_be_synced_loses_nothing(shim: Path, memory_path: P
             judge_end(run, error)
 
 
-def fill(script: Script) -> None:
+def fill(session: Session) -> None:
     """Some puts, and more until one is refused."""
     for number in range(10_000):
-        if script.put(f"fill{number}", 800).word == "OUT_OF_MEMORY":
+        if session.put(f"fill{number}", 800).word == "OUT_OF_MEMORY":
             return
     raise AssertionError("the disk is full, and puts are taken for ever")
 
@@ -325,46 +325,46 @@ def test_a_refused_put_changes_nothing_and_leaks_nothing(shim: Path, memory_path
     directory = memory_path / "log"
     directory.mkdir()
     faults = Faults(shim, memory_path, directory, traced=False)
-    ledger = Ledger(1)
+    expected = ExpectedState(1)
     with Server(directory, segment_bytes=SEGMENT_BYTES, env=faults.env) as server, server.connect() as client:
-        script = Script(ledger, client)
+        session = Session(expected, client)
         for number in range(20):
-            assert script.put(f"before{number}", 800).word == "INSERTED"
+            assert session.put(f"before{number}", 800).word == "INSERTED"
         faults.set(*NEW_SEGMENT, error=DISK_FULL)
-        fill(script)
+        fill(session)
         before, tube_before = client.stats(), client.stats(b"stats-tube tube")
         for number in range(50):
-            assert script.put(f"refused{number}", 800).word == "OUT_OF_MEMORY"
+            assert session.put(f"refused{number}", 800).word == "OUT_OF_MEMORY"
         after, tube_after = client.stats(), client.stats(b"stats-tube tube")
-        for id in range(ledger.highest_id + 1, ledger.highest_id + 100):
+        for id in range(expected.highest_id + 1, expected.highest_id + 100):
             assert client.ask(b"peek %d" % id).word == "NOT_FOUND"
     assert tube_after == tube_before
     counted = [key for key in before if key.startswith(("current-", "total-jobs", "binlog-current", "binlog-oldest"))]
     assert {key: after[key] for key in counted} == {key: before[key] for key in counted}
     with started(directory, SEGMENT_BYTES) as (client, _):
-        ledger.check(client)
+        expected.check(client)
 
 
 def test_a_full_disk_does_not_stop_a_start(shim: Path, memory_path: Path) -> None:
     directory = memory_path / "log"
     directory.mkdir()
     faults = Faults(shim, memory_path, directory, traced=False)
-    ledger = Ledger(1)
+    expected = ExpectedState(1)
     with Server(directory, segment_bytes=SEGMENT_BYTES, env=faults.env) as server, server.connect() as client:
-        script = Script(ledger, client)
+        session = Session(expected, client)
         for number in range(20):
-            assert script.put(f"before{number}", 800).word == "INSERTED"
+            assert session.put(f"before{number}", 800).word == "INSERTED"
         faults.set(*NEW_SEGMENT, error=DISK_FULL)
-        fill(script)
+        fill(session)
         server.kill()
     faults.set(*NEW_SEGMENT, Kind.MKDIR, error=DISK_FULL)
     with Server(directory, segment_bytes=SEGMENT_BYTES, env=faults.env) as server, server.connect() as client:
-        ledger.check(client)
-        script = Script(ledger, client)
-        for job in list(ledger.jobs.values()):
-            script.delete(job.token.decode())
+        expected.check(client)
+        session = Session(expected, client)
+        for job in list(expected.jobs.values()):
+            session.delete(job.token.decode())
         faults.clear()
-        put_until_it_is_taken(script)
+        put_until_it_is_taken(session)
         server.kill()
     with started(directory, SEGMENT_BYTES) as (client, _):
-        ledger.check(client)
+        expected.check(client)

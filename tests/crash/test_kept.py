@@ -7,52 +7,52 @@ from pathlib import Path
 
 import pytest
 
+from .all_commands_session import Session
+from .expected_state import ExpectedState
 from .faults import Faults, Kind
-from .ledger import Ledger
 from .process import BEANSTALKD, Client, Server, StartError
-from .script import Script
 
 SEGMENT_BYTES = 16384
-Work = Callable[[Script], object]
+Work = Callable[[Session], object]
 
 
 def kept(directory: Path, work: Work, extra: tuple[str, ...] = (), then: tuple[str, ...] = ()) -> dict[str, str]:
-    """Works, kills, starts again and lets the ledger compare; returns the first job's statistics."""
-    ledger = Ledger(1)
+    """Does the work, kills the server, restarts it and compares; returns the first job's statistics."""
+    expected = ExpectedState(1)
     with Server(directory, segment_bytes=SEGMENT_BYTES, extra=extra) as server, server.connect() as client:
-        work(Script(ledger, client))
+        work(Session(expected, client))
         server.kill()
     with Server(directory, segment_bytes=SEGMENT_BYTES, extra=then or extra) as server, server.connect() as client:
-        ledger.check(client)
+        expected.check(client)
         return client.stats(b"stats-job 1")
 
 
 def test_jobs_of_the_largest_size(tmp_path: Path) -> None:
-    def work(script: Script) -> None:
+    def work(session: Session) -> None:
         for size in (65535, 65534, 65533):
-            assert script.put(f"size{size}", size).word == "INSERTED"
+            assert session.put(f"size{size}", size).word == "INSERTED"
 
     kept(tmp_path, work)
 
 
 def test_jobs_larger_than_a_segment(tmp_path: Path) -> None:
-    def work(script: Script) -> None:
+    def work(session: Session) -> None:
         for number in range(5):
-            assert script.put(f"large{number}", 50_000).word == "INSERTED"
-        script.delete("large1")
+            assert session.put(f"large{number}", 50_000).word == "INSERTED"
+        session.delete("large1")
 
     kept(tmp_path, work, ("-z", "100000"))
 
 
 def test_jobs_that_a_lower_limit_would_refuse_now(tmp_path: Path) -> None:
-    kept(tmp_path, lambda script: script.put("large", 50_000), ("-z", "100000"), ("-z", "100"))
+    kept(tmp_path, lambda session: session.put("large", 50_000), ("-z", "100000"), ("-z", "100"))
 
 
 def test_the_priority_of_a_release(tmp_path: Path) -> None:
-    def work(script: Script) -> None:
-        script.put("a", pri=100)
-        script.reserve()
-        script.release("a", pri=3)
+    def work(session: Session) -> None:
+        session.put("a", pri=100)
+        session.reserve()
+        session.release("a", pri=3)
 
     assert kept(tmp_path, work)["pri"] == "3"
 
@@ -77,51 +77,51 @@ def test_after_the_limit_was_lowered_old_jobs_work_and_new_ones_are_refused(tmp_
 
 @pytest.mark.parametrize("state", ["buried", "delayed"])
 def test_the_state_after_reserve_job_and_release(tmp_path: Path, state: str) -> None:
-    def work(script: Script) -> None:
-        script.put("a", delay=5000 if state == "delayed" else 0)
+    def work(session: Session) -> None:
+        session.put("a", delay=5000 if state == "delayed" else 0)
         if state == "buried":
-            script.reserve()
-            script.bury("a")
-        script.reserve_job("a")
-        script.release("a")
+            session.reserve()
+            session.bury("a")
+        session.reserve_job("a")
+        session.release("a")
 
     assert kept(tmp_path, work)["state"] == "ready"
 
 
 @pytest.mark.parametrize("state", ["buried", "delayed"])
 def test_a_job_that_is_still_reserved_by_its_id_comes_back_ready(tmp_path: Path, state: str) -> None:
-    def work(script: Script) -> None:
-        script.put("a", delay=5000 if state == "delayed" else 0)
+    def work(session: Session) -> None:
+        session.put("a", delay=5000 if state == "delayed" else 0)
         if state == "buried":
-            script.reserve()
-            script.bury("a")
-        script.reserve_job("a")
+            session.reserve()
+            session.bury("a")
+        session.reserve_job("a")
 
     assert kept(tmp_path, work)["state"] == "ready"
 
 
 def test_how_often_a_job_was_buried(tmp_path: Path) -> None:
-    def work(script: Script) -> None:
-        script.put("a")
-        script.reserve()
-        script.bury("a")
+    def work(session: Session) -> None:
+        session.put("a")
+        session.reserve()
+        session.bury("a")
 
     assert kept(tmp_path, work)["buries"] == "1"
 
 
 def test_the_order_of_burials(tmp_path: Path) -> None:
-    ledger = Ledger(1)
+    expected = ExpectedState(1)
     names = ["c", "a", "d", "b"]
     with Server(tmp_path, segment_bytes=SEGMENT_BYTES) as server, server.connect() as client:
-        script = Script(ledger, client)
+        session = Session(expected, client)
         for name in sorted(names):
-            script.put(name)
+            session.put(name)
         for name in names:
-            script.reserve_job(name)
-            script.bury(name)
+            session.reserve_job(name)
+            session.bury(name)
         for number in range(100):  # so that compaction copies them, in whatever order
-            script.put(f"short{number}", 1000)
-            script.delete(f"short{number}")
+            session.put(f"short{number}", 1000)
+            session.delete(f"short{number}")
         assert int(client.stats()["binlog-oldest-index"]) > 1
         server.kill()
     with Server(tmp_path, segment_bytes=SEGMENT_BYTES) as server, server.connect() as client:
@@ -149,15 +149,15 @@ def test_ids_go_on_though_the_queue_was_empty(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("policy", [("-f", "0"), ("-f", "50"), ("-F",)], ids=["synced", "within-50-ms", "never-synced"])
 def test_a_clean_stop_keeps_everything(tmp_path: Path, policy: tuple[str, ...]) -> None:
-    ledger = Ledger(1)
+    expected = ExpectedState(1)
     with Server(tmp_path, policy) as server, server.connect() as client:
-        script = Script(ledger, client)
+        session = Session(expected, client)
         for number in range(50):
-            script.put(f"a{number}", delay=number % 2 * 5000)
-        script.reserve()
+            session.put(f"a{number}", delay=number % 2 * 5000)
+        session.reserve()
         assert server.stop() == 0
     with Server(tmp_path, policy) as server, server.connect() as client:
-        ledger.check(client)
+        expected.check(client)
         assert "torn" not in server.said()
 
 
@@ -190,14 +190,14 @@ def test_a_burial_that_cannot_be_written_is_not_told(shim: Path, memory_path: Pa
     directory = memory_path / "log"
     directory.mkdir()
     faults = Faults(shim, memory_path, directory, traced=False)
-    ledger = Ledger(1)
+    expected = ExpectedState(1)
     with Server(directory, env=faults.env) as server, server.connect() as client:
-        script = Script(ledger, client)
-        script.put("a")
-        script.reserve()
+        session = Session(expected, client)
+        session.put("a")
+        session.reserve()
         faults.set(Kind.WRITE)
         with pytest.raises(EOFError):
-            script.bury("a")
+            session.bury("a")
         assert server.wait() > 0
     with Server(directory) as server, server.connect() as client:
-        ledger.check(client)
+        expected.check(client)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .ledger import NOBODY, Job, Ledger, Op, put
+from .expected_state import NOBODY, ExpectedState, Job, Op, put
 from .process import Client, Server, segment_numbers
 from .writers import Load
 
@@ -38,33 +38,37 @@ class Log:
         self.newest, self.oldest = numbers[-1], numbers[0]
 
 
-def put_the_oldest(ledger: Ledger, client: Client) -> None:
+def put_the_oldest(expected: ExpectedState, client: Client) -> None:
     """Jobs that are never touched again: no segment can go unless compaction copies them."""
-    ledger.do(client, 0, Op("use", b"use oldest\r\n"))
+    expected.do(client, 0, Op("use", b"use oldest\r\n"))
     for place in range(6):
         token = b"oldest%d" % place
         job = Job(token, NOBODY, "oldest", token + b"|" + bytes(range(256)) * place, place, 5000 * (place % 2), 500)
-        ledger.do(client, 0, put(job))
+        expected.do(client, 0, put(job))
 
 
-def kick_half(ledger: Ledger, client: Client) -> None:
+def kick_half(expected: ExpectedState, client: Client) -> None:
     """Takes the first of the buried jobs, by which their order is seen."""
-    for number in range(len(ledger.writers)):
+    for number in range(len(expected.writers)):
         tube = f"work{number}"
-        buried = sum(job.state == "buried" and job.tube == tube for job in ledger.jobs.values())
-        ledger.do(client, number, Op("use", b"use %s\r\n" % tube.encode()))
+        buried = sum(job.state == "buried" and job.tube == tube for job in expected.jobs.values())
+        expected.do(client, number, Op("use", b"use %s\r\n" % tube.encode()))
         for _ in range(buried // 2):
-            ledger.do(client, number, Op("kick", b"kick 1\r\n", tube=tube, count=1))
+            expected.do(client, number, Op("kick", b"kick 1\r\n", tube=tube, count=1))
 
 
-def run_and_kill(server: Server, load: Load, rng: random.Random) -> None:
-    """Works on the server until it is killed, at a moment that nothing else knows of."""
-    killer = threading.Timer(rng.uniform(0.02, 0.5), server.process.kill)
-    killer.start()
-    try:
-        load.run(server, lambda: False)
-    finally:
-        killer.join()
+def run_and_kill(server: Server, load: Load, expected: ExpectedState, rng: random.Random) -> None:
+    """Works on the server until it is killed, at a random moment after a random number of commands."""
+    killer = threading.Timer(rng.uniform(0, 0.02), server.process.kill)
+    goal = expected.acknowledged + rng.randrange(20, 2000)
+
+    def start_the_killer() -> bool:
+        if expected.acknowledged >= goal and killer.ident is None:
+            killer.start()
+        return False
+
+    load.run(server, start_the_killer)
+    killer.join()
     assert server.wait() == -9, server.said()
 
 
@@ -72,24 +76,24 @@ def kill_in_a_loop(directory: Path, policy: Sequence[str], kills: int) -> None:
     seed = random.SystemRandom().getrandbits(32)
     print(f"seed {seed}")  # noqa: T201 - shown when the test fails
     rng = random.Random(seed)
-    ledger = Ledger(WRITERS)
-    load = Load(ledger, rng, largest=MAX_JOB_SIZE)
+    expected = ExpectedState(WRITERS)
+    load = Load(expected, rng, largest=MAX_JOB_SIZE)
     log = Log()
-    # A slow machine comes to less between two kills: a run without a segment that goes would prove less than it should.
+    # A run in which no segment is removed would prove less than it should.
     for round_number in range(MOST_TIMES * kills + 1):
         with Server(directory, policy, extra=("-z", str(MAX_JOB_SIZE))) as server:
             with server.connect() as client:
-                ledger.check(client)
-                ledger.restarted(client)
+                expected.check(client)
+                expected.restarted(client)
                 if round_number == 0:
-                    put_the_oldest(ledger, client)
-                kick_half(ledger, client)
+                    put_the_oldest(expected, client)
+                kick_half(expected, client)
                 log.look(directory)
             if round_number >= kills and log.removals:
                 break
-            run_and_kill(server, load, rng)
-    print(f"{ledger.acknowledged} acknowledged, {log}")  # noqa: T201
-    assert ledger.acknowledged > 20 * kills
+            run_and_kill(server, load, expected, rng)
+    print(f"{expected.acknowledged} acknowledged, {log}")  # noqa: T201
+    assert expected.acknowledged > 20 * kills
     assert log.rotations > 0
     assert log.removals > 0
 

@@ -19,9 +19,9 @@ import pytest
 from fastbean.binlog import segment_files
 from fastbean.binlog.record_reader import highest_mark
 
-from .ledger import Ledger
+from .all_commands_session import Session, all_commands_once
+from .expected_state import ExpectedState
 from .process import Client, Server, segment_numbers, wait_until
-from .script import Script, everything_once
 from .systrace import Call, command, read_calls
 
 GATING = {"put", "release", "bury", "kick", "kick-job", "delete"}
@@ -90,10 +90,10 @@ def test_each_reply_is_sent_after_its_record_was_written_and_synced(traced: Call
 
     def work(server: Server) -> None:
         with server.connect() as client:
-            script = Script(Ledger(1), client)
-            for _ in everything_once(script):
+            session = Session(ExpectedState(1), client)
+            for _ in all_commands_once(session):
                 pass
-            kinds.extend(note.op.kind for note in script.notes)
+            kinds.extend(note.op.kind for note in session.notes)
 
     calls = traced(work)
     sends = [call for call in calls if call.is_send]
@@ -172,12 +172,12 @@ def test_a_copy_is_synced_before_its_segment_is_unlinked(
 
     def work(server: Server) -> None:
         with server.connect() as client:
-            script = Script(Ledger(1), client)
+            session = Session(ExpectedState(1), client)
             for token in oldest:
-                script.put(token, 200)
+                session.put(token, 200)
             for number in range(60):
-                script.put(f"short-lived{number}", 1000)
-                script.delete(f"short-lived{number}")
+                session.put(f"short-lived{number}", 1000)
+                session.delete(f"short-lived{number}")
             wait_until(lambda: segment_numbers(server.directory)[0] > 1, "the first segment to go")
 
     calls = traced(work, policy, segment_bytes=8192)
@@ -250,11 +250,11 @@ def test_the_log_says_that_a_segment_is_not_needed_before_it_goes(
 ) -> None:
     def work(server: Server) -> None:
         with server.connect() as client:
-            script = Script(Ledger(1), client)
+            session = Session(ExpectedState(1), client)
             for number in range(150):
-                script.put(f"job{number}", 1000)
+                session.put(f"job{number}", 1000)
                 if number % 10:
-                    script.delete(f"job{number}")
+                    session.delete(f"job{number}")
             wait_until(lambda: segment_numbers(server.directory)[0] > 3, "some segments to go")
 
     assert_told_before_each_removal(traced(work, policy, segment_bytes=8192))
@@ -266,13 +266,13 @@ def test_the_log_says_so_before_a_segment_becomes_a_spare(
 ) -> None:
     def work(server: Server) -> None:
         with server.connect() as client:
-            script = Script(Ledger(1), client)
+            session = Session(ExpectedState(1), client)
             for number in range(200):
-                if script.put(f"job{number}", 500).word == "OUT_OF_MEMORY":
+                if session.put(f"job{number}", 500).word == "OUT_OF_MEMORY":
                     break
             for number in range(300):
-                script.reserve_job("job0")
-                script.release("job0", number)
+                session.reserve_job("job0")
+                session.release("job0", number)
             wait_until(lambda: segment_numbers(server.directory)[0] > 3, "some segments to go")
 
     calls = traced(work, policy, segment_bytes=8192, flags=("--binlog-max-bytes", str(12 * 8192)))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from .expected_state import ExpectedState, UnexpectedStateError, look
 from .faults import Event, Faults, Kind
-from .ledger import Ledger, LedgerError, look
 from .powercut import PAGE_BYTES, SECTOR_BYTES, Disk, Image, Story, complaints, write_image
 from .process import BEANSTALKD, FASTBEAN, Server, segment_numbers, wait_until
 from .replay import count_jobs, replay
@@ -31,26 +31,26 @@ def traced_run(
     directory = folder / "log"
     directory.mkdir()
     events: list[Event] = []
-    ledger = Ledger(WRITERS, strict_ids=kind == FASTBEAN)
+    expected = ExpectedState(WRITERS, strict_ids=kind == FASTBEAN)
     allowed = EVERYTHING if kind == FASTBEAN else KEPT_BY_BEANSTALKD
     choices = {"commands": allowed, "largest": 900, "jobs": 12, "shared": False}
-    load = Load(ledger, random.Random(7), place=lambda: len(events) + faults.records, **choices)
+    load = Load(expected, random.Random(7), place=lambda: len(events) + faults.records, **choices)
     for run in range(runs):
         control = folder / f"run{run}"
         control.mkdir()
         faults = Faults(shim, control, directory)
         with Server(directory, policy, segment_bytes=SEGMENT_BYTES, env=faults.env, kind=kind) as server:
             with server.connect() as client:
-                ledger.check(client)
-            load.run(server, lambda goal=(run + 1) * COMMANDS: is_enough(ledger, server, goal))
+                expected.check(client)
+            load.run(server, lambda goal=(run + 1) * COMMANDS: is_enough(expected, server, goal))
             server.kill()
         events += faults.events()
     return Story(load.notes(), events, WRITERS), events, directory
 
 
-def is_enough(ledger: Ledger, server: Server, goal: int) -> bool:
+def is_enough(expected: ExpectedState, server: Server, goal: int) -> bool:
     """So many commands, and more until a segment was not needed any more."""
-    done = ledger.acknowledged
+    done = expected.acknowledged
     numbers = segment_numbers(server.directory)
     return done >= goal and (done >= 4 * goal or not numbers or numbers[0] > 1)
 
@@ -78,7 +78,7 @@ class Cuts:
         self.tried = 0
 
     def all(self, share: float, first: int = 0) -> None:
-        """Cuts at this share of all points from the first one on. Raises LedgerError with what is wrong."""
+        """Cuts at this share of all points from the first one on. Raises UnexpectedStateError with what is wrong."""
         rng = random.Random(11)
         disk = Disk(self._root)
         known = set()
@@ -97,17 +97,17 @@ class Cuts:
         self.tried += 1
         write_image(image, self._folder)
         replayed = replay(self._folder, self._story.ids, SEGMENT_BYTES)
-        ledger = self._story.ledger_at(place, acknowledged_counts=self._policy == SYNCED)
+        expected = self._story.expected_at(place, acknowledged_counts=self._policy == SYNCED)
         if self._policy == NEVER_SYNCED:
-            wrong = ledger.wrong_jobs(replayed.seen)
+            wrong = expected.wrong_jobs(replayed.seen)
         else:
-            wrong = complaints(ledger, replayed.seen, replayed.there)
+            wrong = complaints(expected, replayed.seen, replayed.there)
         if replayed.next_id <= self._story.highest_id_told(place):
             wrong.append(f"the id {replayed.next_id} comes again")
         if wrong:
             event = self._events[place - 1]
             what = f"{event.kind.name} {event.path} {event.offset}+{event.result}"
-            raise LedgerError(f"power cut after event {place} ({what}), {name}:\n  " + "\n  ".join(wrong[:10]))
+            raise UnexpectedStateError(f"power cut after event {place} ({what}), {name}:\n  " + "\n  ".join(wrong[:10]))
 
 
 def cuts_over_a_rotation(shim: Path, tmp_path: Path, memory_path: Path, policy: Sequence[str], share: float) -> None:
@@ -161,7 +161,7 @@ def test_a_real_process_starts_after_a_power_cut(shim: Path, tmp_path: Path, mem
             continue
         write_image(disk.holes(rng, SECTOR_BYTES), memory_path)
         with Server(memory_path, SYNCED, segment_bytes=SEGMENT_BYTES) as server, server.connect() as client:
-            wrong = complaints(story.ledger_at(place), look(client, story.ids), count_jobs(client))
+            wrong = complaints(story.expected_at(place), look(client, story.ids), count_jobs(client))
             assert not wrong, f"after event {place}: {wrong[:5]}"
 
 
@@ -236,6 +236,6 @@ def test_the_simulation_finds_that_beanstalkd_never_syncs_its_folder(
     for image in (disk.everything(), disk.synced()):
         write_image(image, after)
         with Server(after, SYNCED, kind=BEANSTALKD) as server, server.connect() as client:
-            found.append(complaints(story.ledger_at(len(events)), look(client, story.ids), count_jobs(client)))
+            found.append(complaints(story.expected_at(len(events)), look(client, story.ids), count_jobs(client)))
     assert found[0] == []
     assert any("it is gone" in line for line in found[1]), found[1]

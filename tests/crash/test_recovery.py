@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from .expected_state import ExpectedState
 from .faults import Faults, Kind
-from .ledger import Ledger
 from .powercut import SECTOR_BYTES, Disk, Image, read_image, write_image
 from .process import Server, StartError, segment_numbers
 from .replay import started
@@ -30,9 +30,9 @@ Jobs = Mapping[str, tuple[str, ...]]
 def torn(tmp_path_factory: pytest.TempPathFactory) -> Image:
     """A log of several segments that was never synced, with a hole in one in the middle."""
     directory = tmp_path_factory.mktemp("torn")
-    ledger = Ledger(1)
+    expected = ExpectedState(1)
     with Server(directory, ("-F",), segment_bytes=SEGMENT_BYTES) as server:
-        Load(ledger, random.Random(2), largest=900, shared=False).run(server, lambda: ledger.acknowledged > 200)
+        Load(expected, random.Random(2), largest=900, shared=False).run(server, lambda: expected.acknowledged > 200)
         server.kill()
     image = read_image(directory)
     used = [name for name in map("fastbean-{}.log".format, segment_numbers(directory)) if any(image[name])]

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from .ledger import Ledger
+from .all_commands_session import Session
+from .expected_state import ExpectedState
 from .process import Client, Server, files_bytes, wait_until
-from .script import Script
 from .writers import Load
 
 DISK = "size=4m"
@@ -53,10 +53,10 @@ TOKENS = itertools.count()
 class Full:
     """Work on a disk that has no room: everything but puts must go on."""
 
-    def __init__(self, script: Script) -> None:
-        self._script = script
-        self._ledger = script.ledger
-        self._rng = random.Random(len(script.ledger.jobs))
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._expected = session.expected
+        self._rng = random.Random(len(session.expected.jobs))
 
     def fill(self) -> int:
         """Puts until even a small one is refused; returns how many were taken."""
@@ -67,27 +67,27 @@ class Full:
         return taken
 
     def _put(self, size: int) -> bool:
-        return self._script.put(f"job{next(TOKENS)}", size).word == "INSERTED"
+        return self._session.put(f"job{next(TOKENS)}", size).word == "INSERTED"
 
     def use_on(self, rounds: int) -> None:
-        """Releases with other priorities, burials, kicks, touches; the ledger holds each reply against its own."""
+        """Releases with other priorities, buries, kicks and touches; the expected state checks each reply."""
         for number in range(rounds):
-            self._script.reserve()
-            token = next(job.token for job in self._ledger.jobs.values() if job.state == "reserved").decode()
+            self._session.reserve()
+            token = next(job.token for job in self._expected.jobs.values() if job.state == "reserved").decode()
             if number % 3 == 0:
-                self._script.bury(token, pri=number % 1000)
-                self._script.kick(1)
+                self._session.bury(token, pri=number % 1000)
+                self._session.kick(1)
             elif number % 3 == 1:
-                self._script.release(token, pri=number % 1000)
+                self._session.release(token, pri=number % 1000)
             else:
-                self._script.touch(token)
-                self._script.release(token, pri=number % 1000, delay=5000)
-                self._script.kick_job(token)
+                self._session.touch(token)
+                self._session.release(token, pri=number % 1000, delay=5000)
+                self._session.kick_job(token)
 
     def delete_half(self) -> None:
         """Every other job."""
-        for job in list(self._ledger.jobs.values())[::2]:
-            self._script.delete(job.token.decode())
+        for job in list(self._expected.jobs.values())[::2]:
+            self._session.delete(job.token.decode())
 
     def put_again(self) -> None:
         """There is room now: sooner or later a put is taken again."""
@@ -156,9 +156,9 @@ def go_through(
 ) -> None:
     """Fills up, uses on, restarts while full, by a kill and by a stop, uses on, makes room, puts again."""
     directory.mkdir()
-    ledger = Ledger(1)
+    expected = ExpectedState(1)
     with Server(directory, policy, segment_bytes=SEGMENT_BYTES, extra=extra) as server, server.connect() as client:
-        full = Full(Script(ledger, client))
+        full = Full(Session(expected, client))
         assert full.fill() > 100
         full.use_on(rounds)
         begin_to_steal()
@@ -166,38 +166,38 @@ def go_through(
         server.kill()
     for end in (Server.kill, Server.stop):
         with Server(directory, policy, segment_bytes=SEGMENT_BYTES, extra=extra) as server, server.connect() as client:
-            ledger.check(client)
-            ledger.restarted(client)
-            Full(Script(ledger, client)).use_on(rounds)
+            expected.check(client)
+            expected.restarted(client)
+            Full(Session(expected, client)).use_on(rounds)
             end(server)
     with Server(directory, policy, segment_bytes=SEGMENT_BYTES, extra=extra) as server, server.connect() as client:
-        ledger.check(client)
-        ledger.restarted(client)
-        full = Full(Script(ledger, client))
+        expected.check(client)
+        expected.restarted(client)
+        full = Full(Session(expected, client))
         full.use_on(rounds)
         full.delete_half()
         full.put_again()
         full.use_on(100)
         assert server.stop() == 0
     with Server(directory, policy, segment_bytes=SEGMENT_BYTES, extra=extra) as server, server.connect() as client:
-        ledger.check(client)
+        expected.check(client)
 
 
 def pipelined(
     directory: Path, policy: Sequence[str], extra: Sequence[str], commands: int, begin_to_steal: Callable[[], None]
 ) -> None:
     """Several writers, each with a few commands on their way at a time; killed, restarted, and used on."""
-    ledger = Ledger(4)
-    load = Load(ledger, random.Random(7), largest=LARGEST, jobs=60, shared=False)
+    expected = ExpectedState(4)
+    load = Load(expected, random.Random(7), largest=LARGEST, jobs=60, shared=False)
     for round_number in range(3):
         with Server(directory, policy, segment_bytes=SEGMENT_BYTES, extra=extra) as server:
             with server.connect() as client:
-                ledger.check(client)
-                ledger.restarted(client)
+                expected.check(client)
+                expected.restarted(client)
             watch = Watch(server)
             wanted = commands * (round_number + 1)
             try:
-                load.run(server, lambda wanted=wanted: ledger.acknowledged > wanted)
+                load.run(server, lambda wanted=wanted: expected.acknowledged > wanted)
             finally:
                 most = watch.stop()
             if "--binlog-max-bytes" in extra:
@@ -206,7 +206,7 @@ def pipelined(
                 begin_to_steal()
             server.kill()
     with Server(directory, policy, segment_bytes=SEGMENT_BYTES, extra=extra) as server, server.connect() as client:
-        ledger.check(client)
+        expected.check(client)
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from .ledger import Ledger
+from .all_commands_session import Session
+from .expected_state import ExpectedState
 from .process import Server, files_bytes, wait_until
-from .script import Script
 
 SEGMENT_BYTES = 16384
 JOBS = 100
@@ -18,42 +18,42 @@ ROUNDS = 120
 PREPARED_SEGMENTS = 2  # empty ones, which are allocated ahead
 
 
-def release(script: Script, round_number: int) -> None:
+def release(session: Session, round_number: int) -> None:
     for number in range(JOBS):
-        script.reserve_job(f"job{number}")
-        script.release(f"job{number}", pri=round_number)
+        session.reserve_job(f"job{number}")
+        session.release(f"job{number}", pri=round_number)
 
 
-def release_with_delay(script: Script, round_number: int) -> None:
+def release_with_delay(session: Session, round_number: int) -> None:
     for number in range(JOBS):
-        script.reserve_job(f"job{number}")
-        script.release(f"job{number}", pri=round_number, delay=5000)
+        session.reserve_job(f"job{number}")
+        session.release(f"job{number}", pri=round_number, delay=5000)
 
 
-def bury_and_kick(script: Script, round_number: int) -> None:
+def bury_and_kick(session: Session, round_number: int) -> None:
     for number in range(JOBS):
-        script.reserve_job(f"job{number}")
-        script.bury(f"job{number}", pri=round_number)
-    script.kick()
+        session.reserve_job(f"job{number}")
+        session.bury(f"job{number}", pri=round_number)
+    session.kick()
 
 
-def put_and_delete(script: Script, round_number: int) -> None:
+def put_and_delete(session: Session, round_number: int) -> None:
     for number in range(JOBS):
-        script.put(f"short{round_number}-{number}", 400)
-        script.delete(f"short{round_number}-{number}")
+        session.put(f"short{round_number}-{number}", 400)
+        session.delete(f"short{round_number}-{number}")
 
 
 @pytest.mark.parametrize(
     "loop", [release, release_with_delay, bury_and_kick, put_and_delete], ids=lambda loop: loop.__name__
 )
-def test_the_log_stays_small_under(memory_path: Path, loop: Callable[[Script, int], None]) -> None:
-    ledger = Ledger(1)
+def test_the_log_stays_small_under(memory_path: Path, loop: Callable[[Session, int], None]) -> None:
+    expected = ExpectedState(1)
     with Server(memory_path, ("-F",), segment_bytes=SEGMENT_BYTES) as server, server.connect() as client:
-        script = Script(ledger, client)
+        session = Session(expected, client)
         for number in range(JOBS):
-            script.put(f"job{number}", BODY_BYTES)
+            session.put(f"job{number}", BODY_BYTES)
         for round_number in range(ROUNDS):
-            loop(script, round_number)
+            loop(session, round_number)
             stats = client.stats()
             live = int(stats["binlog-bytes-live"])
             assert JOBS * BODY_BYTES < live < 1.1 * JOBS * BODY_BYTES
@@ -67,4 +67,4 @@ def test_the_log_stays_small_under(memory_path: Path, loop: Callable[[Script, in
         )
         server.kill()
     with Server(memory_path, segment_bytes=SEGMENT_BYTES) as server, server.connect() as client:
-        ledger.check(client)
+        expected.check(client)

@@ -19,7 +19,7 @@ from fastbean.binlog import inspection, segment_files, tool
 from fastbean.binlog.saved_job import SavedJob
 from fastbean.errors import BinlogError
 
-from .ledger import Ledger, look
+from .expected_state import ExpectedState, look
 from .powercut import Image, read_image, write_image
 from .process import Server, segment_numbers
 from .replay import count_jobs, started
@@ -75,15 +75,15 @@ def make_sample(folder: Path, policy: Sequence[str], enough: Callable[[Path, int
     folder.mkdir()
     directory = folder / "log"
     directory.mkdir()
-    ledger = Ledger(1)
+    expected = ExpectedState(1)
     with Server(directory, policy, segment_bytes=SEGMENT_BYTES) as server:
-        load = Load(ledger, random.Random(5), largest=900, jobs=60, shared=False)
-        load.run(server, lambda: enough(directory, ledger.acknowledged))
+        load = Load(expected, random.Random(5), largest=900, jobs=60, shared=False)
+        load.run(server, lambda: enough(directory, expected.acknowledged))
         server.kill()
     image, used = read_image(directory), used_segments(directory)
     numbers = [*used, used[-1] + 1]
     image = {name_of(number): image.get(name_of(number), bytes(SEGMENT_BYTES)) for number in numbers}
-    return Sample(image, list(image), len(used) - 1, range(1, ledger.highest_id + 2), folder / "parts")
+    return Sample(image, list(image), len(used) - 1, range(1, expected.highest_id + 2), folder / "parts")
 
 
 def used_segments(directory: Path) -> list[int]:

@@ -1,8 +1,8 @@
-"""Writers: connections that send all commands in random order, as fast as the server answers, and keep the ledger.
+"""Writers: connections that send all commands in random order, as fast as the server replies, and record the results.
 
-Each writer has tubes of its own, so that its commands' effects are known in advance: one to work in, and one for short
-delays. One tube more is shared: anybody puts there, and whoever reserves a job there ends it. Up to WINDOW commands of
-a writer are on their way at a time; only after a reserve does it wait for the answer.
+Each writer has tubes of its own, so the effects of its commands are known in advance: one tube to work in, and one for
+short delays. All writers put into one further tube, and the writer that reserves a job there also ends it. Up to WINDOW
+commands of a writer may be without a reply; only after a reserve does it wait for the reply.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .ledger import ALL, NOBODY, SHARED, Job, Ledger, Op, put, to_kick
+from .expected_state import ALL, NOBODY, SHARED, ExpectedState, Job, Op, put, to_kick
 from .process import HOST, PATIENCE_S, Replies, Server
 
 WINDOW = 6
@@ -30,15 +30,15 @@ KEPT_BY_BEANSTALKD = frozenset(["put", "reserve", "delete", "touch", "pause-tube
 
 
 class Maker:
-    """Makes up commands for one writer.
+    """Chooses random commands for one writer.
 
-    commands: which may be used. largest: bytes of the largest body. jobs: about so many are kept. shared: whether to
-    use the shared tube.
+    commands: the commands that may be used. largest: the size of the largest body, in bytes. jobs: about how many jobs
+    to keep. shared: whether to use the shared tube.
     """
 
     def __init__(
         self,
-        ledger: Ledger,
+        expected: ExpectedState,
         number: int,
         rng: random.Random,
         *,
@@ -47,7 +47,7 @@ class Maker:
         jobs: int = JOBS_EACH,
         shared: bool = True,
     ) -> None:
-        self._ledger = ledger
+        self._expected = expected
         self._number = number
         self._rng = rng
         self._commands = commands
@@ -66,8 +66,8 @@ class Maker:
         return [Op("watch", b"watch %s\r\n" % tube.encode()) for tube in tubes]
 
     def next(self) -> list[Op]:
-        """The next command; with the `use` before it that a put may need."""
-        future = self._ledger.writers[self._number].future
+        """The next command, preceded by a ``use`` where a put or a kick needs one."""
+        future = self._expected.writers[self._number].future
         dice = self._rng.random()
         if dice < (0.5 if len(future) < self._jobs else 0.12):
             return self._put()
@@ -96,7 +96,7 @@ class Maker:
         return use
 
     def new_job(self, tube: str, delay: int) -> Job:
-        """A job that nobody has put yet, with a body of its own."""
+        """A job with a token and a body that are not in use yet."""
         rng = self._rng
         self._puts += 1
         token = b"w%d-%x-%d" % (self._number, rng.getrandbits(32), self._puts)
@@ -110,7 +110,7 @@ class Maker:
         return self._rng.choice([0, 1, 1000, 1024, 4294967295, self._rng.getrandbits(32)])
 
     def _kick(self) -> list[Op]:
-        future = self._ledger.writers[self._number].future
+        future = self._expected.writers[self._number].future
         kicked = to_kick(self.work, 1, future)
         count = self._rng.choice([1, 2, 3, 3, 5, ALL]) if kicked and kicked[0].state == "buried" else ALL
         return [*self._using(self.work), Op("kick", b"kick %d\r\n" % count, tube=self.work, count=count)]
@@ -155,7 +155,7 @@ class _Connection:
 
 @dataclass
 class Note:
-    """A command of a traced run: who sent it, and where in the replies to this port its own ends (0: never came)."""
+    """A command of a traced run: its writer, and where its reply ends in the replies to this port (0: no reply)."""
 
     op: Op
     writer: int
@@ -164,33 +164,36 @@ class Note:
 
 
 class Load:
-    """All writers of one ledger; `run` works on one server until it is gone or `enough` says so.
+    """All writers of one `ExpectedState`; `run` sends commands to one server until it has ended or ``enough()``.
 
-    place: where a trace stands now, if there is one; then `notes` tells of all commands. choices: see `Maker`.
+    place: returns the number of records in a trace, if there is one; then `notes` has all commands. choices: see
+    `Maker`.
     """
 
     def __init__(
         self,
-        ledger: Ledger,
+        expected: ExpectedState,
         rng: random.Random,
         *,
         place: Callable[[], int] | None = None,
         **choices: Any,
     ) -> None:
-        self._ledger = ledger
+        self._expected = expected
         self._place = place
         self._notes: list[Note] = []
         self._makers = [
-            Maker(ledger, number, random.Random(rng.random()), **choices) for number in range(len(ledger.writers))
+            Maker(expected, number, random.Random(rng.random()), **choices) for number in range(len(expected.writers))
         ]
 
     def notes(self) -> list[Note]:
-        """All commands so far, those without an answer too."""
-        unanswered = [Note(op, number, 0, 0) for number, each in enumerate(self._ledger.writers) for op in each.pending]
+        """All commands so far, including those without a reply."""
+        unanswered = [
+            Note(op, number, 0, 0) for number, each in enumerate(self._expected.writers) for op in each.pending
+        ]
         return self._notes + unanswered
 
     def run(self, server: Server, enough: Callable[[], bool]) -> None:
-        """Sends commands until the server is gone, or until `enough`; then waits for the answers that are due."""
+        """Sends commands until the server has ended or until ``enough()``; then waits for the outstanding replies."""
         with selectors.DefaultSelector() as selector:
             for number, maker in enumerate(self._makers):
                 connection = _Connection(number, maker, socket.create_connection((HOST, server.port), PATIENCE_S))
@@ -207,10 +210,10 @@ class Load:
                         key.data.sock.close()
 
     def _serve(self, connection: _Connection, mask: int, selector: selectors.BaseSelector, *, stopping: bool) -> bool:
-        """One readable or writable connection; False once it is done."""
+        """Serves one readable or writable connection; returns False once it is done."""
         if mask & selectors.EVENT_READ and not self._receive(connection):
             return False
-        pending = self._ledger.writers[connection.number].pending
+        pending = self._expected.writers[connection.number].pending
         if stopping and not pending and not connection.unsent:
             return False
         if not stopping:
@@ -230,10 +233,10 @@ class Load:
     def _send(self, connection: _Connection, ops: list[Op]) -> None:
         for op in ops:
             place = self._place() if self._place else 0
-            connection.unsent += self._ledger.send(connection.number, op, sent_at=place)
+            connection.unsent += self._expected.send(connection.number, op, sent_at=place)
 
     def _receive(self, connection: _Connection) -> bool:
-        """Takes what has come; False once nothing more will."""
+        """Reads what has arrived; returns False once the server has closed the connection."""
         try:
             while data := connection.sock.recv(1 << 18):
                 connection.replies.feed(data)
@@ -242,7 +245,7 @@ class Load:
         except ConnectionError:
             data = b""
         while (reply := connection.replies.take()) is not None:
-            op = self._ledger.answer(connection.number, reply)
+            op = self._expected.answer(connection.number, reply)
             if self._place:
                 port = connection.sock.getsockname()[1]
                 self._notes.append(Note(op, connection.number, port, connection.replies.consumed))

@@ -1,4 +1,4 @@
-"""Starts ``python -m fastbean`` as a process of its own, on a free port, with its log in a file; and stops it again."""
+"""Starts ``python -m fastbean`` as a process, on a free port, with its stderr in a file; and stops it."""
 
 import contextlib
 import os
@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-PATIENCE_S = 30  # for a loaded machine; nothing waits so long when all is well
-STOP_S = 5  # for a server that is told to stop; what does not listen is killed then
+from patience import PATIENCE_S
+
+STOP_S = 5  # for a server to stop at the end of its test; after that it is killed
 
 
 def wait_until(condition, what):
@@ -97,7 +98,7 @@ class Daemon:
         return self._add(sock)
 
     def connect_unix_soon(self, path):
-        """Connects as soon as it listens there."""
+        """Connects as soon as the server listens there."""
 
         def connected():
             with contextlib.suppress(ConnectionRefusedError, FileNotFoundError):
@@ -114,7 +115,7 @@ class Daemon:
         self.process.send_signal(number)
 
     def wait(self):
-        """The exit status, once it has ended by itself."""
+        """Waits until it has ended by itself; returns the exit status."""
         return self.process.wait(timeout=PATIENCE_S)
 
     def stop(self, number=signal.SIGTERM):
@@ -125,7 +126,7 @@ class Daemon:
     def clean_up(self):
         for client in self.clients:
             client.close()
-        # A server that is killed cannot tell which lines it ran. The second signal says not to wait for anybody.
+        # A killed server cannot report which lines have run. The second signal ends it without waiting for clients.
         for number in (signal.SIGTERM, signal.SIGINT):
             if self.process.poll() is None:
                 self.process.send_signal(number)

@@ -1,4 +1,4 @@
-"""What the targets share: how one says that something is wrong, and how lines are found in the simplest way."""
+"""Shared by the fuzz targets: checks that report a fault, and the simplest way to find lines."""
 
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport uint8_t
@@ -29,7 +29,7 @@ ctypedef int (*Target)(const uint8_t *data, size_t size) noexcept
 
 
 cdef inline size_t line_end(const char *data, size_t size) noexcept nogil:
-    """Bytes up to the first CRLF, itself included; 0 if there is none."""
+    """The number of bytes up to and including the first CRLF; 0 if there is none."""
     cdef size_t at
     for at in range(1, size):
         if data[at - 1] == c'\r' and data[at] == c'\n':

@@ -1,12 +1,13 @@
-"""Whole connections, with the engine behind them, under a fuzzer: up to four clients, and time that passes.
+"""Fuzzes whole connections with the engine behind them: up to four clients, and time that passes.
 
-An input is a run of steps, a byte each: which client, and what it does. It may send a command made from a form and one
-more byte (at once, in two pieces, byte by byte) or any bytes; hang up, wholly or in half; time may pass; drain mode may
-go on and off. `Peer` cuts what its client sends in the simplest way, so that it knows how many replies are due.
+An input is a sequence of steps of one byte: which client, and what it does. The client sends a command, made from a
+template and another byte (at once, in two pieces, byte by byte), or any bytes; it closes or half-closes the connection;
+time passes; drain mode begins or ends. `Peer` splits its client's bytes into commands in the simplest way, and so knows
+how many replies are due.
 
-What is checked whenever the server has come to rest: each command had exactly one reply, of a known form; the counts
-agree with each other; nothing is due any more at this time. And at the end, when all clients have left and all jobs
-are deleted: nothing is left over, nor alive once the engine has gone.
+Whenever the server has nothing left to do, these checks must hold: each command got exactly one reply, of a known form;
+the counts are consistent; nothing is due any more at this time. At the end, all clients disconnect and all jobs are
+deleted: nothing may be left, and no object may be alive once the engine is gone.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -109,7 +110,7 @@ cdef uint64_t number_in(const char *line, size_t size) noexcept:
 
 
 cdef void take_reply_line(Peer *peer) noexcept:
-    """A reply's line is complete: it must be a known one."""
+    """Checks a complete reply line: it must have a known form."""
     cdef int reply
     cdef size_t size
     cdef const char *text
@@ -162,7 +163,7 @@ cdef class World:
         self.connections = [None] * PEERS
 
     cdef int begin(self) except -1:
-        """Make the empty server as good as new: to make one for each input would take most of the time."""
+        """Reset the empty server: creating a new one for each input would take most of the time."""
         self.now_ns += 5000000000 * SECOND_NS
         self.engine.begin_iteration(self.now_ns)
         self.settle()
@@ -201,7 +202,7 @@ cdef class World:
         return 0
 
     cdef int settle(self) except -1:
-        """Run until nothing is left to do at this time; then look whether all is well."""
+        """Run until nothing is left to do at this time; then check everything."""
         cdef int64_t wait_ns = 0
         cdef int iterations = 0
         cdef bint told = True
@@ -261,7 +262,7 @@ cdef class World:
         return 0
 
     cdef int finish(self) except -1:
-        """Everybody leaves, every job is deleted: nothing may be left."""
+        """Disconnect all clients and delete all jobs: nothing may be left."""
         cdef Engine engine = self.engine
         cdef int number
         cdef uint64_t id
@@ -279,7 +280,7 @@ cdef class World:
 
 
 cdef size_t command(const uint8_t *data, size_t size, char *line, size_t *body_bytes) noexcept:
-    """Fill a form in, by two bytes of the input; the body of a put is `filler` from its end. Returns its length."""
+    """Fill in a template with two bytes of the input; the body of a put is the end of `filler`. Returns the length."""
     cdef uint8_t form = data[0] % FORMS if size else 0
     cdef uint8_t byte = data[1] if size > 1 else 0
     cdef uint32_t id = 1 + (byte & 15), second = byte >> 4 & 3, third = byte >> 6
@@ -295,7 +296,7 @@ cdef size_t command(const uint8_t *data, size_t size, char *line, size_t *body_b
 
 
 cdef int send_command(World world, int number, int manner, const uint8_t *data, size_t size) except -1:
-    """Send a command; how it is cut into pieces is the manner."""
+    """Send a command; `manner` says into which pieces it is cut."""
     cdef char[LINE_BYTES] line
     cdef size_t body_bytes, at, first
     cdef size_t length = command(data, size, line, &body_bytes)
@@ -319,7 +320,7 @@ cdef int send_command(World world, int number, int manner, const uint8_t *data, 
 
 
 cdef size_t step(World world, const uint8_t *data, size_t size) except 0:
-    """One step; returns how many bytes of the input it took."""
+    """Run one step; returns how many bytes of the input it used."""
     cdef int number = data[0] & 3
     cdef int action = data[0] >> 2 & 15
     cdef size_t length
@@ -385,5 +386,5 @@ TARGET = as_capsule(one)
 
 
 def run(bytes data not None):
-    """One input, without a fuzzer."""
+    """Run one input, without a fuzzer."""
     one(<const uint8_t *><char *>data, len(data))

@@ -1,4 +1,4 @@
-"""libFuzzer, driven from Python: it has to be preloaded, so that its ways of counting win over the sanitizer's own."""
+"""Runs libFuzzer from Python. It must be preloaded, so that its coverage callbacks replace those of the sanitizer."""
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdlib cimport calloc

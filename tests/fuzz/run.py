@@ -1,10 +1,10 @@
-"""Fuzzes the targets, all at once, each for a time and for a number of executions, whichever is longer.
+"""Runs the fuzz targets in parallel, each for a time or a number of executions, whichever takes longer.
 
-    python tests/fuzz/run.py                        all targets, as CI does it
-    python tests/fuzz/run.py --seconds 3600 log     one of them, for an hour
-    python tests/fuzz/run.py --repeat FILE log      one input again, with all that the sanitizers have to say
+    python tests/fuzz/run.py                           all targets, as CI does
+    python tests/fuzz/run.py --seconds 3600 binlog     one target, for an hour
+    python tests/fuzz/run.py --repeat FILE binlog      one input again, with the full report of the sanitizers
 
-New inputs are kept in build/sanitize/corpus; seeds/TARGET is where everything begins. An input that fails is kept in
+The first inputs are in seeds/TARGET; new ones are kept in build/sanitize/corpus. An input that fails is kept in
 build/sanitize/failed, and the command that repeats it is printed.
 """
 
@@ -26,8 +26,8 @@ FAILED = sanitizers.BUILD / "failed"
 CORPUS = sanitizers.BUILD / "corpus"
 LIBRARY = sanitizers.BUILD / "libfuzzer.so"
 
-# The longest input. Short ones are quick, and what takes long comes about by many steps, not by long ones.
-TARGETS = {"connection": 48, "log": 64, "tokenizer": 240}
+# The length of the longest input, in bytes. Short inputs run fast; long sequences come from many steps, not long ones.
+TARGETS = {"connection": 48, "binlog": 64, "tokenizer": 240}
 PATIENCE_S = 3600
 PROGRAM = """
 import importlib, sys
@@ -37,7 +37,7 @@ driver.fuzz(importlib.import_module(sys.argv[1]).TARGET, [word.encode() for word
 
 
 def build_library() -> None:
-    """libFuzzer as a library that can be preloaded."""
+    """Builds libFuzzer as a library that can be preloaded."""
     if not LIBRARY.exists():
         archive = sanitizers.runtime("fuzzer_no_main")
         whole = ["-Wl,--whole-archive", str(archive), "-Wl,--no-whole-archive"]
@@ -45,7 +45,7 @@ def build_library() -> None:
 
 
 def start(target: str, *words: str, stacks: bool = False, each_object: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run libFuzzer on a target with more words on its command line.
+    """Run libFuzzer on a target, with more arguments.
 
     stacks: have reports tell where memory was allocated and freed, which takes a third of the time. each_object: have
     the sanitizer watch each small object of Python's, and not only what we allocate; that takes a third as well.
@@ -61,17 +61,17 @@ def start(target: str, *words: str, stacks: bool = False, each_object: bool = Tr
 
 
 def number_of(pattern: str, text: str) -> int:
-    """The last number that stands behind the pattern; 0 if there is none."""
+    """The last number that follows the pattern; 0 if there is none."""
     found = re.findall(rf"{pattern}\s*(\d+)", text)
     return int(found[-1]) if found else 0
 
 
 def fuzz(target: str, seconds: int, executions: int) -> tuple[bool, str]:
-    """Fuzz one target. Returns whether all went well, and what to say."""
+    """Fuzz one target. Returns whether it passed, and the line to print."""
     began = time.monotonic()
     done = 0
     limit, each_object = f"-max_total_time={seconds}", True
-    # -entropic=0 and -reduce_inputs=0: what these bring is not worth three quarters of the time that they take.
+    # -entropic=0 and -reduce_inputs=0: these features would take three quarters of the time and bring little.
     fast = ["-entropic=0", "-reduce_inputs=0", f"-max_len={TARGETS[target]}", f"-dict={HERE / 'words.dict'}"]
     while True:
         folders = str(CORPUS / target), str(HERE / "seeds" / target)
@@ -82,7 +82,7 @@ def fuzz(target: str, seconds: int, executions: int) -> tuple[bool, str]:
             return False, f"{target}: failed after {done:,} executions\n{said}"
         if done >= executions:
             break
-        # What time alone did not bring is brought faster.
+        # The executions that are still missing run faster.
         limit, each_object = f"-runs={executions - done}", False
     edges = number_of(r"\bcov:", result.stdout)
     taken = time.monotonic() - began

@@ -1,10 +1,10 @@
-"""Runs a command with the sanitizers' libraries preloaded and the sanitized fastbean in front of every other.
+"""Runs a command with the sanitizers' libraries preloaded and the sanitized fastbean first on the path.
 
     python tests/fuzz/sanitizers.py [--stacks] python -m pytest tests/unit
 
-Children of the command get the same, through the environment. What a sanitizer finds ends the process that did it, and
-is written to build/sanitize/findings; the command's status is not 0 then, whatever it was. With --stacks a finding also
-tells where its memory was allocated and freed: to note that for each allocation takes a sixth of the time.
+The environment passes the same to child processes. A finding of a sanitizer ends its process and is written to
+build/sanitize/findings; this program then exits with a status other than 0, whatever the command's status. With
+--stacks, a finding also shows where its memory was allocated and freed; recording this takes a sixth of the time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CLANG = os.environ.get("CLANG", "clang")
 
 
 def runtime(name: str) -> Path:
-    """A library of clang's: ``asan``, or ``fuzzer_no_main``. Ends the program with what to do if it is missing."""
+    """The path of a library of clang's: ``asan`` or ``fuzzer_no_main``. If it is missing, exits with advice."""
     kind = "so" if name == "asan" else "a"
     for file in (
         f"libclang_rt.{name}-x86_64.{kind}",
@@ -61,7 +61,7 @@ def environment(*, fuzzer: Path | None = None, stacks: bool = False, each_object
         FINDINGS.mkdir(parents=True, exist_ok=True)
         options["ASAN_OPTIONS"].append(f"log_path={FINDINGS}/found")
         options["UBSAN_OPTIONS"].append(f"log_path={FINDINGS}/found")
-    # The fuzzer comes first: its ways of counting win over those of the sanitizer, which count nothing.
+    # The fuzzer comes first: its coverage callbacks must replace those of the sanitizer, which do nothing.
     preload = [str(fuzzer)] if fuzzer else []
     return {
         **os.environ,

@@ -1,4 +1,4 @@
-"""Builds the targets against the sanitized fastbean, which is on the path, and the .pxd files of this tree."""
+"""Builds the fuzz targets against the sanitized fastbean, which is on the path, and the .pxd files of this tree."""
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -17,7 +17,7 @@ setup(
                 extra_link_args=[*FLAGS, "-shared-libasan"],
                 define_macros=[("FASTBEAN_DEBUG", "1")],
             )
-            for name in ("driver", "tokenizer", "connection", "log")
+            for name in ("driver", "tokenizer", "connection", "binlog")
         ],
         include_path=[FOLDER, "src"],
         build_dir="build/sanitize/cython",

@@ -1,4 +1,4 @@
-"""The tokenizer under a fuzzer: any bytes, as a line and as a run of lines.
+"""Fuzzes the tokenizer with any bytes, as one line and as a sequence of lines.
 
 Each line lies in memory of exactly its size, so that the AddressSanitizer sees a look behind its end. What is checked:
 a line is read the same way twice, what it was read as can be written down and read again, and lines are cut where the
@@ -25,7 +25,7 @@ cdef bint has_name(Command *command) noexcept:
 
 
 cdef void check_meaning(char *line, size_t size, Command *command) noexcept:
-    """What is true of whatever was read."""
+    """Checks what holds for every parsed command."""
     cdef uint32_t place
     at_most("op", command.op, OP_COUNT - 1)
     if command.fault != REPLY_NONE:
@@ -43,7 +43,7 @@ cdef void check_meaning(char *line, size_t size, Command *command) noexcept:
 
 
 cdef void check_again(Command *command) noexcept:
-    """Write the arguments down in the plainest form: they must be read as what they are."""
+    """Write the arguments in their plainest form; parsing them must give the same arguments."""
     cdef char[MAX_LINE_BYTES + 64] line
     cdef Command again
     cdef int size

@@ -1,7 +1,7 @@
 """Random commands for the comparison: a number becomes the bytes of one command.
 
-All the arguments are cut out of the one number, so hypothesis has little to draw and little to shrink: 0 gives the
-plainest command. There are few tubes, priorities and times, so that ties and meetings are common; ids are mostly of
+All arguments are derived from this one number, so hypothesis has little to draw and little to shrink; 0 gives the
+plainest command. There are few tubes, priorities and times, so that ties and encounters are common; most ids belong to
 jobs that exist.
 """
 
@@ -30,7 +30,7 @@ PLAIN_WORDS = (
     "peek-ready", "peek-delayed", "peek-buried", "list-tubes", "list-tubes-watched", "list-tube-used", "stats"
 )  # fmt: skip
 
-# What a person may get wrong, and a few odd lines that are right.
+# Typical mistakes, and a few odd lines that are right.
 ODD_LINES = (
     b"", b"foo", b"PUT 0 0 0 0", b"put", b"put 0 0 0", b"put 0 0 1 -1", b"put 4294967296 0 1 0", b"put 0 0 1 1 ",
     b"put 0 4294967296 1 0", b"put 0 0 4294967296 0", b"put 0 0 1 4294967296", b"put 0 0 1 0 x", b"put 0 0 1 20001x",
@@ -49,7 +49,7 @@ ODD_LINES = (
     b"stats\0", b"a\rb", b"stats\r", b"\r", b"foo\nstats",
 )  # fmt: skip
 
-# With "use " and CRLF that is up to and beyond the longest line.
+# With "use " and CRLF, these reach the longest line and exceed it.
 LONG_NAMES_BYTES = (218, 219, 217, 200, 201, 220, 221, 440, 444, 1000)
 
 
@@ -70,7 +70,7 @@ class Draw:
 
 
 def command(words: Sequence[str], number: int, model: Model, client: Client) -> bytes:
-    """Return the bytes of one command: the number chooses one of the words and its arguments out of what there is."""
+    """Return the bytes of one command: the number selects one of the words and its arguments."""
     draw = Draw(number)
     word = draw.one_of(words)
     if word == "put":

@@ -1,4 +1,4 @@
-"""Shows, at the end of a run, how many steps the engine was compared with its model."""
+"""Shows at the end of a run in how many steps the engine was compared with its model."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The engine and the naive model side by side: both get the same bytes at the same made-up times.
 
-After every step ``settle`` lets both come to rest and compares what each client was told, who is still connected, when
-something happens next, and the counts. Nothing here sleeps, reads a clock or opens a socket.
+After every step, ``settle`` runs both until nothing is left to do. It compares the replies, the connected clients,
+when something happens next, and the counts. Nothing here sleeps, reads a clock or opens a socket.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _OF_THE_PROCESS = re.compile(rb"^(pid|version|rusage-utime|rusage-stime|id|hostn
 
 
 def comparable(output: bytes) -> bytes:
-    """Return the output with the parts of ``stats`` blanked that only a real process knows."""
+    """Return the output with those parts of ``stats`` blanked that only a real process knows."""
 
     def blanked(match: re.Match[bytes]) -> bytes:
         assert int(match[1]) == len(match[2]) + len(match[3]), "the size of the reply to stats is wrong"
@@ -34,7 +34,7 @@ def comparable(output: bytes) -> bytes:
 
 
 def difference(told: bytes, expected: bytes) -> str:
-    """Return in words where two outputs part."""
+    """Return a text that shows where two outputs differ."""
     differs = (at for at, (one, other) in enumerate(zip(told, expected, strict=False)) if one != other)
     same = next(differs, min(len(told), len(expected)))
     start = max(same - 60, 0)
@@ -44,7 +44,7 @@ def difference(told: bytes, expected: bytes) -> str:
 
 
 class Pair:
-    """Both servers; what clients hold back of a pipeline that was cut; what they were told since someone asked."""
+    """Both servers, the unsent rest of each client's pipeline, and the replies that were not taken yet."""
 
     def __init__(self) -> None:
         self.now_ns = START_NS
@@ -56,14 +56,14 @@ class Pair:
         self.told: dict[int, bytes] = {}
 
     def connect(self) -> int:
-        """A new client comes; its number is returned."""
+        """Connect a new client; returns its number."""
         number = self.model.connect()
         self.connections[number] = self.hub.connect()
         self.unsent[number] = b""
         return number
 
     def send(self, number: int, data: bytes, sent_bytes: int | None = None) -> None:
-        """A client sends what it held back and ``data``, but holds back all after ``sent_bytes`` again."""
+        """A client sends its unsent bytes and ``data``, except for what exceeds ``sent_bytes``."""
         data = self.unsent[number] + data
         if sent_bytes is None:
             sent_bytes = len(data)
@@ -79,18 +79,18 @@ class Pair:
         self.connections[number].feed_eof(self.now_ns)
 
     def close(self, number: int) -> None:
-        """A client is gone."""
+        """A client disconnects."""
         self.model.now_ns = self.now_ns
         self.model.close(number)
         self.connections[number].close(self.now_ns)
 
     def drain(self, draining: bool) -> None:
-        """Drain mode goes on or off."""
+        """Begin or end drain mode."""
         self.model.draining = draining
         self.engine.draining = draining
 
     def settle(self) -> None:
-        """Both do all that is to be done at this time; then they must agree."""
+        """Both do all that is due at this time; then they must agree."""
         self.model.advance(self.now_ns)
         outputs, wait_ns = self._run_hub()
         self._compare_clients(outputs)
@@ -98,12 +98,12 @@ class Pair:
         due_ns = self.model.next_deadline_ns()
         next_ns = self.engine.next_deadline_ns()
         assert wait_ns == (-1 if next_ns == -1 else next_ns - self.now_ns)
-        # A timer may go off too early, never too late, nor again at the same time.
+        # A timer may fire too early, but neither too late nor twice at the same time.
         assert next_ns == -1 or next_ns > self.now_ns
         assert due_ns == -1 or self.now_ns < next_ns <= due_ns
 
     def _run_hub(self) -> tuple[dict[int, bytes], int]:
-        """Tick until nothing is left. Clients read all the while: a full outbox would hold their commands back."""
+        """Iterate until nothing is left to do. Clients keep reading: a full outbox would block their commands."""
         outputs = dict.fromkeys(self.connections, b"")
         for _ in range(TICKS_AT_MOST):
             wait_ns = self.hub.end_iteration(self.now_ns)
@@ -115,7 +115,7 @@ class Pair:
         raise AssertionError("the hub does not come to rest")
 
     def hear(self, number: int) -> bytes:
-        """Return what a client was told since the last call."""
+        """Return the replies to a client since the last call."""
         return self.told.pop(number, b"")
 
     def _compare_clients(self, outputs: dict[int, bytes]) -> None:
@@ -153,7 +153,7 @@ class Pair:
                 assert not any(client.waiting for client in model.watchers(tube)), "a job was not handed out"
 
     def pass_time(self, until_ns: int) -> None:
-        """Time passes as it does for a server that wakes up for everything that is due."""
+        """Let time pass as for a server that wakes up for everything that is due."""
         due_ns = self.model.next_deadline_ns()
         while due_ns != -1 and due_ns <= until_ns:
             self.now_ns = max(due_ns, self.now_ns)
@@ -163,7 +163,7 @@ class Pair:
         self.settle()
 
     def check_everything(self) -> None:
-        """Ask for all that there is to know of every job and tube."""
+        """Request all statistics of every job and tube."""
         number = self.connect()
         for job in list(self.model.jobs):
             self.send(number, b"stats-job %d\r\npeek %d\r\n" % (job.id, job.id))
@@ -185,7 +185,7 @@ class Pair:
         self.settle()
         self.close(number)
         self.settle()
-        # What is still due is the end of a pause of the tube default, or a timer that has become pointless.
+        # What is still due is the end of a pause of the tube default, or a timer without effect.
         self.now_ns += 100 * SECOND_NS
         self.settle()
         counters = self.engine.counters()

@@ -1,10 +1,10 @@
 """A naive model of the server: plain lists, linear scans, made-up time.
 
-It takes bytes and gives bytes: it promises to answer as the server must, byte for byte, and to be easy to check by
-eye. It costs a scan of everything for nearly everything, so keep the numbers small. What only a real process knows
-(pid, version, processor time, host) it shows as 0.
+It takes bytes and returns bytes: its replies are those of the server, byte for byte, and it is easy to verify by
+reading. Nearly every command scans everything, so keep the numbers small. Values that only a real process knows (pid,
+version, processor time, host) are shown as 0.
 
-What always holds is said in ``reference_state``, where jobs, tubes and clients live; here are the commands.
+This module has the commands. ``reference_state`` has jobs, tubes and clients, and describes what always holds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ U31 = 2**31 - 1
 U32 = 2**32 - 1
 U64 = 2**64 - 1
 
-# The first prefix that fits decides; then the rest of the line must match, and each number must be small enough.
+# The first matching prefix decides; then the rest of the line must match, and each number must be small enough.
 _NAME = rb"([A-Za-z0-9+/;.$_()][-A-Za-z0-9+/;.$_()]{0,199})"
 _ID = rb" *(\d+)"
 _GRAMMAR: tuple[tuple[bytes, bytes, tuple[int, ...]], ...] = (
@@ -65,7 +65,7 @@ class Model(State):
         self.started_ns = now_ns
         self.draining = False
 
-    # What the outside does.
+    # What happens from outside.
 
     def connect(self) -> int:
         """Open a connection and return its number, which is also its place in ``clients``."""
@@ -80,7 +80,7 @@ class Model(State):
         self._run(client)
 
     def half_close(self, number: int) -> None:
-        """The client sends nothing any more: what is complete is answered, nothing waits, then it is closed."""
+        """The client half-closes: its complete commands get replies, nothing waits, then the connection is closed."""
         client = self.clients[number]
         client.half_closed = True
         if client.waiting:
@@ -89,7 +89,7 @@ class Model(State):
             self._run(client)
 
     def close(self, number: int) -> None:
-        """The client is gone."""
+        """The client disconnects."""
         self.hang_up(self.clients[number])
 
     def taken(self, number: int) -> bytes:
@@ -100,7 +100,7 @@ class Model(State):
         return output
 
     def advance(self, now_ns: int) -> None:
-        """Set the clock. Answered clients go on, then all that is due happens, and so on until nothing is left."""
+        """Set the clock. Clients that got a reply continue, then all that is due happens, until nothing is left."""
         self.now_ns = now_ns
         while True:
             going_on, self.runnable = self.runnable, []
@@ -116,7 +116,7 @@ class Model(State):
     # Clients and their bytes.
 
     def _run(self, client: Client) -> None:
-        # A client that was answered while it waited goes on in the next round of iteration.
+        # A client that got its reply while it waited continues in the next iteration.
         while not client.waiting and not client.closed and client not in self.runnable:
             if not self._step(client):
                 if client.half_closed:
@@ -163,7 +163,7 @@ class Model(State):
             self.make_ready_or_delayed(job)
         return True
 
-    # Commands: each returns its reply, or nothing where the reply comes later.
+    # Commands: each returns its reply, or nothing if the reply comes later.
 
     def _command(self, client: Client, line: bytes) -> bytes:
         if len(line) + 2 > LONGEST_LINE_BYTES or b"\0" in line:

@@ -1,13 +1,13 @@
 """The state of the naive model: jobs, tubes and clients in plain lists, and how they move.
 
-Times are in nanoseconds and come from outside. What always holds: a job is in exactly one state; no tube that is
-not paused has both a ready job and a waiting client; a tube other than ``default`` exists as long as a job stands
-in it or a client uses or watches it.
+Times are in nanoseconds and come from outside. These rules always hold: a job is in exactly one state; no tube that is
+not paused has both a ready job and a waiting client; a tube other than ``default`` exists as long as it has a job or a
+client uses or watches it.
 
-What is due happens one by one, in this order: by due time; at the same time tubes come before clients, and among
-tubes and among clients the smaller number comes first. A number that was freed last is given out first. In a tube the
-delayed jobs come before the end of the pause. A client whose time has come puts back its expired reservations, and
-only then is told DEADLINE_SOON or TIMED_OUT.
+What is due happens one by one, ordered by due time. At the same time, tubes come before clients, and among tubes and
+among clients the smaller number comes first. The number that was freed last is assigned first. In a tube, delayed jobs
+come before the end of the pause. A client whose time has come first releases its expired reservations, and then gets
+DEADLINE_SOON or TIMED_OUT.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Tube:
 
 @dataclass(eq=False)
 class Client:
-    """One connection: what it sent and was not looked at yet, what it is told, what it uses and watches."""
+    """One connection: its unprocessed bytes, its replies, the tubes it uses and watches."""
 
     number: int
     rank: int
@@ -79,14 +79,14 @@ class Client:
 
 
 class Numbers:
-    """Numbers from 0; one that is free again is given out before a new one, the last freed first."""
+    """Numbers from 0; a freed number is assigned before a new one, the last freed first."""
 
     def __init__(self) -> None:
         self.free: list[int] = []
         self.given = 0
 
     def take(self) -> int:
-        """Return a number that nobody has."""
+        """Return a number that is not in use."""
         if self.free:
             return self.free.pop()
         self.given += 1
@@ -111,7 +111,7 @@ class State:
     # What is there.
 
     def open_clients(self) -> list[Client]:
-        """Return the clients that are connected, the oldest first."""
+        """Return the connected clients, the oldest first."""
         return [client for client in self.clients if not client.closed]
 
     def waiting_clients(self) -> list[Client]:
@@ -163,7 +163,7 @@ class State:
         return min(events, key=lambda event: event[0], default=None)
 
     def due_times(self, client: Client) -> list[int]:
-        """Return when a client's time comes: its reservations (less the margin while it waits) and its timeout."""
+        """Return when a client is due next: for its reservations (less the margin while it waits) or its timeout."""
         margin_ns = MARGIN_NS if client.waiting else 0
         due = [job.deadline_ns - margin_ns for job in self.jobs if job.owner is client]
         if client.give_up_ns is not None:
@@ -171,7 +171,7 @@ class State:
         return due
 
     def happen(self, what: Job | Tube | Client) -> None:
-        """End a job's delay, or a tube's pause, or what a client's time has come for."""
+        """End a job's delay, a tube's pause, or whatever of a client is due."""
         if isinstance(what, Job):
             self.make_ready(what)
         elif isinstance(what, Tube):
@@ -215,7 +215,7 @@ class State:
         return self.begun_ns + seconds * SECOND_NS
 
     def make_ready(self, job: Job) -> None:
-        """Make a job ready, and hand it at once to the client that waits longest for its tube."""
+        """Make a job ready, or hand it at once to the client that has waited longest for its tube."""
         job.state = "ready"
         job.owner = None
         job.tube.enqueued += 1
@@ -224,7 +224,7 @@ class State:
             self.answer_waiting(waiters[0], self.reserve(waiters[0], job))
 
     def make_ready_or_delayed(self, job: Job) -> None:
-        """Put a new or released job where its delay says."""
+        """Make a new or released job ready or delayed, depending on its delay."""
         if not job.delay_s:
             self.make_ready(job)
             return
@@ -233,7 +233,7 @@ class State:
         job.deadline_ns = self.deadline_after(job.delay_s)
 
     def reserve(self, client: Client, job: Job) -> bytes:
-        """Reserve a job for a client, and return what the client is told."""
+        """Reserve a job for a client, and return the reply."""
         job.state = "reserved"
         job.owner = client
         self.counts["reservations"] += 1
@@ -254,7 +254,7 @@ class State:
         job.kicks += 1
         self.make_ready(job)
 
-    # Tubes: listed in an array from which one is taken by moving the last into its place.
+    # Tubes are listed in an array; removing one moves the last tube into its place.
 
     def tube_made(self, name: bytes) -> Tube:
         """Return a tube by its name, made if there was none."""
@@ -265,14 +265,14 @@ class State:
         return tube
 
     def forget_unused(self, tube: Tube) -> None:
-        """Drop a tube that nobody refers to any more."""
+        """Drop a tube without jobs and clients."""
         used = any(tube is client.used or tube in client.watched for client in self.open_clients())
         if not used and tube is not self.default and not any(job.tube is tube for job in self.jobs):
             take_out(self.tubes, tube)
             self.tube_numbers.free.append(tube.number)
 
     def hang_up(self, client: Client) -> None:
-        """Close a connection: its jobs come back, its tubes may go."""
+        """Close a connection: its reservations end, and its tubes may be dropped."""
         if client.closed:
             return
         client.waiting = 0

@@ -1,8 +1,8 @@
 """The engine against the naive model: a hypothesis state machine drives both with the same bytes under made-up time.
 
-Every rule is one step: a client sends a pipeline (cut anywhere), comes, goes, half-closes, or time passes, to the next
-deadline, past it, or for years. After each step both must have told every client the same. The steps are counted and
-shown at the end of the run, and every kind of reply must have been seen.
+Every rule is one step: a client connects, sends a pipeline (cut anywhere), disconnects or half-closes; or time passes,
+to the next deadline, past it, or for years. After each step both must have sent the same replies to every client. The
+number of steps is shown at the end of the run, and every kind of reply must have occurred.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ EVERY_REPLY = (
 
 
 def cut_place(data: bytes, cut: int) -> int:
-    """Return where a pipeline is cut: anywhere, or inside a CRLF, which is where mistakes hide."""
+    """Return where a pipeline is cut: anywhere, or inside a CRLF, where faults are likely."""
     if cut % 2:
         return cut // 2 % len(data)
     after_cr = [match.end() for match in re.finditer(b"\r", data)]
@@ -88,7 +88,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.step("begins")
 
     def step(self, what: str) -> None:
-        """Count a step, let both servers come to rest, and compare them."""
+        """Count a step, run both servers until nothing is left to do, and compare them."""
         type(self).steps += 1
         self.draining_steps -= 1
         if self.draining_steps == 0:
@@ -104,7 +104,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.replies.update(line.split(b" ", 1)[0].decode("latin-1") for line in told.split(b"\r\n"))
 
     def someone(self, who: int) -> int:
-        """Return an open client, mostly one that does not wait; one comes if there is none."""
+        """Return a client, usually one that does not wait; connect one if there is none."""
         numbers = sorted(self.pair.connections)
         idle = [number for number in numbers if not self.pair.model.clients[number].waiting]
         if who < 12:
@@ -151,14 +151,14 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(who=WHO, pipeline=PIPELINE)
     def handle_jobs(self, who: int, pipeline: list[int]) -> None:
-        """A worker takes a few jobs and, when it knows which, does something with some of them."""
+        """A worker reserves a few jobs, then does something with some of them."""
         watch = b"watch %s\r\n" % self.tube_of_a_job(pipeline[0])
         self.send(who, ["reserve-with-timeout"], [0] * 3, None, watch)
         self.send(who, HANDLING, pipeline)
 
     @rule(choice=CHOICE, jobs=PIPELINE, paused_s=st.integers(0, 2))
     def crowd(self, choice: int, jobs: list[int], paused_s: int) -> None:
-        """Several clients wait for a tube, which may be paused, and jobs come into it."""
+        """Several clients wait for a tube, which may be paused, and jobs are put into it."""
         numbers = [number for number in self.pair.connections if self.may_send(number)]
         if len(numbers) < 2:
             return
@@ -179,7 +179,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(who=WHO, word=st.sampled_from(("kick", "kick", "pause-tube", "peek-buried")), choice=CHOICE)
     def kick(self, who: int, word: str, choice: int) -> None:
-        """Something that concerns a tube, in a tube where there are jobs."""
+        """A command on a tube, for a tube with jobs."""
         self.send(who, [word], [choice], None, b"use %s\r\n" % self.tube_of_a_job(choice))
 
     @rule(who=WHO, pipeline=PIPELINE)
@@ -204,7 +204,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(who=WHO, pipeline=PIPELINE, moment_ns=MOMENT_NS)
     def send_late(self, who: int, pipeline: list[int], moment_ns: int) -> None:
-        """The server has slept too long: it reads commands before it sees what is due."""
+        """The server was paused too long: it reads commands before it handles what is due."""
         self.pair.now_ns += moment_ns
         self.send(who, WORKER, pipeline)
 
@@ -219,12 +219,12 @@ class QueueMachine(RuleBasedStateMachine):
         else:
             self.pair.close(number)
         self.step(f"client {number} {how}")
-        # Tubes may have gone with it.
+        # Its tubes may be gone, too.
         self.send(who, ["list-tubes"], [0])
 
     @rule(moment_ns=MOMENT_NS, stalled=st.booleans())
     def moment(self, moment_ns: int, stalled: bool) -> None:
-        """After a stall all that became due meanwhile is seen in one iteration."""
+        """After a pause, all that became due is handled in one iteration."""
         if stalled:
             self.pair.now_ns += moment_ns
         else:
@@ -233,7 +233,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(how=st.sampled_from((0, 0, 1, 1, 10, 30)), stalled=st.booleans())
     def deadline(self, how: int, stalled: bool) -> None:
-        """The next deadline is here, or nearly; or years have passed."""
+        """The next deadline has come, or nearly; or years have passed."""
         due_ns = self.pair.model.next_deadline_ns()
         if how > 1 and self.pair.now_ns < 200 * YEAR_NS:
             if not stalled:
@@ -251,7 +251,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.step(f"drain mode for {steps} steps")
 
     def teardown(self) -> None:
-        """Look at everything once more, then all leave."""
+        """Check everything once more, then disconnect all clients."""
         if not self.agree:
             return
         self.pair.check_everything()
@@ -259,7 +259,7 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 def run(steps: int, part: int) -> int:
-    """Run at least so many steps and return how many there were. In CI each part is the same every time."""
+    """Run at least ``least`` steps and return how many there were. In CI each part is the same every time."""
     QueueMachine.steps = 0
     QueueMachine.replies = Counter()
     if "CI" in os.environ:

@@ -1,4 +1,4 @@
-"""Made-up time may be long: a year passes quickly, and the longest delays, ttrs and timeouts overflow nothing."""
+"""Long times on a made-up clock: a year passes quickly, and the longest delays, ttrs and timeouts do not overflow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ U32 = 2**32 - 1
 
 
 def test_a_year_passes_quickly() -> None:
-    """Each day brings three jobs; of four that are reserved one is left to its ttr and comes back."""
+    """Each day three jobs are put; of four reservations, one is left to time out."""
     pair = Pair()
     producer, worker = pair.connect(), pair.connect()
     for day in range(365):

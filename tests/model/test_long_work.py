@@ -1,4 +1,4 @@
-"""Long commands against the model: after the last slice it must look as if everything had been done at once."""
+"""Long commands against the model: after the last slice, the result must be that of doing everything at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The naive model by itself: what it must answer, written down by hand."""
+"""The naive model by itself: its replies, compared with ones written by hand."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Talk:
             self.model.connect()
 
     def says(self, number: int, data: bytes) -> bytes:
-        """The client sends; all come to rest; what this client was told is returned."""
+        """The client sends; all that is due happens; returns the replies to this client."""
         self.model.send(number, data)
         self.model.advance(self.model.now_ns)
         return self.model.taken(number)
 
     def at(self, seconds: float) -> None:
-        """It is so many seconds after the start."""
+        """Set the time to ``seconds`` after the start."""
         self.model.advance(round(seconds * SECOND_NS))
 
     def value(self, command: bytes, key: bytes) -> bytes:

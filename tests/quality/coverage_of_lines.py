@@ -1,9 +1,9 @@
-"""Prints how many lines of each compiled module were run; ``make coverage`` builds, runs tests, and calls it.
+"""Prints how many lines of each compiled module have run; ``make coverage`` builds, runs tests, and calls it.
 
-The coverage build has gcc count how often each line of the generated C was run; Cython writes before each piece of it
-which line of the source it stands for. So all counts: what runs in threads, without the interpreter's lock, in the
-servers that the tests start. (Cython's own tracing counts none of these, and dies when two threads run one function.)
-A server that is killed tells nothing. A line counts as run if any of the C that stands for it was.
+In the coverage build, gcc counts how often each line of the generated C runs, and Cython's comments say which line of
+the source each piece of C belongs to. This counts threads, code without the GIL, and the servers that tests start.
+(Cython's own tracing counts none of these, and crashes when two threads run one function.) A server that is killed
+reports nothing. A line counts as run if any of its C has run.
 
     python tests/quality/coverage_of_lines.py FOLDER LEAST_PERCENT [--missing]
 """
@@ -18,13 +18,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-# Cython's comment before a piece of C, and where the piece ends: at the next one, or with the function.
+# Cython's comment before a piece of C, and the end of the piece: the next comment, or the end of the function.
 MARK = re.compile(r'\s*/\* "(fastbean/[\w/]+\.p(?:yx|xd))":(\d+)$')
 END = re.compile(r"\}|\s*/\* function exit code \*/")
 
 
 def sources_of(generated: Path) -> Iterator[tuple[int, tuple[str, int]]]:
-    """Each line of C that stands for a line of a source: its number, and that source's name and line."""
+    """Yields each line of C that belongs to a line of a source: its number, and the source's name and line."""
     source = None
     for number, text in enumerate(generated.read_text(errors="replace").splitlines(), 1):
         if mark := MARK.match(text):
@@ -53,7 +53,7 @@ def lines_run(folder: Path) -> dict[str, dict[int, int]]:
 
 
 def main(folder: str, least: str, *options: str) -> int:
-    """Print the table; returns 1 when fewer than `least` lines of 100 were run, in all."""
+    """Print the table; returns 1 if less than ``least`` percent of all lines have run."""
     found = lines_run(Path(folder))
     all_lines = all_run = 0
     print(f"{'module':34}{'lines':>7}{'run':>7}{'%':>7}")

@@ -1,4 +1,4 @@
-"""A short session under valgrind's memcheck: no error, and nothing lost, where our own code has a part in it."""
+"""A short session under valgrind's memcheck: no error and no leak in which our own code is involved."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def valgrind() -> str:
 
 
 def ours(report: Path) -> list[str]:
-    """What valgrind complains of, in words, as far as one of our modules is on the stack."""
+    """The errors that valgrind reports with one of our modules on the stack, as text."""
     found = []
     for error in ET.parse(report).getroot().iter("error"):
         frames = [(frame.findtext("obj", ""), frame.findtext("fn", "?")) for frame in error.iter("frame")]
-        # "Possibly" is what it says of all that the collector of garbage knows: Python points to the middle of that.
+        # It calls all garbage-collected objects "possibly lost", because Python points to the middle of their memory.
         if any("/fastbean/" in obj for obj, _ in frames) and error.findtext("kind") != "Leak_PossiblyLost":
             said = error.findtext("what") or error.findtext("xwhat/text") or "?"
             found.append(f"{error.findtext('kind')}: {said}: {' < '.join(fn for _, fn in frames[:8])}")
@@ -79,7 +79,7 @@ def connect(path: Path, process: subprocess.Popen[bytes]) -> socket.socket:
 
 
 def play(path: Path, process: subprocess.Popen[bytes]) -> None:
-    """Every kind of command, a client that waits and goes, and one that goes in the middle of a body."""
+    """Every kind of command, a client that disconnects while it waits, and one that does in the middle of a body."""
     with connect(path, process) as client, connect(path, process) as waiting:
         waiting.sendall(b"watch a\r\nwatch b\r\nreserve\r\n")
         assert waiting.recv(100).startswith(b"WATCHING")

@@ -1,7 +1,7 @@
-"""A fastbean in a process of its own, what the system says of it, and a blocking client.
+"""A fastbean in a process of its own, what the system reports about it, and a blocking client.
 
-A daemon can be started behind another program that ends up executing it (a shell that lowers a limit, strace). It
-listens on loopback on a port of its own choice, or on a unix socket.
+Another program may run the daemon (a shell that lowers a limit, strace). It listens on loopback, on a port that the
+system chooses, or on a unix socket.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from patience import PATIENCE_S
+
 HOST = "127.0.0.1"
-LIMIT_S = 60.0
 LOG_BYTES = 1 << 24
 
 
@@ -32,7 +33,7 @@ class Client:
         try:
             if receive_bytes:
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-            self.sock.settimeout(LIMIT_S)
+            self.sock.settimeout(PATIENCE_S)
             self.sock.connect(address)
             if family == socket.AF_INET:
                 self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -77,7 +78,7 @@ class Client:
         return self.exactly(int(size) + 2)[:-2]
 
     def close(self) -> None:
-        """Hangs up."""
+        """Closes the connection."""
         self.sock.close()
 
     def _receive(self) -> None:
@@ -98,7 +99,7 @@ def fill(client: Client, commands: Sequence[bytes], expected: bytes, at_once: in
 
 
 class Daemon:
-    """A running fastbean. `before`: words of a program that executes it; `flags`: more words for fastbean itself."""
+    """A running fastbean. before: the command of a program that runs it. flags: more arguments for fastbean."""
 
     def __init__(self, before: Sequence[str] = (), flags: Sequence[str] = (), unix: Path | None = None) -> None:
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by whoever made the daemon, once the log is read
@@ -117,13 +118,13 @@ class Daemon:
             raise
 
     def connect(self, receive_bytes: int = 0) -> Client:
-        """A new client; `receive_bytes` is how much its socket takes in ahead, 0 for what the system likes."""
+        """Connects a new client. receive_bytes: the size of its receive buffer; 0: the system's default."""
         client = Client(self.address, receive_bytes)
         self.clients.append(client)
         return client
 
     def log(self) -> str:
-        """What it has written so far."""
+        """What it has written to stderr so far."""
         # A seek would move the place at which the daemon writes: they share it.
         return os.pread(self.errors.fileno(), LOG_BYTES, 0).decode("utf-8", "replace")
 
@@ -145,7 +146,7 @@ class Daemon:
         return resource.prlimit(self.pid, resource.RLIMIT_NOFILE)[0]
 
     def settle(self) -> None:
-        """Comes back once everything that was sent before, by anybody, has been received."""
+        """Returns once the server has received everything that any client sent before."""
         client = self.connect()
         for _ in range(3):
             assert client.ask(b"list-tube-used\r\n") == b"USING default"
@@ -159,7 +160,7 @@ class Daemon:
         try:
             if self.process.poll() is None:
                 os.kill(pid, signal.SIGTERM)
-            return self.process.wait(LIMIT_S)
+            return self.process.wait(PATIENCE_S)
         finally:
             self.process.kill()
             self.process.wait()
@@ -186,9 +187,9 @@ class Daemon:
 
 
 def wait_for(look: Callable[[], str | None], what: str) -> str:
-    """What `look` finds, at last."""
-    give_up = time.monotonic() + LIMIT_S
+    """Waits until ``look`` finds something, and returns it."""
+    give_up = time.monotonic() + PATIENCE_S
     while not (found := look()):
-        assert time.monotonic() < give_up, f"waited {LIMIT_S:.0f} seconds in vain for {what}"
+        assert time.monotonic() < give_up, f"waited {PATIENCE_S:.0f} seconds in vain for {what}"
         time.sleep(0.01)
     return found

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from patience import PATIENCE_S
+
 from .conftest import Starter
-from .daemon import LIMIT_S, Client, Daemon, fill
+from .daemon import Client, Daemon, fill
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -163,7 +165,7 @@ def test_commands_behind_a_blocked_reserve_cost_bounded_memory(daemon: Daemon) -
     sent = send_until_full(clients, b"list-tube-used\r\n" * 4096)
     assert (daemon.resident_bytes() - before) / len(clients) <= MIB
     assert producer.ask(b"put 0 0 600 1\r\nx\r\n") == b"INSERTED 1"
-    clients[0].sock.settimeout(LIMIT_S)
+    clients[0].sock.settimeout(PATIENCE_S)
     assert [clients[0].line(), clients[0].line()] == [b"RESERVED 1 1", b"x"]
     for _ in range(sent[0] // len(b"list-tube-used\r\n")):
         assert clients[0].line() == b"USING default"

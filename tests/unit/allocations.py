@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import os
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -13,16 +11,8 @@ from typing import TypeVar
 
 Made = TypeVar("Made")
 FOR_EVER = 1 << 40
+SOURCE = Path(__file__).with_name("allocations.c")
 MODULES = b"/fastbean/"  # in the path of every compiled module of ours; no other file of the package has code
-
-
-def compile_library(folder: Path) -> Path:
-    """Compiles allocations.c into a folder; returns the library's path."""
-    library = folder / "allocations.so"
-    compiler = os.environ.get("CC", "cc")
-    source = str(Path(__file__).with_name("allocations.c"))
-    subprocess.run([compiler, "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", str(library), source], check=True)
-    return library
 
 
 def attempt(function: Callable[[], Made], *errors: type[Exception]) -> tuple[Made | None, str]:

@@ -1,8 +1,9 @@
-"""What tests share: a server in memory, listeners, the log's program, and a want of memory."""
+"""Fixtures that unit tests share: a server in memory, listeners, the binlog's program, and failing allocations."""
 
 import pytest
 
-from allocations import Allocations, compile_library
+from allocations import SOURCE, Allocations
+from builds import compile_library
 from fastbean.binlog import tool
 from fastbean.net.listener import Options, bind_all
 from memory_client import MemoryClient, MemoryServer
@@ -40,7 +41,7 @@ def directory(tmp_path):
 
 @pytest.fixture
 def run(capsys):
-    """A function that runs the program: (status, what it said, what it complained)."""
+    """A function that runs the program and returns its exit status, its output and its errors."""
 
     def run_tool(*words):
         status = tool.main([str(word) for word in words])
@@ -52,5 +53,5 @@ def run(capsys):
 
 @pytest.fixture(scope="session")
 def allocations(tmp_path_factory):
-    """Lets the compiled modules have no memory."""
-    return Allocations(compile_library(tmp_path_factory.mktemp("allocations")))
+    """Makes allocations of the compiled modules fail."""
+    return Allocations(compile_library(SOURCE, tmp_path_factory.mktemp("allocations"), "-Wall", "-Werror"))

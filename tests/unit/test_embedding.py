@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import fastbean
+from patience import PATIENCE_S
 
 LOCAL = fastbean.Config(listen=["127.0.0.1"], port=0)
 
@@ -47,7 +48,7 @@ class Client:
     """A few commands over a plain socket."""
 
     def __init__(self, port):
-        self.sock = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
         self.lines = self.sock.makefile("rb")
 
     def ask(self, request):
@@ -90,7 +91,7 @@ def test_a_server_in_a_thread_of_ones_own(connect):
     thread.start()
     assert connect(server).ask(b"list-tube-used\r\n") == b"USING default\r\n"
     server.stop()
-    thread.join(timeout=20)
+    thread.join(timeout=PATIENCE_S)
     assert not thread.is_alive()
 
 
@@ -161,7 +162,7 @@ def test_it_gives_its_descriptors_back():
     before = open_descriptors()
     for _ in range(3):
         with fastbean.Server(LOCAL) as server:
-            with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as client:
                 client.sendall(b"put 0 0 1 1000\r\nhalf a job")
     gc.collect()
     assert open_descriptors() == before
@@ -173,7 +174,7 @@ def test_stop_and_drain_may_come_from_any_thread(connect):
         for call in (server.drain, server.stop):
             thread = threading.Thread(target=call)
             thread.start()
-            thread.join(timeout=20)
+            thread.join(timeout=PATIENCE_S)
             if call == server.drain:
                 assert client.ask(b"put 0 0 1 1\r\nx\r\n") == b"DRAINING\r\n"
         assert client.lines.read() == b""

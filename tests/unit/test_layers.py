@@ -1,10 +1,11 @@
-"""The layers: one folder is one layer, and the table says which folders each may import.
+"""The layers: each folder is one layer, and the table says which others it may import.
 
-It reads the ``import``, ``from`` and ``cimport`` lines of all modules, the compiled ones too, so that an import upwards
-fails here.
+The tests read the imports and cimports of all modules, also of the compiled ones; an import of a higher layer fails.
 """
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,14 +36,15 @@ ONLY = {("binlog", "engine"): {"engine.journal"}}
 OPEN_TO_ALL = {"__init__"}
 
 SOURCES = sorted(path for path in PACKAGE.rglob("*") if path.suffix in {".py", ".pyx", ".pxd", ".pyi"})
-IMPORT = re.compile(
+# For the compiled modules, which the standard library cannot parse.
+CYTHON_IMPORT = re.compile(
     r"""^[ \t]*(?:
-        from[ \t]+(?P<from>fastbean(?:\.\w+)*|\.\w*)[ \t]+c?import[ \t]+(?P<names>\([^)]*\)|[^\n#]+)
-      | c?import[ \t]+(?P<plain>[\w., \t]+)
+        from[ \t]+(?P<home>\.*[\w.]*)[ \t]+c?import[ \t]+(?P<names>\([^)]*\)|[^\n#]+)
+      | c?import[ \t]+(?P<modules>[^\n#]+)
     )""",
     re.MULTILINE | re.VERBOSE,
 )
-TYPING_BLOCK = re.compile(r"^if TYPE_CHECKING:\n(?:[ \t]+[^\n]*\n|\n)+", re.MULTILINE)
+TYPING = re.compile(r"^([ \t]*)if[ \t]+(?:typing\.)?TYPE_CHECKING:[^\n]*\n(?:\1[ \t]+[^\n]*\n|[ \t]*\n)*", re.MULTILINE)
 
 
 def name_of(path: Path) -> str:
@@ -55,28 +57,61 @@ MODULES = {name_of(path) for path in SOURCES}
 
 
 def layer_of(module: str) -> str:
-    """The folder of a module, or the module itself if it lies at the top."""
+    """The folder of a module, or the module itself if it is at the top."""
     return module.partition(".")[0]
 
 
-def imported(source: str) -> set[str]:
-    """The modules of ours that a source imports when it runs; imports for type checkers only do not count."""
-    found = set()
-    for match in IMPORT.finditer(TYPING_BLOCK.sub("", source)):
-        home = match["from"]
-        if home is None:
-            names = [name.strip().split()[0] for name in match["plain"].split(",") if name.strip()]
-            found |= {name.removeprefix("fastbean.") for name in names if name.startswith("fastbean.")}
-            found |= {"__init__" for name in names if name == "fastbean"}
+def python_imports(tree: ast.AST) -> Iterator[tuple[str, list[str] | None]]:
+    """All imports that are executed: a module and the names taken from it, or a module alone."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or ""), [alias.name for alias in node.names]
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in (getattr(node.test, at, "") for at in ("id", "attr")):
+            yield from python_imports(ast.Module(node.orelse))
         else:
-            inside = home.removeprefix("fastbean").removeprefix(".")
-            words = match["names"].strip("() \n").replace("\n", " ").split(",")
-            names = [f"{inside}.{word.split()[0]}".removeprefix(".") for word in words if word.split()]
-            found |= {name if name in MODULES else inside or "__init__" for name in names}
+            yield from python_imports(node)
+
+
+def cython_imports(source: str) -> Iterator[tuple[str, list[str] | None]]:
+    """The same for a compiled module."""
+    for match in CYTHON_IMPORT.finditer(TYPING.sub("", source.replace("\\\n", " "))):
+        names = re.sub(r"#[^\n]*", "", match["names"] or match["modules"]).strip("() \n").split(",")
+        words = [name.split()[0] for name in names if name.split()]
+        if match["home"] is None:
+            yield from ((word, None) for word in words)
+        else:
+            yield match["home"], words
+
+
+def absolute(module: str, home: str) -> str:
+    """A module's full name; ``home`` is the package of the module that imports it, for names that begin with dots."""
+    name = module.lstrip(".")
+    level = len(module) - len(name)
+    if level == 0:
+        return name
+    parts = home.split(".")
+    return ".".join([*parts[: len(parts) - level + 1], *filter(None, [name])])
+
+
+def imported(path: Path, source: str) -> set[str]:
+    """The modules of ours that a source imports when it runs; imports for type checkers only do not count."""
+    home = ".".join(["fastbean", *path.relative_to(PACKAGE).parts[:-1]])
+    imports = python_imports(ast.parse(source)) if path.suffix in {".py", ".pyi"} else cython_imports(source)
+    found = set()
+    for module, names in imports:
+        full = absolute(module, home)
+        if full.partition(".")[0] != "fastbean":
+            continue
+        inside = full.removeprefix("fastbean").removeprefix(".")
+        for name in names or [""]:
+            deeper = f"{inside}.{name}".strip(".")
+            found.add(deeper if deeper in MODULES else inside or "__init__")
     return found
 
 
-IMPORTED = {path: imported(path.read_text()) - {name_of(path)} - OPEN_TO_ALL for path in SOURCES}
+IMPORTED = {path: imported(path, path.read_text()) - {name_of(path)} - OPEN_TO_ALL for path in SOURCES}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
@@ -118,31 +153,63 @@ def test_the_modules_of_a_layer_make_no_circle():
 
 
 def test_packages_import_nothing():
-    """Whoever wants one module of a folder does not load the others."""
+    """Importing one module of a folder does not load the others."""
     for folder in {path.parent for path in SOURCES} - {PACKAGE}:
-        assert imported((folder / "__init__.py").read_text()) == set()
+        assert IMPORTED[folder / "__init__.py"] == set()
 
 
 def test_there_is_no_module_of_odds_and_ends():
     assert not {path.stem for path in SOURCES} & {"utils", "util", "helpers", "common", "misc"}
 
 
+@pytest.mark.parametrize("file", ["net/reader.py", "net/reader.pyx"])
+@pytest.mark.parametrize(
+    ("source", "modules"),
+    [
+        ("import os, fastbean.errors as e", {"errors"}),
+        ("import fastbean.base.clock as c", {"base.clock"}),
+        ("import fastbean", {"__init__"}),
+        ("import fastbean.base", {"base"}),
+        ("from fastbean import __version__", {"__init__"}),
+        ("from fastbean import errors, __version__", {"errors", "__init__"}),
+        ("from fastbean.base import limits, clock as c", {"base.limits", "base.clock"}),
+        ("from fastbean.base import (  # both\n    limits,  # one\n    clock,\n)", {"base.limits", "base.clock"}),
+        ("from fastbean.base import \\\n    limits", {"base.limits"}),
+        ("from fastbean.binlog.lock import DirectoryLock", {"binlog.lock"}),
+        ("def f():\n    from fastbean.binlog.lock import DirectoryLock", {"binlog.lock"}),
+        ("from . import listener", {"net.listener"}),
+        ("from .listener import Acceptor", {"net.listener"}),
+        ("from .. import errors", {"errors"}),
+        ("from ..base import clock", {"base.clock"}),
+        ("from ..base.clock import monotonic_ns", {"base.clock"}),
+        ("from ..errors import ListenError as E", {"errors"}),
+        ("# from fastbean.engine.job import Job\nimport os", set()),
+        ("import fastbeanstalk\nfrom fastbeans import x", set()),
+        ("if TYPE_CHECKING:\n    from fastbean.server import Server\n\nx = 1\n", set()),
+        ("if typing.TYPE_CHECKING:\n    import fastbean.server as s\n", set()),
+        (
+            "TYPE_CHECKING = False\nif TYPE_CHECKING:\n    from ..server import Server\nimport fastbean.errors",
+            {"errors"},
+        ),
+        ("if TYPE_CHECKING:\n    import os\nelse:\n    from fastbean import errors\n", {"errors"}),
+        ("class A:\n    if TYPE_CHECKING:\n        import fastbean.server\n    import fastbean.errors\n", {"errors"}),
+    ],
+)
+def test_the_reader_of_imports(file, source, modules):
+    assert imported(PACKAGE / file, source) == modules
+
+
 @pytest.mark.parametrize(
     ("source", "modules"),
     [
         ("from fastbean._core cimport Heap, heap_push", {"_core"}),
-        ("cimport fastbean._core\nimport os, fastbean.errors as e", {"_core", "errors"}),
-        ("from fastbean.base import limits, clock", {"base.limits", "base.clock"}),
-        ("from fastbean.base import (\n    limits,\n    clock,\n)", {"base.limits", "base.clock"}),
-        ("from fastbean import __version__", {"__init__"}),
-        ("    from fastbean.engine.job import Job", {"engine.job"}),
-        ("from fastbean.engine.job cimport (\n    Job,\n)", {"engine.job"}),
-        ("from . import errors", {"errors"}),
-        ("from ._core cimport Heap", {"_core"}),
-        ("from fastbean.binlog.lock import DirectoryLock", {"binlog.lock"}),
-        ("# from fastbean.engine.job import Job\nimport os", set()),
-        ("if TYPE_CHECKING:\n    from fastbean.server import Server\n\nx = 1\n", set()),
+        ("cimport fastbean._core as core\nimport os, fastbean.errors as e", {"_core", "errors"}),
+        ("    from fastbean.base.slab cimport Slab", {"base.slab"}),
+        ("from fastbean.base.slab cimport (\n    Slab,\n)", {"base.slab"}),
+        ("from ..base.slab cimport Slab", {"base.slab"}),
+        ("from ..base cimport slab", {"base.slab"}),
+        ("from .hub cimport Hub", {"net.hub"}),
     ],
 )
-def test_the_reader_of_import_lines(source, modules):
-    assert imported(source) == modules
+def test_the_reader_of_cimports(source, modules):
+    assert imported(PACKAGE / "net" / "reader.pyx", source) == modules

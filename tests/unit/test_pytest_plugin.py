@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from fastbean.testing import ServerProcess
+from patience import PATIENCE_S
 
 pytest_plugins = ["pytester"]
-PATIENCE_S = 60
 # Other plugins that are installed for this suite only take time to load.
 QUIET = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:benchmark"]
 
@@ -24,7 +24,7 @@ import os, socket
 def ask(server, request=b"list-tube-used\\r\\n"):
     address = server.address
     with socket.socket(socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX) as sock:
-        sock.settimeout(30)
+        sock.settimeout(120)
         sock.connect(address)
         sock.sendall(request)
         return sock.makefile("rb").readline()
@@ -38,7 +38,7 @@ def suite(pytester):
     def run(text, *arguments, ini=""):
         pytester.makeini(f"[pytest]\nfilterwarnings = error\n{ini}")
         pytester.makepyfile(ASK + text)
-        return pytester.runpytest_subprocess(*QUIET, *arguments, timeout=120)
+        return pytester.runpytest_subprocess(*QUIET, *arguments, timeout=600)
 
     return run
 

@@ -10,6 +10,7 @@ import pytest
 from fastbean.config import Config
 from fastbean.errors import BinlogError, ListenError
 from fastbean.server import Server
+from patience import PATIENCE_S
 
 LOCAL = Config(listen=["127.0.0.1"], port=0)
 
@@ -29,7 +30,7 @@ class Lines:
 
 def ask(server, request):
     """The first part of the answer to ``request``, from a new connection."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as client:
         client.sendall(request)
         return client.recv(65536)
 
@@ -44,7 +45,7 @@ def test_start_binds_and_run_serves():
     try:
         assert server.port > 0
         assert server.addresses == [f"127.0.0.1:{server.port}"]
-        socket.create_connection(("127.0.0.1", server.port), timeout=10).close()
+        socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S).close()
     finally:
         server.close()
 
@@ -66,7 +67,7 @@ def test_a_stop_before_the_start_lets_run_return_at_once():
     server.stop()
     server.run()
     with pytest.raises(OSError, match="refused"):
-        socket.create_connection(("127.0.0.1", server.port), timeout=10)
+        socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S)
 
 
 def test_closing_is_always_allowed():
@@ -112,7 +113,7 @@ def test_slow_syncs_and_slow_segments_have_one_threshold(tmp_path):
 def test_jobs_are_there_again_after_a_restart(tmp_path):
     config = LOCAL.replace(binlog_dir=str(tmp_path))
     for expected in (b"INSERTED 1\r\n", b"INSERTED 2\r\n"):
-        with Server(config) as server, socket.create_connection(("127.0.0.1", server.port), 10) as client:
+        with Server(config) as server, socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as client:
             client.sendall(b"put 0 0 60 1\r\na\r\n")
             assert client.recv(100) == expected
 
@@ -218,7 +219,7 @@ def test_what_a_client_did_not_read_yet_is_sent_before_the_end():
     body = b"x" * (1 << 20)
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.settimeout(10)
+        client.settimeout(PATIENCE_S)
         with Server(LOCAL.replace(max_job_size=len(body), stop_timeout_s=60)) as server:
             client.connect(("127.0.0.1", server.port))
             client.sendall(b"put 0 0 99 %d\r\n%s\r\nreserve\r\n" % (len(body), body))
@@ -235,7 +236,7 @@ def test_a_client_that_does_not_read_holds_a_stop_up_only_so_long():
     log = Lines()
     body = b"x" * (8 << 20)
     with Server(LOCAL.replace(max_job_size=len(body), stop_timeout_s=600), log=log) as server:
-        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as client:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as client:
             client.sendall(b"put 0 0 99 %d\r\n%s\r\nreserve\r\n" % (len(body), body))
             assert client.recv(20)
             server.stop()
@@ -259,8 +260,8 @@ def test_a_slow_iteration_is_warned_of(slow_iteration_ms, warned):
     with Server(LOCAL.replace(verbosity=1, slow_iteration_ms=slow_iteration_ms), log=log) as server:
         ask(server, b"list-tube-used\r\n")
     told = [fields for level, event, fields in log.told if (level, event) == ("WARNING", "slow-iteration")]
-    assert bool(told) == warned
-    assert all(fields["phase"] == "serve" and fields["sockets"] >= 1 for fields in told)
+    # A pause of the machine makes others slow, too.
+    assert any(fields["phase"] == "serve" and fields["sockets"] >= 1 for fields in told) == warned
 
 
 @pytest.mark.parametrize(("running", "event"), [(True, "sync-goes-on"), (False, "slow-sync")])

@@ -1,1 +1,1 @@
-"""Tests over a real socket: what fastbean answers, and what the real beanstalkd answers to the same bytes."""
+"""Tests over real sockets: the replies of fastbean, and those of real beanstalkd to the same bytes."""

@@ -1,6 +1,6 @@
-"""A client that knows nothing but bytes: for tests that must see exactly what a server sends, and when.
+"""A client that works with plain bytes: for tests that must see exactly what a server sends, and when.
 
-Every wait has a limit (LIMIT_S); passing it is an error of the server under test, told as NoAnswerError.
+Every wait has a limit (PATIENCE_S); NoAnswerError then reports a fault of the server under test.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from patience import PATIENCE_S
+
 from .servers import Server
 
-LIMIT_S = 20.0
 WITH_BODY = (b"RESERVED", b"FOUND", b"OK")
 
 
@@ -45,7 +46,7 @@ class Client:
     limit_s: how long each wait may take, in seconds.
     """
 
-    def __init__(self, server: Server, limit_s: float = LIMIT_S) -> None:
+    def __init__(self, server: Server, limit_s: float = PATIENCE_S) -> None:
         self.sock = server.connect(limit_s)
         self._received = b""
 
@@ -117,6 +118,11 @@ class Client:
             self.sock.settimeout(limit)
         data, self._received = self._received, b""
         return data
+
+    def wait_for_data(self) -> None:
+        """Returns once there is something to read."""
+        if not self._received:
+            self._receive()
 
     def read_to_the_end(self) -> bytes:
         """Reads until the server closes the connection."""

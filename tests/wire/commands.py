@@ -1,6 +1,6 @@
-"""Random commands for a comparison: all that there are, well formed and malformed, on jobs and tubes that exist or not.
+"""Random commands for a comparison: every command, well-formed and malformed, on jobs and tubes that exist or not.
 
-What the real server does otherwise than fastbean on purpose is left out here, each with its reason beside it.
+Where fastbean differs from real beanstalkd on purpose, the command is left out, with the reason beside it.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from .books import SHORT_S, Books, Client, Job
-from .mirror import Command
+from .comparison_state import SHORT_S, Client, ComparisonState, Job
+from .paired_servers import Command
 
 # The comparison starts its servers with this limit, so that bodies at and above it are cheap.
 MAX_JOB_SIZE = 1000
@@ -22,8 +22,8 @@ _PRIORITIES = (0, 0, 1, 5, 1023, 1024, 70000, MAX_U32)
 _TTRS_S = (0, 1, 1, 2, 2, 1000, 1000, 1000, MAX_U32)
 _DELAYS_S = (0, 0, 0, 0, 1, 1, 2, 1000)
 
-# `%d` stands for the id of some job. A lone CR wedges the real server, so there is none. reserve-with-timeout with a
-# non-number, a negative number or one above 2^31-1 is another thing in 1.12 than in 1.13, so there is none of these.
+# `%d` is replaced by the id of some job. A lone CR hangs real beanstalkd, so there is none. reserve-with-timeout with a
+# non-number, a negative number or one above 2^31-1 differs between 1.12 and 1.13, so there is none of these.
 _MALFORMED: dict[str, tuple[bytes, ...]] = {
     "put": (b"put 0 0 1", b"put -1 0 1 1", b"put 0 0 x 1", b"put 0 4294967296 1 1", b"put 0 0 1 1 x", b"put +1 0 1 1"),
     "use": (b"use ", b"use -x", b"use a b", b"use  a", b"use " + 201 * b"a", b"use a,b", b"use a\0b"),
@@ -51,41 +51,41 @@ _MALFORMED: dict[str, tuple[bytes, ...]] = {
     "pause-tube": (b"pause-tube ", b"pause-tube default", b"pause-tube t1 x", b"pause-tube -x 0", b"pause-tube t1 -1"),
 }
 _UNKNOWN = (b"", b" ", b"PUT 0 0 1 1", b"peek-", b"delete", b"put", b"touch", b"get x", b" stats", b"\xff\xfe")
-# Lengths with CRLF. One more than a multiple of 224 has its CR and LF in two buffers of the real server, which then
-# takes the next line for a part of this one.
+# Lengths with CRLF. If a line is one byte longer than a multiple of 224, real beanstalkd reads its CR and LF into two
+# buffers and then takes the next line for a part of this one.
 _LONG = (224, 226, 300, 447, 448, 450, 700)
 
 
 class Commands:
-    """Makes commands. choice: where randomness comes from."""
+    """Makes commands. choice: the source of random numbers."""
 
-    def __init__(self, choice: random.Random, books: Books) -> None:
+    def __init__(self, choice: random.Random, state: ComparisonState) -> None:
         self._choice = choice
-        self._books = books
+        self._state = state
         self._fresh = 0
         self._makers = self._table()
-        # Behind a blocked reserve nothing waits, nothing sets a deadline, and nothing names a job that only the
-        # answer to the reserve makes known.
+        # Behind a waiting reserve no command may wait, set a deadline, or name a job that is known only from the
+        # reply to the reserve.
         restless = {"reserve", "reserve-with-timeout", "reserve-job", "delete", "release", "bury", "touch"}
         restless |= {"kick", "kick-job", "pause-tube"}
         self._quiet_makers = {name: maker for name, maker in self._makers.items() if name not in restless}
 
     def any(self, client: Client) -> Command | None:
-        """Any command that this client may send now; None when the one that was thought of would not do."""
+        """Any command that this client may send now; None if the one drawn is not possible."""
         return self._make(self._makers, client)
 
     def quiet(self, client: Client) -> Command | None:
-        """Any command that neither waits nor sets a deadline, whenever it is carried out."""
+        """Any command that neither waits nor sets a deadline, whenever the server runs it."""
         command = self._make(self._quiet_makers, client)
         return None if command is None or command.starts else command
 
     def fresh_tube(self) -> bytes:
-        """A name that no tube has had."""
+        """A tube name that was never used before."""
         self._fresh += 1
         return b"fresh-%d" % self._fresh
 
     def wrong_body(self) -> list[Command]:
-        """A put whose body is longer than told: EXPECTED_CRLF, and the rest is the next line."""
+        """A put whose body is longer than announced: EXPECTED_CRLF, and the rest is the next line."""
         body = b"%s\r\n" % self._letters(5)
         rest = self._choice.choice((b"\r\n", b"list-tube-used\r\n", b"xyz\r\n"))
         kind = "list-tube-used" if rest[0] == ord("l") else "(unknown)"
@@ -141,8 +141,8 @@ class Commands:
         return self._choice.choice(_TUBES) if chance < 0.98 else 200 * b"n"
 
     def _job(self, wanted: Callable[[Job], bool]) -> int:
-        """The id of a job, a suitable one as a rule; sometimes one that was never given."""
-        jobs = list(self._books.jobs.values())
+        """The id of a job, usually a suitable one; sometimes an id that was never assigned."""
+        jobs = list(self._state.jobs.values())
         suitable = [job for job in jobs if wanted(job)]
         if self._choice.random() < 0.85 and suitable:
             return self._choice.choice(suitable).id
@@ -151,7 +151,7 @@ class Commands:
         return self._choice.choice((0, 1000000007, 18446744073709551615))
 
     def _held(self, client: Client) -> int:
-        """As a rule a job that this client has, and rather not one that will run out, lest none ever does."""
+        """Usually a job that this client holds; seldom one with a short ttr, so that some of these expire."""
         spare_short = self._choice.random() < 0.8
         return self._job(lambda job: job.holder == client.number and not (spare_short and job.ttr_s < SHORT_S))
 
@@ -167,7 +167,7 @@ class Commands:
         return lambda _client: Command(name, (start, self._job(lambda _job: True), b"\r\n"))
 
     def _put(self, _client: Client) -> Command | None:
-        if len(self._books.jobs) >= MAX_JOBS:
+        if len(self._state.jobs) >= MAX_JOBS:
             return None
         pri, ttr_s = self._choice.choice(_PRIORITIES), self._choice.choice(_TTRS_S)
         delay_s = self._choice.choice(_DELAYS_S)
@@ -195,11 +195,11 @@ class Commands:
         return Command("ignore", (b"ignore %s\r\n" % tube,), tube=tube)
 
     def _reserve(self, client: Client) -> Command | None:
-        return Command("reserve", (b"reserve\r\n",), waits=True) if self._books.may_wait(client) else None
+        return Command("reserve", (b"reserve\r\n",), waits=True) if self._state.may_wait(client) else None
 
     def _reserve_with_timeout(self, client: Client) -> Command | None:
         limit_s = self._choice.choice((0, 0, 0, 1, 1, 2, 1000, 2147483647))
-        if limit_s and not self._books.may_wait(client):
+        if limit_s and not self._state.may_wait(client):
             return None
         text = self._choice.choice((b"%d", b"%d", b"00%d", b" %d", b"%d junk")) % limit_s
         return Command(
@@ -215,7 +215,7 @@ class Commands:
         return Command("reserve-job", (b"reserve-job ", job, b"\r\n"), job=job)
 
     def _delete(self, client: Client) -> Command:
-        crowded = len(self._books.jobs) > MAX_JOBS // 2
+        crowded = len(self._state.jobs) > MAX_JOBS // 2
         job = self._job(lambda job: job.holder is None) if crowded else self._held(client)
         return Command("delete", (b"delete ", job, b"\r\n"), job=job)
 
@@ -231,7 +231,7 @@ class Commands:
 
     def _touch(self, client: Client) -> Command:
         job = self._held(client)
-        known = self._books.jobs.get(job)
+        known = self._state.jobs.get(job)
         starts = self._span("ttr", known.ttr_s) if known and known.holder == client.number else ()
         return Command("touch", (b"touch ", job, b"\r\n"), job=job, starts=starts)
 
@@ -269,12 +269,12 @@ class Commands:
         return Command("(unknown)" if length <= 224 else "(long line)", ((length - 2) * b"z" + b"\r\n",))
 
 
-# Who sends what; no command stands for the passing of time until the client waits no longer.
-Play = list[tuple[int, Command | None]]
+# Pairs of a client and the command it sends; None means: let time pass until the client stops waiting.
+Scenario = list[tuple[int, Command | None]]
 
 
-def alone(commands: Commands, choice: random.Random, worker: Client) -> Play:
-    """A little play: a client waits on a tube of its own, into which others may come to put something."""
+def alone(commands: Commands, choice: random.Random, worker: Client) -> Scenario:
+    """A scenario: a client waits on a tube of its own, into which others may put a job."""
     tube = commands.fresh_tube()
     limit_s = choice.choice((1, 1, 2, 1000))
     with_timeout = Command(
@@ -288,8 +288,8 @@ def alone(commands: Commands, choice: random.Random, worker: Client) -> Play:
     return [*_watch_only(tube, worker), (worker.number, choice.choice((reserve, with_timeout, with_timeout)))]
 
 
-def soon_over(commands: Commands, choice: random.Random, worker: Client, producer: Client) -> Play:
-    """A little play: a client waits for more while the job that it has is about to run out."""
+def soon_over(commands: Commands, choice: random.Random, worker: Client, producer: Client) -> Scenario:
+    """A scenario: a client waits for another job while its reservation is about to expire."""
     tube = commands.fresh_tube()
     reserve = Command("reserve", (b"reserve\r\n",), waits=True)
     first_reserve = replace(reserve, starts=(("margin", 1), ("ttr", 2)))
@@ -304,34 +304,34 @@ def soon_over(commands: Commands, choice: random.Random, worker: Client, produce
     ]
 
 
-def two_waiters(commands: Commands, choice: random.Random, waiting: Sequence[Client], producer: Client) -> Play:
-    """A little play: two clients wait on one tube that is new, and jobs come along for both, in one of three ways.
+def two_waiters(commands: Commands, choice: random.Random, waiting: Sequence[Client], producer: Client) -> Scenario:
+    """A scenario: two clients wait on one new tube, and both get a job, in one of three ways.
 
-    Two may wait on one tube only where the real server serves the first one first; a new tube is such a one.
+    Two clients may wait on one tube only if real beanstalkd serves the first one first, as on a new tube.
     """
     tube = commands.fresh_tube()
-    play: Play = []
+    scenario: Scenario = []
     for client in waiting:
-        play += _watch_only(tube, client)
-    play.append((producer.number, Command("use", (b"use %s\r\n" % tube,), tube=tube)))
+        scenario += _watch_only(tube, client)
+    scenario.append((producer.number, Command("use", (b"use %s\r\n" % tube,), tube=tube)))
     how = choice.choice(("put", "kick", "pause"))
     delay_s = 1000 if how == "kick" else 0
-    puts: Play = [
+    puts: Scenario = [
         (producer.number, Command("put", (b"put %d %d 1000 1\r\nx\r\n" % (pri, delay_s),), delay_s=delay_s, ttr_s=1000))
         for pri in (900, 1)
     ]
-    waits: Play = [(client.number, Command("reserve", (b"reserve\r\n",), waits=True)) for client in waiting]
+    waits: Scenario = [(client.number, Command("reserve", (b"reserve\r\n",), waits=True)) for client in waiting]
     if how == "pause":
-        pauses: Play = [
+        pauses: Scenario = [
             (producer.number, Command("pause-tube", (b"pause-tube %s %d\r\n" % (tube, d),), tube=tube, delay_s=d))
             for d in (1000, 0)
         ]
-        return [*play, pauses[0], *waits, *puts, pauses[1]]
+        return [*scenario, pauses[0], *waits, *puts, pauses[1]]
     if how == "kick":
-        return [*play, *puts, *waits, (producer.number, Command("kick", (b"kick 2\r\n",)))]
-    return [*play, *waits, *puts]
+        return [*scenario, *puts, *waits, (producer.number, Command("kick", (b"kick 2\r\n",)))]
+    return [*scenario, *waits, *puts]
 
 
-def _watch_only(tube: bytes, client: Client) -> Play:
+def _watch_only(tube: bytes, client: Client) -> Scenario:
     others = [Command("ignore", (b"ignore %s\r\n" % other,), tube=other) for other in client.watched]
     return [(client.number, command) for command in (Command("watch", (b"watch %s\r\n" % tube,), tube=tube), *others)]

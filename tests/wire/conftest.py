@@ -1,8 +1,8 @@
 """Fixtures for the tests over a socket.
 
-`server` runs a test twice, against fastbean and against the real beanstalkd; `fastbean` and `beanstalkd` are one of
-them. A server belongs to one test, but for `shared`. Where beanstalkd is not installed its tests are skipped, and say
-why; in CI that is a failure.
+`server` runs a test twice, against fastbean and against real beanstalkd; `fastbean` and `beanstalkd` are one of them.
+Each test has its own server; only `shared` is one server for a whole module. If beanstalkd is not installed, its tests
+are skipped with the reason; in CI that is a failure.
 """
 
 from __future__ import annotations
@@ -17,9 +17,22 @@ from .servers import BEANSTALKD, FASTBEAN, KINDS, Server
 
 Starter = Callable[..., Server]
 
+# With real beanstalkd, these still test something of ours: the load tool.
+TESTS_OF_OUR_TOOL = "test_benchmark.py"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the half of each comparison that runs real beanstalkd only."""
+    for item in items:
+        if item.path.parent != Path(__file__).parent or item.path.name == TESTS_OF_OUR_TOOL:
+            continue
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        if BEANSTALKD in parameters:
+            item.add_marker("real_beanstalkd")
+
 
 def skip_without(kind: str) -> None:
-    """Skips the test where this kind of server is not installed."""
+    """Skips the test if this kind of server is not installed."""
     try:
         servers.find(kind)
     except servers.ServerMissingError as missing:
@@ -28,13 +41,13 @@ def skip_without(kind: str) -> None:
 
 @pytest.fixture
 def needs_beanstalkd() -> None:
-    """For a test that starts servers by itself, a real beanstalkd among them."""
+    """For a test that starts servers itself, including real beanstalkd."""
     skip_without(BEANSTALKD)
 
 
 @pytest.fixture
 def launch() -> Iterator[Starter]:
-    """A function that starts servers (kind, flags, unix) and stops them all after the test."""
+    """A function that starts servers (kind, flags, unix); they are stopped after the test."""
     started: list[Server] = []
 
     def start(kind: str, flags: Sequence[str] = (), unix: Path | None = None) -> Server:
@@ -56,7 +69,7 @@ def server(request: pytest.FixtureRequest, launch: Starter) -> Server:
 
 @pytest.fixture(scope="module", params=KINDS)
 def shared(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A server of each kind in turn that all tests of a module share: for those that leave nothing behind."""
+    """A server of each kind in turn, shared by the tests of a module: for tests that leave nothing behind."""
     skip_without(request.param)
     server = servers.start(request.param)
     yield server
@@ -66,23 +79,23 @@ def shared(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 @pytest.fixture
 def fastbean(launch: Starter) -> Server:
-    """A fastbean."""
+    """A running fastbean."""
     return launch(FASTBEAN)
 
 
 @pytest.fixture
 def beanstalkd(launch: Starter) -> Server:
-    """A real beanstalkd."""
+    """A running real beanstalkd."""
     return launch(BEANSTALKD)
 
 
 def _stop(server: Server) -> str:
-    """Stops a server; what there is to complain of, or nothing."""
+    """Stops a server; returns what was wrong with it, or an empty string."""
     written = server.stop()
     if server.kind != FASTBEAN:
         return ""
     if server.returncode != 0:
         return f"fastbean ended with {server.returncode}, not 0; it said:\n{written}"
-    # A debug build says what it has not freed.
+    # A debug build reports what it has not freed.
     wrong = "Traceback" in written or "left alive" in written
     return f"fastbean's own error:\n{written}" if wrong else ""

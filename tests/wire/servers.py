@@ -1,8 +1,8 @@
-"""Servers for the tests over a socket: fastbean and the real beanstalkd, started, awaited, stopped.
+"""Starts and stops the servers for the tests over a socket: fastbean and real beanstalkd.
 
-A server listens on loopback, on a free port or on a unix socket. `start` comes back once it answers; it has then
-served exactly one connection, which is gone again, so that `total-connections` is known. Stopping waits for the end
-of the process. What the server wrote to stderr is kept and can be read at any time.
+A server listens on loopback, on a free port or on a unix socket. `start` returns once the server answers; it has then
+served exactly one connection, which is closed again, so `total-connections` is known. Stopping waits until the process
+has ended. What the server writes to stderr is kept and can be read at any time.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from patience import PATIENCE_S
+
 FASTBEAN = "fastbean"
 BEANSTALKD = "beanstalkd"
 KINDS = (FASTBEAN, BEANSTALKD)
 
 HOST = "127.0.0.1"
-START_LIMIT_S = 20.0
-STOP_LIMIT_S = 20.0
 LOG_BYTES = 1 << 24
 ATTEMPTS = 5
 
@@ -45,7 +45,7 @@ class ServerFailedError(Exception):
 
 
 class _EndedError(ServerFailedError):
-    """The program ended before it answered: its port may have been taken by somebody else meanwhile."""
+    """The program ended before it answered: another process may have taken its port meanwhile."""
 
 
 @dataclass
@@ -67,7 +67,7 @@ class Server:
         assert isinstance(self.address, tuple), "this server listens on a unix socket"
         return self.address[1]
 
-    def connect(self, limit_s: float = START_LIMIT_S) -> socket.socket:
+    def connect(self, limit_s: float = PATIENCE_S) -> socket.socket:
         """A new connected socket; its operations time out after limit_s seconds."""
         family = socket.AF_INET if isinstance(self.address, tuple) else socket.AF_UNIX
         sock = socket.socket(family, socket.SOCK_STREAM)
@@ -103,7 +103,7 @@ class Server:
             return ""
         self.process.terminate()
         try:
-            self.returncode = self.process.wait(STOP_LIMIT_S)
+            self.returncode = self.process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.returncode = self.process.wait()
@@ -113,7 +113,7 @@ class Server:
 
 
 def find(kind: str) -> list[str]:
-    """The words of the command that starts a server of this kind.
+    """The command that starts a server of this kind.
 
     Raises ServerMissingError, with what to do about it, when it is not installed.
     """
@@ -131,7 +131,7 @@ def version(kind: str) -> tuple[int, ...]:
     """The version of the protocol that this kind answers with, as beanstalkd counts: (1, 12) or (1, 13)."""
     if kind == FASTBEAN:
         return (1, 13)
-    said = subprocess.run([*find(kind), "-v"], capture_output=True, text=True, check=True, timeout=START_LIMIT_S)
+    said = subprocess.run([*find(kind), "-v"], capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     number = said.stdout.split()[1]
     return tuple(int(part) for part in number.split("+")[0].split(".")[:2])
 
@@ -177,7 +177,7 @@ def _start_once(kind: str, flags: Sequence[str], unix: Path | None) -> Server:
 
 
 def _wait_until_it_answers(server: Server) -> None:
-    give_up = time.monotonic() + START_LIMIT_S
+    give_up = time.monotonic() + PATIENCE_S
     while True:
         if server.process.poll() is not None:
             raise _EndedError(f"{server.kind} ended with {server.process.returncode} at its start:\n{server.stderr()}")
@@ -195,10 +195,10 @@ def _wait_until_it_answers(server: Server) -> None:
 
 
 def _free_port() -> int:
-    """A port that nobody listens on and that this process has not given to anybody else.
+    """A free port that this process has not used for another server.
 
-    It is below those that the kernel takes for outgoing connections. Two servers that were given the same port would
-    not be noticed: the second one ends, but the first one answers in its place.
+    It is below the ports that the kernel uses for outgoing connections. Tests would not notice that two servers got the
+    same port: the second one ends, but the first one answers in its place.
     """
     while True:
         port = random.randint(15000, 32000)

@@ -19,10 +19,10 @@ from fastbean.benchmark.scenarios import SCENARIOS
 from fastbean.benchmark.server import Client, Target
 from fastbean.benchmark.session import Session, Settings
 from fastbean.benchmark.wake import Wake
+from patience import PATIENCE_S
 
 from .servers import FASTBEAN
 
-LIMIT_S = 60
 STATES = ("ready", "reserved", "delayed", "buried")
 
 
@@ -43,7 +43,7 @@ def target_of(server):
 def play(server, *words, status=0):
     """Runs the program; what it printed, or what it complained of."""
     command = [sys.executable, "-m", "fastbean.benchmark", name_of(server), *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_S)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == status, done.stderr
     assert (done.stdout if status == 0 else done.stderr) != ""
     assert "Traceback" not in done.stderr
@@ -52,8 +52,8 @@ def play(server, *words, status=0):
 
 def assert_nothing_is_left(server):
     """A tube goes away with its last connection, which the server may notice a little later."""
-    with Client(target_of(server), LIMIT_S) as client:
-        give_up_s = time.monotonic() + LIMIT_S
+    with Client(target_of(server), PATIENCE_S) as client:
+        give_up_s = time.monotonic() + PATIENCE_S
         while client.tubes("") != ["default"]:
             assert time.monotonic() < give_up_s, client.tubes("")
             time.sleep(0.01)
@@ -75,7 +75,7 @@ def assert_nothing_is_left(server):
 )
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=list(SCENARIOS))
 def test_every_scenario_leaves_nothing_behind(shared, scenario, how):
-    settings = Settings(clients=4, tubes=20, limit_s=LIMIT_S, **how)
+    settings = Settings(clients=4, tubes=20, limit_s=PATIENCE_S, **how)
     with Session(target_of(shared), scenario, settings) as playing:
         for _ in range(2):
             figures = playing.measure(settings.operations, settings.seconds, settings.rate)
@@ -91,21 +91,21 @@ def test_every_scenario_leaves_nothing_behind(shared, scenario, how):
 
 @pytest.mark.parametrize("scenario", ["put", "take", "cycle", "priorities", "peek"])
 def test_a_backlog_stands_by(shared, scenario):
-    settings = Settings(clients=4, backlog=200, operations=50, pri=None, idle=3, limit_s=LIMIT_S)
+    settings = Settings(clients=4, backlog=200, operations=50, pri=None, idle=3, limit_s=PATIENCE_S)
     with Session(target_of(shared), SCENARIOS[scenario], settings) as playing:
         for _ in range(3):
             assert playing.measure(50, None).operations == 50
-            with Client(target_of(shared), LIMIT_S) as client:
+            with Client(target_of(shared), PATIENCE_S) as client:
                 assert int(client.statistics()["current-jobs-ready"]) == 200
     assert_nothing_is_left(shared)
 
 
 def test_what_a_cut_slice_left_is_taken_by_the_next(shared, monkeypatch):
     monkeypatch.setattr(session, "SLICE_JOBS", 20_000)
-    settings = Settings(clients=2, operations=None, seconds=0.01, limit_s=LIMIT_S)
+    settings = Settings(clients=2, operations=None, seconds=0.01, limit_s=PATIENCE_S)
     with Session(target_of(shared), SCENARIOS["take"], settings) as playing:
         assert sum(playing.measure(None, 0.01).operations for _ in range(3)) > 0
-        with Client(target_of(shared), LIMIT_S) as client:
+        with Client(target_of(shared), PATIENCE_S) as client:
             assert int(client.statistics()["current-jobs-ready"]) <= 20_000
     assert_nothing_is_left(shared)
 
@@ -113,12 +113,12 @@ def test_what_a_cut_slice_left_is_taken_by_the_next(shared, monkeypatch):
 @pytest.mark.parametrize("workers", [1, 5])
 @pytest.mark.parametrize("how", [{}, {"rate": 20_000.0}])
 def test_workers_are_woken_once_for_each_job(shared, workers, how):
-    with Wake(shared.address, workers=workers, depth=3, tube="wake", limit_s=LIMIT_S) as wake:
-        with Client(target_of(shared), LIMIT_S) as client:
+    with Wake(shared.address, workers=workers, depth=3, tube="wake", limit_s=PATIENCE_S) as wake:
+        with Client(target_of(shared), PATIENCE_S) as client:
             before = client.statistics()
-            client.await_waiting("wake", workers, LIMIT_S)
+            client.await_waiting("wake", workers, PATIENCE_S)
             results = [wake.run(operations, **how) for operations in (200, 1, 50)]
-            client.await_waiting("wake", workers, LIMIT_S)
+            client.await_waiting("wake", workers, PATIENCE_S)
             after = client.statistics()
     assert [result.latencies.count for result in results] == [200, 1, 50]
     for command, times in (("put", 251), ("delete", 251), ("reserve", 251 + workers)):
@@ -148,28 +148,28 @@ def test_against_another_server(server, fastbean):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("scenario", ["put", "take", "cycle", "tubes", "wake"])
 def test_a_signal_leaves_nothing_behind(server, scenario, number):
-    words = [name_of(server), "-t", scenario, "-s", "60", "-d", "5", "-c", "4", "--tubes", "50"]
+    words = [name_of(server), "-t", scenario, "-s", "600", "-d", "5", "-c", "4", "--tubes", "50"]
     tool = subprocess.Popen(
         [sys.executable, "-m", "fastbean.benchmark", *words],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
-    with tool, Client(target_of(server), LIMIT_S) as client:
-        give_up_s = time.monotonic() + LIMIT_S
+    with tool, Client(target_of(server), PATIENCE_S) as client:
+        give_up_s = time.monotonic() + PATIENCE_S
         while int(client.statistics()["cmd-put"]) < 5_000:
             assert time.monotonic() < give_up_s
             time.sleep(0.01)
         tool.send_signal(number)
-        complaint = tool.communicate(timeout=LIMIT_S)[1]
+        complaint = tool.communicate(timeout=PATIENCE_S)[1]
     assert (tool.returncode, complaint) == (130, "fastbean-benchmark: interrupted\n")
     assert_nothing_is_left(server)
 
 
 def test_drain_mode_is_told(server):
     server.signal(signal.SIGUSR1)
-    with Client(target_of(server), LIMIT_S) as client:
-        give_up_s = time.monotonic() + LIMIT_S
+    with Client(target_of(server), PATIENCE_S) as client:
+        give_up_s = time.monotonic() + PATIENCE_S
         while client.statistics().get("draining") == "false" and time.monotonic() < give_up_s:
             time.sleep(0.01)
     complaint = play(server, "-t", "put", "-n", "10", status=1)
@@ -187,15 +187,15 @@ def test_a_body_above_the_limit(server):
 
 def test_a_server_that_goes_away(launch):
     server = launch(FASTBEAN)
-    words = [name_of(server), "-t", "cycle", "-s", "60", "-c", "2"]
+    words = [name_of(server), "-t", "cycle", "-s", "600", "-c", "2"]
     with subprocess.Popen(
         [sys.executable, "-m", "fastbean.benchmark", *words], stderr=subprocess.PIPE, text=True
     ) as tool:
-        with Client(target_of(server), LIMIT_S) as client:
+        with Client(target_of(server), PATIENCE_S) as client:
             while int(client.statistics()["cmd-put"]) < 2_000:
                 time.sleep(0.01)
         server.stop()
-        complaint = tool.communicate(timeout=LIMIT_S)[1].splitlines()
+        complaint = tool.communicate(timeout=PATIENCE_S)[1].splitlines()
     assert tool.returncode == 1
     assert len(complaint) == 2
     assert "closed a connection" in complaint[0] or "cannot be reached any more" in complaint[0]
@@ -212,7 +212,7 @@ def test_nobody_reads_the_results(server):
         stderr=subprocess.PIPE,
         text=True,
         check=False,
-        timeout=LIMIT_S,
+        timeout=PATIENCE_S,
     )
     os.close(write_end)
     assert (done.returncode, done.stderr) == (1, "fastbean-benchmark: nobody reads the results\n")
@@ -221,5 +221,5 @@ def test_nobody_reads_the_results(server):
 
 def test_json_has_the_version_that_the_server_tells(server):
     found = json.loads(play(server, "--json", "-n", "10", "-t", "stats"))
-    with Client(target_of(server), LIMIT_S) as client:
+    with Client(target_of(server), PATIENCE_S) as client:
         assert found["servers"]["A"]["version"] == client.statistics()["version"]

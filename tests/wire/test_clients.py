@@ -19,6 +19,12 @@ TUBE = "mail"
 LARGE = "x" * 60000
 
 
+def reserve_again(reserve: Callable[[], object], expected: object) -> None:
+    """Reserves until that fails: when the machine pauses, a ttr of a second runs out, and the job comes once more."""
+    while True:
+        assert reserve() == expected
+
+
 def test_greenstalk(server: Server) -> None:
     address = (HOST, server.port)
     with (
@@ -59,31 +65,30 @@ def test_greenstalk(server: Server) -> None:
         assert set(maintainer.tubes()) == {"default", TUBE}
         maintainer.pause_tube(TUBE, 1)
         producer.put(LARGE)
-        assert worker.reserve(timeout=10).body == LARGE
+        assert worker.reserve(timeout=100).body == LARGE
         with pytest.raises(greenstalk.JobTooBigError):
             producer.put("x" * 65536)
         with pytest.raises(greenstalk.NotIgnoredError):
             worker.ignore(TUBE)
         assert worker.reserve_job(producer.put("by id", delay=100)).body == "by id"
         producer.put("soon", delay=1)
-        assert worker.reserve(timeout=10).body == "soon"
+        assert worker.reserve(timeout=100).body == "soon"
 
 
 def test_greenstalk_and_reservations_that_run_out(server: Server) -> None:
     address = (HOST, server.port)
     with greenstalk.Client(address) as worker, greenstalk.Client(address) as other:
         number = other.put("x", ttr=1)
-        assert worker.reserve().id == number
         with pytest.raises(greenstalk.DeadlineSoonError):
-            worker.reserve()
+            reserve_again(lambda: worker.reserve().id, number)
         # The real server may not see the end of the ttr before it hears from this client.
         while other.stats_job(number)["timeouts"] == 0:
             worker.using()
-        assert other.reserve(timeout=5).id == number
+        assert other.reserve(timeout=100).id == number
 
 
 def test_pystalk(server: Server) -> None:
-    producer, worker, maintainer = (BeanstalkClient(HOST, server.port, 30, auto_decode=True) for _ in range(3))
+    producer, worker, maintainer = (BeanstalkClient(HOST, server.port, 120, auto_decode=True) for _ in range(3))
     with closing(producer), closing(worker), closing(maintainer):
         _, first = producer.put_job_into(TUBE, "first", pri=5)
         _, urgent = producer.put_job_into(TUBE, "urgent", pri=0)
@@ -119,7 +124,7 @@ def test_pystalk(server: Server) -> None:
         maintainer.unpause_tube(TUBE)
         assert worker.reserve_job().job_data == LARGE
         producer.put_job("soon", delay=1)
-        assert worker.reserve_job(timeout=10).job_data == "soon"
+        assert worker.reserve_job(timeout=100).job_data == "soon"
         with pytest.raises(BeanstalkError, match="NOT_FOUND"):
             worker.delete_job(12345)
 
@@ -143,7 +148,7 @@ def test_pystalkd(server: Server) -> None:
         assert (job.job_id, job.body) == (urgent, "urgent")
         job.touch()
         job.delete()
-        job = worker.reserve(timeout=5)
+        job = worker.reserve(timeout=100)
         job.bury(9)
         assert maintainer.peek_buried().job_id == first
         assert maintainer.stats_job(first)["pri"] == 9
@@ -159,11 +164,10 @@ def test_pystalkd(server: Server) -> None:
         assert set(maintainer.tubes()) == {"default", TUBE}
         maintainer.pause_tube(TUBE, 1)
         producer.put_bytes(b"\x00\xff")
-        assert worker.reserve_bytes(timeout=10).body == b"\x00\xff"
+        assert worker.reserve_bytes(timeout=100).body == b"\x00\xff"
         producer.put("brief", delay=1, ttr=1)
-        assert worker.reserve(timeout=10).body == "brief"
         with pytest.raises(DeadlineSoon):
-            worker.reserve()
+            reserve_again(lambda: worker.reserve(timeout=100).body, "brief")
         with pytest.raises(CommandFailed, match="NOT_FOUND"):
             worker.delete(12345)
 
@@ -208,11 +212,11 @@ async def _aiostalk(address: tuple[str, int]) -> None:
         assert (await producer.using(), await worker.watching()) == (TUBE, [TUBE])
         await maintainer.pause_tube(TUBE, 1)
         await producer.put(LARGE)
-        assert (await worker.reserve(timeout=10)).body == LARGE
+        assert (await worker.reserve(timeout=100)).body == LARGE
         number = await producer.put("by id", delay=100)
         assert (await worker.reserve_job(number)).body == "by id"
         await producer.put("soon", delay=1)
-        assert (await worker.reserve(timeout=10)).body == "soon"
+        assert (await worker.reserve(timeout=100)).body == "soon"
         await _expect(greenstalk.NotIgnoredError, worker.ignore, TUBE)
         await _expect(greenstalk.NotFoundError, worker.delete, 12345)
 

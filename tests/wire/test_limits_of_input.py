@@ -168,7 +168,7 @@ def test_a_reset_while_waiting(server: Server) -> None:
     settle(server, rounds=8)
     with Client(server) as other:
         other.put(b"x")
-        assert other.ask("reserve-with-timeout 5").id == 1
+        assert other.ask("reserve-with-timeout 100").id == 1
 
 
 def test_a_reset_with_reservations(server: Server) -> None:
@@ -177,7 +177,7 @@ def test_a_reset_with_reservations(server: Server) -> None:
     client.ask("reserve")
     client.reset()
     with Client(server) as other:
-        assert other.ask("reserve-with-timeout 5").id == 1
+        assert other.ask("reserve-with-timeout 100").id == 1
 
 
 def test_a_reset_with_replies_unread(server: Server) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import time
+
 import pytest
 
-from .client import Client
+from .client import Client, Reply
 from .servers import Server
 from .transcript import play
 
@@ -107,11 +110,14 @@ def test_release_with_a_delay_makes_the_job_wait(server: Server) -> None:
         A> reserve
         A< RESERVED 1 1
         A< a
-        A> release 1 0 1
+        A> release 1 0 1\r\npeek-ready
         A< RELEASED
-        A> peek-ready
         A< NOT_FOUND
-        A> reserve
+        A> reserve-job 1\r\nrelease 1 0 1\r\nreserve
+        A< RESERVED 1 1
+        A< a
+        A< RELEASED
+        A waits 1 second
         A< RESERVED 1 1
         A< a
         """,
@@ -159,23 +165,22 @@ def test_bury_gives_a_new_priority_that_counts_after_the_kick(server: Server) ->
 
 
 def test_touch_begins_the_ttr_again(server: Server) -> None:
-    play(
-        server,
-        r"""
-        A> put 0 0 2 1\r\na
-        A< INSERTED 1
-        A> reserve
-        A< RESERVED 1 1
-        A< a
-        1.3 seconds pass
-        A> touch 1
-        A< TOUCHED
-        1.3 seconds pass
-        # 2.6 seconds after the reserve it still belongs to A.
-        A> delete 1
-        A< DELETED
-        """,
-    )
+    with Client(server) as client:
+        client.put(b"x", ttr=1000)
+        client.ask("reserve")
+        time.sleep(2)
+        client.send(b"stats-job 1\r\ntouch 1\r\nstats-job 1\r\n")
+        before, touched, after = client.reply(), client.reply(), client.reply()
+    assert touched.line == b"TOUCHED"
+    assert time_left(before) <= 998
+    assert time_left(after) >= 999
+
+
+def time_left(reply: Reply) -> int:
+    """The value of ``time-left`` in a reply to ``stats-job``."""
+    found = re.search(rb"^time-left: (\d+)$", reply.body or b"", re.MULTILINE)
+    assert found
+    return int(found[1])
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,12 @@ def test_no_job_of_a_paused_tube_is_reserved_until_the_pause_ends(server: Server
         r"""
         A> put 0 0 60 1\r\na
         A< INSERTED 1
-        A> pause-tube default 1
+        A> pause-tube default 1\r\nreserve-with-timeout 0
         A< PAUSED
-        A> reserve-with-timeout 0
         A< TIMED_OUT
-        A> reserve
-        A waits
+        A> pause-tube default 1\r\nreserve
+        A< PAUSED
+        A waits 1 second
         A< RESERVED 1 1
         A< a
         """,
@@ -168,7 +168,7 @@ def test_statistics_of_a_pause(server: Server) -> None:
         A: cmd-delete: 0
         A: cmd-pause-tube: 2
         A: pause: 200
-        A: pause-time-left: {198..200}
+        A: pause-time-left: {200-t}
         A: ...
         A<
         A> pause-tube t1 0\r\nstats-tube t1

@@ -80,7 +80,7 @@ def test_commands_behind_a_reserve_wait_until_it_times_out(server: Server) -> No
         server,
         r"""
         A> reserve-with-timeout 1\r\nlist-tube-used\r\nreserve-with-timeout 0
-        A waits
+        A waits 1 second
         A< TIMED_OUT
         A< USING default
         A< TIMED_OUT
@@ -247,7 +247,7 @@ def test_quitting_lets_go_of_reservations_too(server: Server) -> None:
         A< a
         A> quit
         A is closed
-        B> reserve-with-timeout 5
+        B> reserve-with-timeout 100
         B< RESERVED 1 1
         B< a
         """,

@@ -242,11 +242,10 @@ def test_a_delayed_job_becomes_ready_in_time(server: Server) -> None:
     play(
         server,
         r"""
-        A> put 0 1 60 1\r\nx
+        A> put 0 1 60 1\r\nx\r\nreserve-with-timeout 0\r\nreserve
         A< INSERTED 1
-        A> reserve-with-timeout 0
         A< TIMED_OUT
-        A> reserve
+        A waits 1 second
         A< RESERVED 1 1
         A< x
         """,

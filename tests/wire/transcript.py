@@ -1,24 +1,28 @@
-r"""Conversations with a server, written down as one would tell them, and played.
+r"""Conversations with a server, written down line by line, and played.
 
-    A> put 0 0 60 5          client A sends this line (A, B, ... connect when they are first named)
+    A> put 0 0 60 5          client A sends this line (A, B, ... connect when they are first used)
     A> hello                 and this one
-    A< INSERTED {job}        the server must answer with exactly this line; {job} is learned here
+    A< INSERTED {job}        the server must reply with exactly this line; {job} is learned here
     A> delete {job}          and used here
     A>> pea                  sends without CRLF
-    A: - default             a line of a body that ends with LF alone, as in the lists and the statistics
-    A: ...                   and keys of the server's own, of which a real beanstalkd has none
-    A waits                  nothing has come for A, although the server has done all that was asked
+    A: - default             a line of a body that ends with LF alone, as in lists and statistics
+    A: ...                   and keys of the server's own; real beanstalkd has none
+    A waits                  nothing has arrived for A, although the server has processed everything
+    A waits 1 second         A's next reply arrives one second or more after A has sent its last line
     A leaves                 closes its connection
-    A half-closes            says that it sends no more, and still reads
-    A is closed              the server closes A's connection, and sends nothing before
-    1.2 seconds pass
+    A half-closes            sends no more, and still reads
+    A is closed              the server closes A's connection, and sends nothing before that
+    1.2 seconds pass         and the server has handled everything that was due by then
     SIGUSR1 is sent          the signal goes to the server
     # a remark
 
-In what is sent and expected, {name} is a number to learn or to repeat, {?} is any word, {3..5} a number of this range,
-and {40*x} forty times x; \r, \n and \xNN stand for bytes. The size that an `OK` line tells is checked against the
-lines that follow. beanstalkd before 1.13 has no quotes round five values of the statistics: they are taken off what
-is expected of it.
+In requests and replies, {name} is a number to learn or to repeat, {?} is any word, and {40*x} is forty times x; \r, \n
+and \xNN stand for bytes. {0+t} is an age: a number from 0 up to the seconds that have passed since the start. {50-t} is
+a time left: a number from 50 down by as many. The size in an `OK` line is checked against the lines that follow.
+beanstalkd before 1.13 writes five values of the statistics without quotes: these are removed from what is expected.
+
+Nothing here may depend on how fast the machine is. Commands that must reach the server before a short time has passed
+are sent in one line, so that it runs them together; `waits` is for what no passing of time changes.
 """
 
 from __future__ import annotations
@@ -35,17 +39,21 @@ from .servers import Server
 
 _SAID = re.compile(r"([A-Z])(>>|>|<|:)(?: (.*))?$")
 _DONE = re.compile(r"([A-Z]) (waits|leaves|half-closes|is closed)$")
+_WAITS = re.compile(r"([A-Z]) waits ([0-9]+) seconds?$")
 _TIME = re.compile(r"([0-9.]+) seconds pass$")
 _SIGNAL = re.compile(r"(SIG[A-Z0-9]+) is sent$")
 _PLACE = re.compile(r"\{([^{}]+)\}")
+_PASSING = re.compile(r"([0-9]+)([+-])t")
 _ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|r|n)")
 _NEWLY_QUOTED = re.compile(rb'^(hostname|os|platform|name|tube): "(.*)"$')
+# By which two clocks of one system may differ over a few seconds: beanstalkd uses the wall clock.
+_CLOCKS_S = 0.05
 
 
 def play(server: Server, text: str) -> dict[str, int]:
     """Plays a transcript against a server; returns the numbers that were learned.
 
-    Raises AssertionError, naming the line, at the first thing that is not as written.
+    Raises AssertionError, naming the line, at the first difference.
     """
     with ExitStack() as clients:
         return _Play(server, clients).run(textwrap.dedent(text))
@@ -58,7 +66,9 @@ class _Play:
         self.known: dict[str, int] = {}
         self.clients: dict[str, Client] = {}
         self.unread: dict[str, int] = {}
+        self.sent_s: dict[str, float] = {}
         self._leave = clients
+        self._began_s = time.monotonic()
 
     def run(self, text: str) -> dict[str, int]:
         for number, line in enumerate(text.splitlines(), 1):
@@ -76,15 +86,22 @@ class _Play:
         if said := _SAID.match(line):
             name, how, words = said.group(1), said.group(2), said.group(3) or ""
             if how in (">", ">>"):
-                self._client(name).send(self._bytes(words) + (b"\r\n" if how == ">" else b""))
+                client = self._client(name)
+                self.sent_s[name] = time.monotonic()
+                client.send(self._bytes(words) + (b"\r\n" if how == ">" else b""))
             elif how == ":" and words == "...":
                 self._own_keys(name)
             else:
                 self._expect(name, self._client(name), words, b"\r\n" if how == "<" else b"\n")
         elif done := _DONE.match(line):
             self._do(self._client(done.group(1)), done.group(2))
+        elif waits := _WAITS.match(line):
+            self._client(waits.group(1)).wait_for_data()
+            waited_s = time.monotonic() - self.sent_s[waits.group(1)]
+            assert waited_s >= int(waits.group(2)) - _CLOCKS_S, f"the reply came after {waited_s:.3f} seconds"
         elif passing := _TIME.match(line):
             time.sleep(float(passing.group(1)))
+            settle(self.server)
         elif sent := _SIGNAL.match(line):
             self.server.signal(signal.Signals[sent.group(1)])
             settle(self.server)
@@ -125,7 +142,7 @@ class _Play:
         assert found, f"this came: {line!r}"
         for place, number in found.groupdict().items():
             self.known[place] = int(number)
-        self._check_ranges(words, line)
+        self._check_passing_time(words, line)
 
     def _own_keys(self, name: str) -> None:
         rest = self._client(name).read_exactly(self.unread.pop(name))
@@ -153,18 +170,19 @@ class _Play:
     def _place(self, name: str) -> bytes:
         if name == "?":
             return rb"\S+"
-        if ".." in name:
-            return rb"-?[0-9]+"
+        if _PASSING.fullmatch(name):
+            return rb"[0-9]+"
         if many := re.fullmatch(r"([0-9]+)\*(.)", name):
             return re.escape(int(many.group(1)) * many.group(2)).encode("latin-1")
         if name in self.known:
             return str(self.known[name]).encode("ascii")
         return b"(?P<%s>[0-9]+)" % name.encode("ascii")
 
-    def _check_ranges(self, words: str, line: bytes) -> None:
-        for place in re.finditer(r"\{(-?[0-9]+)\.\.(-?[0-9]+)\}$", words):
-            number = int(line.rsplit(b" ", 1)[1])
-            low, high = int(place.group(1)), int(place.group(2))
+    def _check_passing_time(self, words: str, line: bytes) -> None:
+        for place in re.finditer(r"\{([0-9]+)([+-])t\}$", words):
+            number, start = int(line.rsplit(b" ", 1)[1]), int(place.group(1))
+            passed = int(time.monotonic() - self._began_s) + 1
+            low, high = (start, start + passed) if place.group(2) == "+" else (start - passed, start)
             assert low <= number <= high, f"{number} is not within {low} and {high}"
 
 

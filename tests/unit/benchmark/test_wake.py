@@ -8,6 +8,7 @@ import pytest
 from benchmark_peer import peer_on
 from fastbean.benchmark.load import LoadError
 from fastbean.benchmark.wake import Wake
+from patience import PATIENCE_S
 
 if not sys.platform.startswith("linux"):
     pytest.skip("the load tool needs Linux's epoll", allow_module_level=True)
@@ -48,7 +49,8 @@ def test_wrong_arguments(serve, wrong, message):
     ],
 )
 def test_a_wrong_answer_ends_the_run(serve, replies, message):
-    with serve(replies=replies) as peer, Wake(peer.address, workers=2, limit_s=0.3) as wake:
+    limit_s = 0.3 if replies == {b"put": b""} else PATIENCE_S
+    with serve(replies=replies) as peer, Wake(peer.address, workers=2, limit_s=limit_s) as wake:
         with pytest.raises(LoadError, match=message):
             wake.run(5)
         with pytest.raises(ValueError, match="this Wake is closed"):

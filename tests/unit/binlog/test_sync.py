@@ -11,9 +11,10 @@ from fastbean.binlog.binlog import Binlog
 from fastbean.daemon import stderr_log
 from fastbean.engine.commands import Engine
 from fastbean.net.hub import Hub
+from patience import PATIENCE_S
 
-LIMIT_S = 20
 TIMES = 30
+HOUR_NS = 3_600_000_000_000
 
 
 def open_binlog(directory: Path, engine: Engine, fsync_ms: int, segment_bytes: int = 4096) -> Binlog:
@@ -32,7 +33,7 @@ def returns(function: Callable[[], None]) -> bool:
     """Whether it comes back at all."""
     caller = threading.Thread(target=function, daemon=True)
     caller.start()
-    caller.join(LIMIT_S)
+    caller.join(PATIENCE_S)
     return not caller.is_alive()
 
 
@@ -71,9 +72,9 @@ class Told:
         self.log.journal.sync_done()
         self.lines.clear()
 
-    def put_and_end_iteration(self, later_s: int = 0) -> int:
-        """A job, and an iteration so many seconds from now; what the iteration returns."""
-        now_ns = time.monotonic_ns() + later_s * 1_000_000_000
+    def put_and_end_iteration(self, now_ns: int | None = None) -> int:
+        """A job, and an iteration at this time, by default now; what the iteration returns."""
+        now_ns = time.monotonic_ns() if now_ns is None else now_ns
         self.client.feed(b"put 0 0 10 1\r\nx\r\n", now_ns)
         return self.hub.end_iteration(now_ns)
 
@@ -91,15 +92,17 @@ def test_a_slow_sync_is_told_when_it_is_done(tmp_path: Path) -> None:
 
 
 def test_a_sync_that_does_not_come_back_is_told_once_while_it_goes_on(tmp_path: Path) -> None:
-    told = Told(tmp_path / "log", 0, 20_000_000_000)
-    wait_ns = told.put_and_end_iteration()
-    assert 0 < wait_ns <= 21_000_000_000, "the hub would not look after the sync in time"
-    told.put_and_end_iteration(later_s=19)
+    told = Told(tmp_path / "log", 0, HOUR_NS)
+    before_ns = time.monotonic_ns()
+    wait_ns = told.put_and_end_iteration(before_ns)
+    after_ns = time.monotonic_ns()
+    assert HOUR_NS <= wait_ns <= HOUR_NS + after_ns - before_ns, "the hub would not look after the sync in time"
+    told.put_and_end_iteration(before_ns + HOUR_NS - 1)
     assert told.lines == []
-    told.put_and_end_iteration(later_s=21)
-    told.put_and_end_iteration(later_s=22)
+    told.put_and_end_iteration(after_ns + HOUR_NS)
+    told.put_and_end_iteration(after_ns + HOUR_NS + 1)
     assert [line[0] for line in told.lines] == [True]
-    assert told.lines[0][1] >= 20_000
+    assert told.lines[0][1] >= HOUR_NS // 1_000_000
     told.log.journal.sync_done()
     told.log.close()
     assert len(told.lines) == 1, "the sync itself was quick"
@@ -108,7 +111,7 @@ def test_a_sync_that_does_not_come_back_is_told_once_while_it_goes_on(tmp_path: 
 def test_without_a_threshold_no_sync_is_slow(tmp_path: Path) -> None:
     told = Told(tmp_path / "log", 0, 0)
     told.put_and_end_iteration()
-    told.put_and_end_iteration(later_s=100)
+    told.put_and_end_iteration(time.monotonic_ns() + HOUR_NS)
     told.log.journal.sync_done()
     told.log.close()
     assert told.lines == []

@@ -15,7 +15,7 @@ from allocations import FOR_EVER, Allocations, attempt
 from fastbean.binlog import binlog
 from fastbean.errors import BinlogError
 from made_binlogs import SEGMENT_BYTES, many_jobs, write_log
-from scarce_world import Step, World
+from oom_world import OomWorld, Step
 from test_without_memory import BODIES, SCRIPT
 
 MANY = {f"j{number}": b"%03d" % number * 300 for number in range(24)}
@@ -61,10 +61,10 @@ def open_descriptors() -> int:
 @pytest.mark.parametrize("count", [1, FOR_EVER], ids=["one", "until-noticed"])
 def test_every_command_with_a_log(allocations: Allocations, directories: Iterator[Path], count: int) -> None:
     for outage, directory in zip(allocations.in_turn(count), directories, strict=False):
-        with World(directory) as world:
+        with OomWorld(directory) as world:
             world.play(SCRIPT, outage)
         assert not world.log_failed
-        with World(directory) as again:
+        with OomWorld(directory) as again:
             world.after_a_restart(again).check_jobs(BODIES)
             again.check_end()
         shutil.rmtree(directory)
@@ -74,10 +74,10 @@ def test_every_command_with_a_log(allocations: Allocations, directories: Iterato
 
 def test_segments_follow_one_another(allocations: Allocations, directories: Iterator[Path]) -> None:
     for outage, directory in zip(allocations.in_turn(), directories, strict=False):
-        with World(directory, SEGMENT_BYTES) as world:
+        with OomWorld(directory, SEGMENT_BYTES) as world:
             world.play(MOVING, outage)
         assert not world.log_failed
-        with World(directory, SEGMENT_BYTES) as again:
+        with OomWorld(directory, SEGMENT_BYTES) as again:
             world.after_a_restart(again).check_jobs(MANY)
             again.check_end()
         shutil.rmtree(directory)
@@ -89,7 +89,7 @@ def test_at_its_limit_the_log_loses_nothing_without_memory(
 ) -> None:
     """It refuses puts, for want of room and of memory; deletes make room, and old segments become new ones."""
     for outage, directory in zip(allocations.in_turn(), directories, strict=False):
-        with World(directory, SEGMENT_BYTES, max_bytes=8 * SEGMENT_BYTES) as world:
+        with OomWorld(directory, SEGMENT_BYTES, max_bytes=8 * SEGMENT_BYTES) as world:
             client = world.client("client")
             known: list[int] = []
             with outage:
@@ -101,7 +101,7 @@ def test_at_its_limit_the_log_loses_nothing_without_memory(
                         assert client.ask(b"delete %d\r\n" % known.pop(0)) == b"DELETED\r\n" or client.closed
             if not client.closed:
                 assert b"binlog-full-hits: 0\n" not in client.ask(b"stats\r\n")
-        with World(directory, SEGMENT_BYTES) as again:
+        with OomWorld(directory, SEGMENT_BYTES) as again:
             # Of the command that got no reply because the connection ended nobody knows.
             assert again.engine.counters()["jobs"] - len(known) in ((0, 1) if client.closed else (0,))
             looker = again.client("looker")
@@ -120,7 +120,7 @@ def test_a_start_on_a_log_fails_whole_or_restores_all(
     for outage in allocations.in_turn():
         before = open_descriptors()
         with outage:
-            world, said = attempt(partial(World, tmp_path / "log", SEGMENT_BYTES), BinlogError, MemoryError)
+            world, said = attempt(partial(OomWorld, tmp_path / "log", SEGMENT_BYTES), BinlogError, MemoryError)
         if world is None:
             assert "memory" in said
             failures += 1

@@ -7,6 +7,13 @@ import pytest
 
 import fastbean
 from fastbean.daemon import health
+from patience import PATIENCE_S
+
+
+@pytest.fixture(autouse=True)
+def more_patience(monkeypatch):
+    """For a slow machine."""
+    monkeypatch.setattr(health, "PATIENCE_S", PATIENCE_S)
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])

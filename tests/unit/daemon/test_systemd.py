@@ -6,6 +6,7 @@ import pytest
 
 from fastbean.daemon import systemd
 from fastbean.errors import ListenError
+from patience import PATIENCE_S
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_assignments_go_out_in_one_message(tmp_path, abstract):
     name = f"@fastbean-{tmp_path}" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind("\0" + name[1:] if abstract else name)
-        manager.settimeout(10)
+        manager.settimeout(PATIENCE_S)
         systemd.notifier({"NOTIFY_SOCKET": name}).tell("READY=1", "STATUS=serving")
         assert manager.recv(4096) == b"READY=1\nSTATUS=serving"
 

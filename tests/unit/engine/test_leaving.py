@@ -9,14 +9,14 @@ import pytest
 from fastbean.binlog import segment_files
 from made_binlogs import SEGMENT_BYTES
 from memory_client import MemoryServer
-from scarce_world import World
+from oom_world import OomWorld
 
 STEPS_AT_ONCE = 1000  # of a list, before others are served
 
 
 def test_the_job_of_an_answer_that_was_not_taken_is_ready_again() -> None:
     """In one iteration one client puts, which is the answer of three who wait, and two of these are gone."""
-    with World() as world:
+    with OomWorld() as world:
         producer = world.client("producer")
         assert producer.ask(b"use default\r\n") == b"USING default\r\n"
         for name in ("first", "second", "third"):
@@ -37,7 +37,7 @@ def test_a_client_that_leaves_while_its_put_waits_for_the_log(tmp_path: Path, mo
     create = segment_files.SegmentWorker.create
     asked: list[tuple[segment_files.SegmentWorker, int, int]] = []
     monkeypatch.setattr(segment_files.SegmentWorker, "create", lambda *words: asked.append(words))
-    with World(tmp_path, SEGMENT_BYTES) as world:
+    with OomWorld(tmp_path, SEGMENT_BYTES) as world:
         clients = [world.client(name) for name in ("first", "leaver", "last")]
         for client in clients:
             client.send(b"put 0 0 60 20000\r\n%b\r\n" % bytes(20000))

@@ -8,6 +8,7 @@ import pytest
 
 from fastbean.base import limits
 from fastbean.net.event_loop import Loop
+from patience import PATIENCE_S
 
 SECOND_NS = 1_000_000_000
 
@@ -147,7 +148,7 @@ def test_another_thread_ends_the_wait(make):
     thread = threading.Thread(target=loop.run)
     thread.start()
     loop.stop()
-    thread.join(timeout=20)
+    thread.join(timeout=PATIENCE_S)
     assert not thread.is_alive()
 
 

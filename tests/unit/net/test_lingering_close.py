@@ -11,6 +11,7 @@ from fastbean.base import clock, limits
 from fastbean.config import Config
 from fastbean.net.lingering_close import linger
 from fastbean.server import Server
+from patience import PATIENCE_S
 
 MINUTE_NS = 60_000_000_000
 REPLIES = 2000
@@ -21,7 +22,7 @@ def ends():
     """A client's socket, and the descriptor of the other end."""
     near, far = socket.socketpair()
     far.setblocking(False)
-    near.settimeout(20)
+    near.settimeout(PATIENCE_S)
     with near:
         yield near, far.detach()
 

@@ -20,6 +20,7 @@ from fastbean.net.listener import (
     parse_address,
     parse_port,
 )
+from patience import PATIENCE_S
 
 LOOPBACK = Address("127.0.0.1", 0)
 
@@ -29,7 +30,7 @@ def connect(listener):
         client = socket.socket(socket.AF_UNIX)
         client.connect(listener.sock.getsockname())
         return client
-    return socket.create_connection(listener.sock.getsockname()[:2], timeout=10)
+    return socket.create_connection(listener.sock.getsockname()[:2], timeout=PATIENCE_S)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
-"""What a comparison knows about the state that both servers are in, from the replies alone.
+"""What a comparison knows about the state of both servers, from the replies alone.
 
-It is no model of the server: it decides nothing about right and wrong. It keeps just enough to choose steps that
-have a point (which jobs may be buried, who holds what), to know what may run out when, and to know in which order a
-tube's waiting clients stand.
+This is not a model of the server: it does not decide what is right or wrong. It keeps just enough to choose useful
+steps (which jobs can be buried, which client holds which job), to know what may expire when, and to know the order of
+the clients that wait on a tube.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .deadlines import Deadline, Deadlines
-from .mirror import Answer, Command, DifferenceError
+from .paired_servers import Answer, Command, DifferenceError
+from .safe_timing import Deadline, Deadlines
 
 # Nothing longer than this ends while a comparison runs.
 SHORT_S = 10
@@ -20,7 +20,7 @@ SHORT_S = 10
 
 @dataclass
 class Job:
-    """A job. state is a guess where a kick may have changed it; holder is certain."""
+    """A job. state may be wrong after a kick; holder is certain."""
 
     id: int
     tube: bytes
@@ -31,7 +31,7 @@ class Job:
 
 @dataclass(eq=False)
 class Client:
-    """A client. tail: commands, and how far they were sent, when it stopped in the midst of one."""
+    """A client. tail: commands of which only the first tail_sent bytes were sent so far."""
 
     number: int
     used: bytes = b"default"
@@ -44,9 +44,9 @@ class Client:
 class Waiters:
     """The clients that wait on one tube, as beanstalkd keeps them: an array with a cursor.
 
-    It serves the client at the cursor, moves the last one into its place and steps on, so that in general it is not
-    the one that waits longest. fastbean serves just that one. A comparison lets a client wait only where both mean
-    the same.
+    beanstalkd serves the client at the cursor, moves the last client into its place and advances the cursor, so in
+    general it does not serve the client that has waited longest. fastbean does. A comparison lets a client wait only
+    where both rules choose the same client.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Waiters:
         self.array.append(client)
 
     def next(self) -> int:
-        """Who is served next."""
+        """The client that is served next."""
         return self.array[self.cursor % len(self.array)]
 
     def serve(self, client: int) -> None:
@@ -68,22 +68,22 @@ class Waiters:
         self.cursor += 1
 
     def remove(self, client: int) -> None:
-        """A client waits no longer."""
+        """A client stops waiting."""
         i = self.array.index(client)
         self.array[i] = self.array[-1]
         self.array.pop()
 
     def keeps_order_with(self, client: int) -> bool:
-        """True when, with this client at the end, the first come is the first served.
+        """True if the clients are served in their order of arrival when this client is appended.
 
-        The cursor starts at 0 again when the tube was gone in between, so both are looked at. Of three the leaving of
-        one could mix up the other two, so there are never more than two.
+        The cursor restarts at 0 if the tube was destroyed in between, so both cases must hold. If one of three clients
+        left, the order of the other two could change, so there are never more than two.
         """
         would_be = [*self.array, client]
         return len(would_be) == 1 or (len(would_be) == 2 and self.cursor % 2 == 0)
 
 
-class Books:
+class ComparisonState:
     """Jobs, clients, waiters and deadlines of one comparison."""
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class Books:
         self.deadlines = Deadlines()
 
     def of_tube(self, tube: bytes) -> Waiters:
-        """Those who wait on a tube."""
+        """The clients that wait on a tube."""
         return self.waiters.setdefault(tube, Waiters())
 
     def held_by(self, client: int) -> list[Job]:
@@ -101,16 +101,16 @@ class Books:
         return [job for job in self.jobs.values() if job.holder == client]
 
     def runs_out_for(self, client: int) -> bool:
-        """True when some reservation of this client may end while the comparison runs."""
+        """True if a reservation of this client may expire while the comparison runs."""
         return any(self.deadlines.is_set("ttr", job.id) for job in self.held_by(client))
 
     def may_wait(self, client: Client) -> bool:
-        """True when this client may begin to wait: the order of the waiting stays certain, and two others stay free."""
+        """True if this client may begin to wait: the order of waiting stays known, and two other clients stay free."""
         others = sum(not other.waits for other in self.clients.values() if other is not client)
         return others >= 2 and all(self.of_tube(tube).keeps_order_with(client.number) for tube in client.watched)
 
     def begins_to_wait(self, client: Client, command: Command, low: float, high: float) -> None:
-        """A reserve stays unanswered."""
+        """A reserve gets no reply for now."""
         client.waits = True
         for tube in client.watched:
             self.of_tube(tube).append(client.number)
@@ -118,7 +118,7 @@ class Books:
             self.deadlines.add("timeout", command.limit_s, client.number, low, high)
 
     def stops_waiting(self, client: Client, served_from: bytes | None = None) -> None:
-        """A reserve that stayed unanswered is answered, or its client gone."""
+        """A waiting reserve got its reply, or its client disconnected."""
         client.waits = False
         for tube in client.watched:
             if tube == served_from:
@@ -128,11 +128,11 @@ class Books:
         self.deadlines.cancel("timeout", client.number)
 
     def is_gone(self, client: Client) -> None:
-        """A client is gone from both servers, its reservations with it."""
+        """A client has disconnected from both servers and lost its reservations."""
         if client.waits:
             self.stops_waiting(client)
         for job in self.held_by(client.number):
-            self._let_go(job, "ready")
+            self._unreserve(job, "ready")
         del self.clients[client.number]
 
     def has_ended(self, deadline: Deadline) -> None:
@@ -141,14 +141,14 @@ class Books:
         if job is None:
             return
         if deadline.what == "ttr" and job.holder is not None:
-            self._let_go(job, "ready")
+            self._unreserve(job, "ready")
         elif deadline.what == "delay" and job.state == "delayed":
             job.state = "ready"
 
     def note_all(self, answers: Sequence[Answer], acting: int | None) -> None:
-        """Enters what replies say: those to the acting client first, for they may be why the others got theirs.
+        """Records what replies say. Replies to the acting client come first: they may have caused the others.
 
-        A reservation of a job that is not known yet waits until the reply to its put was entered.
+        A reservation of an unknown job is recorded after the reply to its put.
         """
         left: dict[int, deque[Answer]] = {}
         for answer in sorted(answers, key=lambda a: a.client != acting):
@@ -162,7 +162,7 @@ class Books:
                     del left[client]
             if sum(map(len, left.values())) == before:
                 raise DifferenceError(
-                    f"both sides gave out a job that nobody put: {next(iter(left.values()))[0].line!r}"
+                    f"both sides handed out a job that no client put: {next(iter(left.values()))[0].line!r}"
                 )
 
     def _note(self, answer: Answer) -> None:
@@ -171,7 +171,7 @@ class Books:
         if handle is not None:
             handle(client, command, answer)
 
-    def _let_go(self, job: Job, state: str) -> None:
+    def _unreserve(self, job: Job, state: str) -> None:
         job.holder = None
         job.state = state
         self.deadlines.cancel("ttr", job.id)
@@ -215,16 +215,16 @@ class Books:
 
     def _on_deleted(self, _client: Client, command: Command, _answer: Answer) -> None:
         job = self.jobs.pop(command.job)
-        self._let_go(job, "gone")
+        self._unreserve(job, "gone")
         self.deadlines.cancel("delay", job.id)
 
     def _on_released(self, _client: Client, command: Command, answer: Answer) -> None:
         job = self.jobs[command.job]
-        self._let_go(job, "ready")
+        self._unreserve(job, "ready")
         self._set_delay(job, command, answer)
 
     def _on_buried(self, _client: Client, command: Command, _answer: Answer) -> None:
-        self._let_go(self.jobs[command.job], "buried")
+        self._unreserve(self.jobs[command.job], "buried")
 
     def _on_touched(self, _client: Client, command: Command, answer: Answer) -> None:
         self._set_ttr(self.jobs[command.job], answer)

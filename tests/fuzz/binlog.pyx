@@ -1,15 +1,14 @@
-"""The log's files under a fuzzer: whatever bytes a segment holds, reading it neither crashes nor invents a job.
+"""Fuzzes the reader of the binlog: whatever bytes a segment holds, reading it neither crashes nor invents a job.
 
-Blind bytes would never get past a checksum. So an input is a run of steps that writes a segment: records with any
-payload and a checksum that is right, real records of jobs, records with one byte changed afterwards, and at the end
-any bytes. What is checked:
+Random bytes would never pass a checksum. So an input is a sequence of steps that write a segment: records with any
+payload and a valid checksum, real records of jobs, records with one byte changed afterwards, and at the end any bytes.
+These checks must hold:
 
-- reading ends no later than at the first record that was spoilt, and the jobs it has restored are those of the records
-  before that place;
+- reading stops at the first damaged record or before it, and restores the jobs of the records before that place;
 - the three readers (the one of the server, `records`, `find_record`) agree on where the records are;
-- the counts of the restored engine agree with each other, and with the log a server can go on.
+- the counts of the restored engine are consistent, and a server can continue with the binlog.
 
-The file lies in memory of exactly its size, so that the AddressSanitizer sees a look behind its end.
+The file is in memory of exactly its size, so that AddressSanitizer detects a read past its end.
 """
 
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
@@ -50,7 +49,7 @@ cdef uint32_t right_crc(const char *data, size_t size, uint64_t lsn) noexcept:
 
 
 cdef void add_payload(Buffer *file, const uint8_t *data, size_t size) noexcept:
-    """A record with these bytes behind its length, and the checksum that belongs to them."""
+    """A record with these bytes after its length, and their checksum."""
     cdef uint64_t lsn = FIRST_LSN + file.len - SEGMENT_HEADER_BYTES
     cdef size_t start = file.len
     cdef uint32_t crc = 0
@@ -89,7 +88,7 @@ cdef void add_record(Buffer *file, uint8_t kind, uint8_t byte) noexcept:
 
 
 cdef size_t step(Buffer *file, size_t *sound, const uint8_t *data, size_t size) noexcept:
-    """Write one more record; `sound` is where the first spoilt byte stands. Returns the bytes of the input used."""
+    """Write one more record; `sound` is the place of the first damaged byte. Returns how many bytes it used."""
     cdef size_t start = file.len
     cdef size_t length
     cdef uint8_t action = data[0] & 7
@@ -101,7 +100,7 @@ cdef size_t step(Buffer *file, size_t *sound, const uint8_t *data, size_t size) 
         add_payload(file, data + 1, length)
         length += 1
     else:
-        # Any bytes: they are nothing, or by a wonder a record.
+        # Any bytes: these are no record, except by rare chance.
         length = min(<size_t>(data[0] >> 3) + 1, size)
         buffer_append(file, <const char *>data, length)
         return length
@@ -112,7 +111,7 @@ cdef size_t step(Buffer *file, size_t *sound, const uint8_t *data, size_t size) 
 
 
 cdef int check_scan(const uint8_t[::1] view, size_t end) except -1:
-    """The tools find the same records as the server, up to where it has stopped reading."""
+    """Checks that the tools find the same records as the server, up to where the server stopped reading."""
     cdef size_t last = SEGMENT_HEADER_BYTES
     for at, what in records(view, NUMBER, FIRST_LSN):
         if isinstance(what, str):
@@ -128,7 +127,7 @@ cdef int check_scan(const uint8_t[::1] view, size_t end) except -1:
 
 
 cdef uint64_t puts_before(const char *data, size_t size, size_t end) noexcept:
-    """How many jobs the records before `end` can have made, at most."""
+    """The largest number of jobs that the records before `end` can have created."""
     cdef Record record
     cdef size_t at = SEGMENT_HEADER_BYTES
     cdef uint64_t count = 0
@@ -161,7 +160,7 @@ cdef int read(const char *data, size_t size, size_t sound) except -1:
     at_most("where reading ended", end, min(size, sound))
     check_engine(engine, puts_before(data, size, end))
     check_scan(view, end)
-    equal("jobs in the log's books", log.live_jobs, engine.jobs.count)
+    equal("jobs counted by the binlog", log.live_jobs, engine.jobs.count)
     for now_ns in (SECOND_NS, 1 << 62):
         while engine.expire(now_ns):
             pass
@@ -207,5 +206,5 @@ TARGET = as_capsule(one)
 
 
 def run(bytes data not None):
-    """One input, without a fuzzer."""
+    """Run one input, without a fuzzer."""
     one(<const uint8_t *><char *>data, len(data))

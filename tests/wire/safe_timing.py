@@ -1,14 +1,14 @@
-"""When something may run out: what keeps a comparison in real time free of races.
+"""When something may expire: this keeps a comparison of two servers on real clocks free of races.
 
-Whoever compares two servers that run on real clocks must not ask either of them anything near a moment at which a
-delay, a ttr or a timeout ends, for one may think it over and the other not. This table holds every moment at which
-something *may* end (it may long be settled otherwise; that costs a little waiting and nothing else). A moment is an
-interval, from just before the command was sent to just after the reply came, plus the seconds.
+A comparison must not send a command close to the moment when a delay, a ttr or a timeout ends: one server may have
+noticed the end and the other not. `Deadlines` holds every moment when something *may* end. (If it has already ended in
+another way, that costs a short wait and nothing else.) Each moment is an interval, from just before the command was
+sent to just after its reply arrived, plus the seconds.
 
-Deadlines of one kind and one length end in the order in which they were set, however close together they are, so
-they may stand close; those of a ttr only where one client holds both jobs (see Comparison on the real server's way
-with them). All others keep SEPARATE_S apart, for a server that wakes late finds several due at once and
-may look at delays before pauses and at these before reservations, whatever the order in which they ended.
+Deadlines of the same kind and length end in the order in which they were set, so they may be close together; for a ttr
+only if one client holds both jobs (`comparison` explains how real beanstalkd treats these). All other deadlines are
+kept SEPARATE_S apart: a server that wakes late finds several due at once, and may handle delays before pauses and
+pauses before reservations, whatever the order in which they ended.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ SEPARATE_S = 0.026
 BEFORE_S = 0.012
 AFTER_S = 0.004
 
-# Two pauses that end together are looked at in the order of the tubes, not in that of their ends.
+# Two pauses that end together are handled in the order of the tubes, not in the order in which they end.
 _KEEPS_ITS_ORDER = frozenset(("delay", "ttr", "margin", "timeout"))
 
 
 @dataclass(frozen=True)
 class Deadline:
-    """Something that may end between low and high.
+    """Something that may end between the moments low and high.
 
     what: "delay", "ttr", "margin", "timeout" or "pause". span_s: its length. key: the job, client or tube.
     holder: for a ttr the client that has the job, otherwise 0.
@@ -39,17 +39,17 @@ class Deadline:
     holder: int = 0
 
     def may_touch(self, other: Deadline) -> bool:
-        """True when both may end close together without harm."""
+        """True if both may safely end close together."""
         mine, theirs = (self.what, self.span_s, self.holder), (other.what, other.span_s, other.holder)
         return self.what in _KEEPS_ITS_ORDER and mine == theirs
 
     def is_near(self, other: Deadline) -> bool:
-        """True when both end too close together for anything to be done between them."""
+        """True if both end too close together for a command in between."""
         return self.low - SEPARATE_S < other.high and other.low - SEPARATE_S < self.high
 
 
 class Deadlines:
-    """All deadlines that may still come."""
+    """All deadlines that may lie ahead."""
 
     def __init__(self) -> None:
         self._all: dict[tuple[str, object], Deadline] = {}
@@ -58,28 +58,28 @@ class Deadlines:
         return len(self._all)
 
     def add(self, what: str, span_s: int, key: object, low: float, high: float, holder: int = 0) -> None:
-        """Adds what was set between the moments low and high, in place of an earlier one of this kind and key."""
+        """Adds a deadline that was set between low and high; replaces an earlier one of the same kind and key."""
         self._all[what, key] = Deadline(what, span_s, key, low + span_s, high + span_s, holder)
 
     def is_set(self, what: str, key: object) -> bool:
-        """True when this may still end."""
+        """True if this deadline may lie ahead."""
         return (what, key) in self._all
 
     def cancel(self, what: str, key: object) -> None:
-        """Takes away what certainly does not end any more."""
+        """Removes a deadline that certainly will not come."""
         self._all.pop((what, key), None)
 
     def is_free(self, what: str, span_s: int, now: float, holder: int) -> bool:
-        """True when something of this kind and length may be set now, a ttr for this holder."""
+        """True if a deadline of this kind and length may be set now; a ttr for this holder."""
         wanted = Deadline(what, span_s, None, now + span_s, now + span_s, holder if what == "ttr" else 0)
         return not any(d.is_near(wanted) and not d.may_touch(wanted) for d in self._all.values())
 
     def soonest(self) -> float:
-        """The first moment at which anything may end; infinity when there is nothing."""
+        """The first moment at which anything may end; infinity if there is no deadline."""
         return min((d.low for d in self._all.values()), default=float("inf"))
 
     def due(self) -> list[Deadline]:
-        """The soonest and all that end together with it, in their order."""
+        """The first deadline and all that end together with it, in order."""
         ordered = sorted(self._all.values(), key=lambda d: d.low)
         due = ordered[:1]
         for deadline in ordered[1:]:
@@ -88,14 +88,14 @@ class Deadlines:
         return due
 
     def take_due(self) -> list[Deadline]:
-        """Takes these out."""
+        """Removes and returns the deadlines that are due."""
         due = self.due()
         for deadline in due:
             del self._all[deadline.what, deadline.key]
         return due
 
     def clash(self) -> Deadline | None:
-        """A deadline that stands too near another one; the one of a reservation, for that can be called off."""
+        """A deadline that is too close to another; that of a reservation if possible, since it can be cancelled."""
         ordered = sorted(self._all.values(), key=lambda d: d.low)
         for i, one in enumerate(ordered):
             for other in ordered[i + 1 :]:

@@ -1,4 +1,4 @@
-"""The harness itself is tried: it must find what is done behind its back, and what the real beanstalkd forgets."""
+"""Tests of the harness: it must find changes that it did not make, and what real beanstalkd forgets."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from .ledger import Ledger, LedgerError
+from .all_commands_session import Session, all_commands_once
+from .expected_state import ExpectedState, UnexpectedStateError
 from .process import BEANSTALKD, Client, Server
-from .script import Script, everything_once
 from .writers import KEPT_BY_BEANSTALKD, Load
 
 
@@ -58,77 +58,77 @@ def reserve_and_release(client: Client) -> None:
     assert client.ask(b"release 3 3 0").word == "RELEASED"
 
 
-MISCHIEF = [
+UNRECORDED_CHANGES = [
     delete, put_one_more, put_a_copy, change_the_priority, delay, bury, bury_and_kick, reserve_and_release,
 ]  # fmt: skip
 
 
 @pytest.fixture
 def work_and_restart(tmp_path: Path) -> Callable[..., None]:
-    """Has everything happen once, then some mischief, then kill -9; starts again and asks the ledger."""
+    """Runs all commands once, makes an unrecorded change, kills the server with -9, restarts it and checks."""
 
-    def run(mischief: Callable[[Client], None] | None) -> None:
-        ledger = Ledger(1)
+    def run(change: Callable[[Client], None] | None) -> None:
+        expected = ExpectedState(1)
         with Server(tmp_path) as server:
             with server.connect() as client:
-                for _ in everything_once(Script(ledger, client)):
+                for _ in all_commands_once(Session(expected, client)):
                     pass
-            if mischief:
+            if change:
                 with server.connect() as client:
-                    mischief(client)
+                    change(client)
             server.kill()
         with Server(tmp_path) as server, server.connect() as client:
-            ledger.check(client)
-            ledger.restarted(client)
+            expected.check(client)
+            expected.restarted(client)
 
     return run
 
 
-def test_the_ledger_finds_nothing_where_nothing_is_wrong(work_and_restart: Callable[..., None]) -> None:
+def test_the_check_finds_nothing_where_nothing_is_wrong(work_and_restart: Callable[..., None]) -> None:
     work_and_restart(None)
 
 
-@pytest.mark.parametrize("mischief", MISCHIEF, ids=lambda mischief: mischief.__name__)
-def test_the_ledger_finds_what_was_done_behind_its_back(
-    work_and_restart: Callable[..., None], mischief: Callable[[Client], None]
+@pytest.mark.parametrize("change", UNRECORDED_CHANGES, ids=lambda change: change.__name__)
+def test_the_check_finds_a_change_that_was_not_recorded(
+    work_and_restart: Callable[..., None], change: Callable[[Client], None]
 ) -> None:
-    with pytest.raises(LedgerError):
-        work_and_restart(mischief)
+    with pytest.raises(UnexpectedStateError):
+        work_and_restart(change)
 
 
-def test_the_ledger_finds_an_id_that_comes_again(tmp_path: Path) -> None:
-    ledger = Ledger(1)
+def test_the_check_finds_an_id_that_is_assigned_again(tmp_path: Path) -> None:
+    expected = ExpectedState(1)
     for part in ("one", "two"):
         directory = tmp_path / part
         directory.mkdir()
         with Server(directory) as server, server.connect() as client:
             if part == "two":
-                with pytest.raises(LedgerError, match="was given out before"):
-                    ledger.restarted(client)
+                with pytest.raises(UnexpectedStateError, match="was assigned before"):
+                    expected.restarted(client)
             else:
-                ledger.restarted(client)
+                expected.restarted(client)
 
 
-def test_the_ledger_agrees_with_beanstalkd_on_what_that_keeps(tmp_path: Path, beanstalkd: str) -> None:
-    ledger = Ledger(4, strict_ids=False)
-    load = Load(ledger, random.Random(1), commands=KEPT_BY_BEANSTALKD, largest=20000)
+def test_the_check_agrees_with_beanstalkd_on_what_it_keeps(tmp_path: Path, beanstalkd: str) -> None:
+    expected = ExpectedState(4, strict_ids=False)
+    load = Load(expected, random.Random(1), commands=KEPT_BY_BEANSTALKD, largest=20000)
     for goal in (1500, 3000, 4500):
         with Server(tmp_path, kind=BEANSTALKD) as server:
             with server.connect() as client:
-                ledger.check(client)
-                ledger.restarted(client)
-            load.run(server, lambda goal=goal: ledger.acknowledged > goal)
+                expected.check(client)
+                expected.restarted(client)
+            load.run(server, lambda goal=goal: expected.acknowledged > goal)
             server.kill()
 
 
-def test_the_ledger_finds_that_beanstalkd_forgets_a_released_priority(tmp_path: Path, beanstalkd: str) -> None:
-    ledger = Ledger(1, strict_ids=False)
+def test_the_check_finds_that_beanstalkd_forgets_a_released_priority(tmp_path: Path, beanstalkd: str) -> None:
+    expected = ExpectedState(1, strict_ids=False)
     with Server(tmp_path, kind=BEANSTALKD) as server, server.connect() as client:
-        script = Script(ledger, client)
-        script.put("a")
-        script.reserve()
-        script.release("a", 3)
+        session = Session(expected, client)
+        session.put("a")
+        session.reserve()
+        session.release("a", 3)
         server.kill()
     with Server(tmp_path, kind=BEANSTALKD) as server, server.connect() as client:
-        with pytest.raises(LedgerError, match="pri is '100', not 3"):
-            ledger.check(client)
+        with pytest.raises(UnexpectedStateError, match="pri is '100', not 3"):
+            expected.check(client)

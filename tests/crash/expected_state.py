@@ -1,14 +1,16 @@
-"""The ledger: what each job must look like after a crash, judged by what the clients were told.
+"""The expected state: what each job must look like after a crash, derived from the replies that clients received.
 
-Each writer is one connection, and the server runs its commands in order. So of a writer's commands that were sent and
-not answered, some first few have happened and the others have not: `Ledger.check` looks for a number of them that
-explains what the server shows now, for all jobs of the writer at once. Whatever was answered must be there.
+Each writer is one connection, and the server runs its commands in order. So of the commands that a writer has sent
+without receiving a reply, the first few happened and the rest did not: `ExpectedState.check` looks for a number of them
+that explains what the server shows now, for all jobs of the writer at once. Everything that was acknowledged must be
+there.
 
-What the ledger knows of a job: body, tube, priority, ttr, delay, when it was made and when its delay ends (between the
-moment of sending and that of the answer), state, order among the buried, and its counters. Reservations gate nothing:
-of their count it knows the least (at the last command whose reply vouches for the job's record) and the most.
+For each job it knows the body, tube, priority, ttr and delay; when it was created and when its delay ends (an interval,
+from sending the command to receiving the reply); its state, its place among the buried jobs, and its counters. The
+binlog does not record reservations, so the number of reserves has a lower bound (its value at the last command that
+wrote the job's record) and an upper bound.
 
-Jobs are known by a token, the first word of their body; so a put whose answer never came is recognised, too.
+A job is identified by its token, the first word of its body; this also recognises a put whose reply never arrived.
 """
 
 from __future__ import annotations
@@ -24,18 +26,18 @@ from .process import Client, Reply, parse_stats
 
 ALL = 1_000_000
 NOBODY = -1
-SHARED = "shared"  # the one tube that all writers reserve from; its ready jobs belong to nobody
+SHARED = "shared"  # the one tube that all writers reserve from; its ready jobs have no owner
 NEVER = 1 << 62  # a place in a trace that is never reached
-SECOND_S = 1.0  # statistics tell whole seconds, rounded down or up
+SECOND_S = 1.0  # statistics show whole seconds, rounded down or up
 
 
-class LedgerError(AssertionError):
+class UnexpectedStateError(AssertionError):
     """Something that was acknowledged is not there, or something is there that should not be."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job as the ledger knows it; times are seconds of the monotonic clock, from the soonest to the latest."""
+    """What is known about a job. Times are (earliest, latest), in seconds of the monotonic clock."""
 
     token: bytes
     owner: int
@@ -76,7 +78,7 @@ class Op:
     answered: float = math.inf
     sent_at: int = 0  # place in a trace, as is the next
     answered_at: int = NEVER
-    taken: bool = False  # a put whose job was handed to somebody before the put itself was answered
+    taken: bool = False  # a put whose job was handed to a client before the reply to the put arrived
 
 
 Jobs = Mapping[bytes, Job]
@@ -84,7 +86,7 @@ Changes = dict[bytes, Job | None]
 
 
 def effects(op: Op, jobs: Jobs) -> Changes:
-    """What a command that has happened makes of the jobs: the new ones by token, None for one that is gone."""
+    """How a command changes the jobs: the new state of each job by token, None for a job that is gone."""
     if op.kind == "put":
         assert op.job is not None
         if op.taken:
@@ -124,7 +126,7 @@ def _kicked(job: Job) -> Job:
 
 
 def to_kick(tube: str, count: int, jobs: Jobs) -> list[Job]:
-    """The jobs that `kick` takes, in order: the first that were buried, or else those whose delays end first."""
+    """The jobs that ``kick`` takes, in order: the longest buried, or else those whose delays end first."""
     here = [job for job in jobs.values() if job.tube == tube]
     buried = sorted((job for job in here if job.state == "buried"), key=lambda job: job.burial)
     delayed = sorted((job for job in here if job.state == "delayed"), key=lambda job: job.due)
@@ -139,7 +141,7 @@ OTHERWISE = {("put", "OUT_OF_MEMORY"), ("put", "DRAINING"), ("reserve", "TIMED_O
 
 @dataclass(frozen=True)
 class Seen:
-    """A job as the server shows it; asked is when, from and to."""
+    """A job as the server shows it. asked: the interval from sending the question to receiving the reply."""
 
     body: bytes
     stats: Mapping[str, str]
@@ -147,7 +149,7 @@ class Seen:
 
 
 def look(client: Client, ids: Iterable[int], at_once: int = 200) -> dict[int, Seen | None]:
-    """What the server knows of these jobs, None for those that do not exist."""
+    """What the server shows for each of these ids; None where there is no such job."""
     wanted = list(ids)
     seen: dict[int, Seen | None] = {}
     for start in range(0, len(wanted), at_once):
@@ -166,7 +168,7 @@ def look(client: Client, ids: Iterable[int], at_once: int = 200) -> dict[int, Se
 
 
 def differences(job: Job, seen: Seen | None, more_reserves: int = 0) -> list[str]:
-    """How what the server shows after a restart differs from what the ledger says."""
+    """How the job that the server shows after a restart differs from the expected one."""
     if seen is None:
         return [f"it is gone; it was {job.state}"]
     stats = seen.stats
@@ -205,17 +207,17 @@ def _wrong_state(job: Job, seen: Seen) -> list[str]:
 
 @dataclass
 class Writer:
-    """One connection: its commands that were sent and not answered, and the jobs as they will be after those."""
+    """One connection: its commands without a reply, and the jobs as they will be after these commands."""
 
     pending: deque[Op] = field(default_factory=deque)
     future: dict[bytes, Job] = field(default_factory=dict)
-    at_least: int = 0  # of the pending commands, so many are known to have happened
+    at_least: int = 0  # how many of the pending commands are known to have happened
 
 
-class Ledger:
+class ExpectedState:
     """All jobs of a directory over any number of restarts.
 
-    writers: how many connections. strict_ids: whether an id may never come again, over restarts too.
+    writers: the number of connections. strict_ids: no id may be assigned twice, not even across restarts.
     """
 
     def __init__(self, writers: int, *, strict_ids: bool = True) -> None:
@@ -232,7 +234,7 @@ class Ledger:
     # What the clients do
 
     def send(self, writer: int, op: Op, *, sent_at: int = 0) -> bytes:
-        """Notes that a command is sent; returns its bytes."""
+        """Records that a command is sent; returns its bytes."""
         op.number = next(self._numbers)
         op.sent = time.monotonic()
         op.sent_at = sent_at
@@ -242,7 +244,7 @@ class Ledger:
         return op.wire
 
     def answer(self, writer: int, reply: Reply) -> Op:
-        """Notes the reply to the writer's oldest command. Raises LedgerError when it cannot be right."""
+        """Records the reply to the writer's oldest command. Raises UnexpectedStateError if the reply is wrong."""
         each = self.writers[writer]
         op = each.pending[0]
         op.answered = time.monotonic()
@@ -263,7 +265,7 @@ class Ledger:
         return op
 
     def settle(self, op: Op) -> None:
-        """The command has happened for good."""
+        """Applies a command that has certainly happened."""
         self.acknowledged += 1
         changes = effects(op, self.jobs)
         for token, job in changes.items():
@@ -282,13 +284,13 @@ class Ledger:
         wanted = EXPECTED[op.kind]
         if reply.word == wanted:
             if op.kind == "kick" and reply.number != len(to_kick(op.tube, op.count, self.jobs)):
-                raise LedgerError(f"{op.wire!r} was answered with {reply.line!r}: {self._of_tube(op.tube)}")
+                raise UnexpectedStateError(f"{op.wire!r} was answered with {reply.line!r}: {self._of_tube(op.tube)}")
             if op.kind == "reserve-job" and reply.body != self.jobs[op.token].body:
-                raise LedgerError(f"{op.wire!r} gave the body {reply.body!r}")
+                raise UnexpectedStateError(f"{op.wire!r} gave the body {reply.body!r}")
             return
         if (op.kind, reply.word) in OTHERWISE:
             return
-        raise LedgerError(f"{op.wire[:100]!r} was answered with {reply.line!r}, not {wanted}")
+        raise UnexpectedStateError(f"{op.wire[:100]!r} was answered with {reply.line!r}, not {wanted}")
 
     def _of_tube(self, tube: str) -> str:
         return ", ".join(f"{job.id} {job.state}" for job in self.jobs.values() if job.tube == tube)
@@ -296,9 +298,9 @@ class Ledger:
     def _name(self, op: Op, id: int) -> None:
         assert op.job is not None
         if op.job.id is not None and op.job.id != id:
-            raise LedgerError(f"{op.token!r} was handed out as job {op.job.id}, but put as {id}")
+            raise UnexpectedStateError(f"{op.token!r} was handed out as job {op.job.id}, but put as {id}")
         if op.job.id is None and not self._is_new(id):
-            raise LedgerError(f"the id {id} of {op.token!r} was given out before")
+            raise UnexpectedStateError(f"the id {id} of {op.token!r} was assigned before")
         op.job = replace(op.job, id=id)
         self._new_ids.add(id)
         self.highest_id = max(self.highest_id, id)
@@ -310,21 +312,21 @@ class Ledger:
         return id >= self._first_new_id and id not in self._new_ids
 
     def _hand_out(self, writer: int, op: Op, reply: Reply) -> None:
-        """A reserve's reply says which job it got; the job of somebody else's unanswered put may be among them."""
+        """Records which job a reserve returned; the reply to the put of this job may still be on its way."""
         mine = [job for job in self.jobs.values() if job.owner == writer and job.tube == op.tube]
         ready = [(job.pri, job.id or 0) for job in mine if job.state == "ready"]
         if reply.body is None:
             if ready:
-                raise LedgerError(f"a reserve found nothing, but {len(ready)} jobs are ready in {op.tube}")
+                raise UnexpectedStateError(f"a reserve found nothing, but {len(ready)} jobs are ready in {op.tube}")
             return
         op.token = reply.body.partition(b"|")[0]
         if op.token not in self.jobs:
             self._take_from_a_put(op.token, reply.number)
         job = self.jobs[op.token]
         if (reply.number, reply.body) != (job.id, job.body):
-            raise LedgerError(f"{reply.line!r} with {reply.body[:60]!r} is not job {job.id}")
+            raise UnexpectedStateError(f"{reply.line!r} with {reply.body[:60]!r} is not job {job.id}")
         if job.tube == op.tube and ready and (job.pri, job.id or 0) > min(ready):
-            raise LedgerError(f"job {job.id} of priority {job.pri} was handed out before {min(ready)}")
+            raise UnexpectedStateError(f"job {job.id} of priority {job.pri} was handed out before {min(ready)}")
         self.jobs[op.token] = replace(job, owner=writer)
         self.writers[writer].future[op.token] = replace(job, owner=writer, state="reserved", reserves=job.reserves + 1)
 
@@ -337,18 +339,18 @@ class Ledger:
                     op.taken = True
                     each.at_least = max(each.at_least, place + 1)
                     return
-        raise LedgerError(f"a job was handed out that nobody put, or that was deleted: {id}, {token!r}")
+        raise UnexpectedStateError(f"a job was handed out that no client put, or that was deleted: {id}, {token!r}")
 
     # What is there after a restart
 
     def check(
         self, client: Client, is_others: Callable[[bytes], bool] | None = None, their_highest_id: int = 0
     ) -> None:
-        """Compares everything with a server that was just started again; raises LedgerError for what is wrong.
+        """Compares everything with a server that was just restarted. Raises UnexpectedStateError for any difference.
 
-        is_others: tells by its body whether a job is somebody else's business; None: there are no others. Of the
-        others' jobs, and of puts that nobody was answered, no id is above their_highest_id. Afterwards the ledger holds
-        what is there, and nothing is pending.
+        is_others: whether a job with this body belongs to another check; None if there are no such jobs.
+        their_highest_id: no job of another check, and no put without a reply, has a higher id. Afterwards the expected
+        state is what the server has, and no command is pending.
         """
         unanswered = sum(op.kind == "put" for each in self.writers for op in each.pending)
         highest = max(self.highest_id, self._first_new_id - 1) + unanswered
@@ -362,19 +364,21 @@ class Ledger:
         complaints += [f"job {id} is back: {why}" for id, why in gone.items() if seen.get(id)]
         complaints += self.complaints(seen)
         if complaints:
-            raise LedgerError(f"{len(complaints)} faults, the first of them:\n  " + "\n  ".join(complaints[:10]))
+            raise UnexpectedStateError(
+                f"{len(complaints)} faults, the first of them:\n  " + "\n  ".join(complaints[:10])
+            )
         if not is_others:
             self.check_nothing_else(client)
 
     def check_nothing_else(self, client: Client) -> None:
-        """Raises LedgerError when the server has more or fewer jobs than the ledger."""
+        """Raises UnexpectedStateError if the server has more or fewer jobs than expected."""
         counts = client.stats()
         there = sum(int(counts[f"current-jobs-{state}"]) for state in ("ready", "delayed", "buried", "reserved"))
         if there != len(self.jobs):
-            raise LedgerError(f"the server has {there} jobs, of which the ledger knows {len(self.jobs)}")
+            raise UnexpectedStateError(f"the server has {there} jobs, {len(self.jobs)} are expected")
 
     def restarted(self, client: Client) -> None:
-        """One put, by which the ledger knows where the ids of this run begin."""
+        """Puts one job, to learn where the ids of this run begin."""
         self._new_ids.clear()
         self.highest_id = self.highest_id if self._strict_ids else 0
         self._first_new_id = self.highest_id + 1
@@ -385,7 +389,7 @@ class Ledger:
         self._first_new_id = self.highest_id
 
     def _recognise(self, seen: Mapping[int, Seen | None], known: set[int]) -> list[str]:
-        """Gives the jobs of unanswered puts their ids."""
+        """Sets the ids of jobs whose puts have no reply."""
         puts = {op.token: op for each in self.writers for op in each.pending if op.kind == "put" and not op.taken}
         complaints = []
         for id, found in seen.items():
@@ -400,7 +404,7 @@ class Ledger:
         return complaints
 
     def complaints(self, seen: Mapping[int, Seen | None], *, adopt: bool = True) -> list[str]:
-        """What is wrong; with `adopt`, the ledger takes over what is there."""
+        """What is wrong. adopt: replace the expected state with what the server has."""
         found = []
         judge = _Judge(seen, sum(op.kind == "reserve" for each in self.writers for op in each.pending))
         touched: set[bytes] = set()
@@ -420,7 +424,7 @@ class Ledger:
         return found
 
     def wrong_jobs(self, seen: Mapping[int, Seen | None]) -> list[str]:
-        """Jobs that never looked like that, whatever else is there or is not: for logs that promise no more."""
+        """Jobs in a state that they never had. For an fsync policy that promises no more: jobs may be missing."""
         judge = _Judge(seen, 0)
         looks: dict[bytes, list[Job]] = {}
         for each in self.writers:
@@ -432,7 +436,7 @@ class Ledger:
             token = shown.body.partition(b"|")[0] if shown else b""
             faults = [judge.faults(token, job) for job in looks.get(token, [])]
             if shown and [] not in faults:
-                found.append(f"job {id} never looked like that: {min(faults, key=len, default=['nobody put it'])}")
+                found.append(f"job {id} never looked like that: {min(faults, key=len, default=['no client put it'])}")
         return found
 
     def _adopt(self, changes: Mapping[bytes, Job | None]) -> None:
@@ -453,7 +457,7 @@ def _apply(jobs: dict[bytes, Job], changes: Mapping[bytes, Job | None]) -> None:
 
 
 class _Judge:
-    """Compares single jobs with what the server shows. more_reserves: how many reserves were not answered."""
+    """Compares single jobs with what the server shows. more_reserves: the number of reserves without a reply."""
 
     def __init__(self, seen: Mapping[int, Seen | None], more_reserves: int) -> None:
         self._seen = seen
@@ -469,9 +473,9 @@ class _Judge:
 
 
 def _steps(writer: Writer, jobs: Jobs) -> Iterable[tuple[int, Changes]]:
-    """What each pending command changes in its turn, with how many are done by then.
+    """The changes of each pending command in order, each with the number of commands done by then.
 
-    A kick is one record for each job, so that some of them may be kicked and others not.
+    A kick writes one record per job, so it may have kicked some of the jobs and not the others.
     """
     now = dict(jobs)
     for place, op in enumerate(writer.pending):
@@ -486,8 +490,8 @@ def _steps(writer: Writer, jobs: Jobs) -> Iterable[tuple[int, Changes]]:
 def _explain(writer: Writer, jobs: Jobs, judge: _Judge) -> tuple[Changes | None, list[str], set[bytes]]:
     """Looks for a number of pending commands after which everything is as the server shows it.
 
-    Returns the jobs that these commands changed (None if no number fits), the complaints of the best try, and the
-    tokens of all jobs that any pending command touches.
+    Returns the jobs that these commands changed (None if no number fits), the complaints for the number that fits best,
+    and the tokens of all jobs that any pending command changes.
     """
     steps = [(0, {}), *_steps(writer, jobs)]
     now: Changes = {token: jobs.get(token) for _, changes in steps for token in changes}
@@ -516,6 +520,6 @@ def _as_seen(job: Job, seen: Mapping[int, Seen | None]) -> Job:
 
 
 def put(job: Job) -> Op:
-    """A put of this job into the tube that is used."""
+    """A put of this job into the used tube."""
     line = b"put %d %d %d %d\r\n" % (job.pri, job.delay, job.ttr, len(job.body))
     return Op("put", line + job.body + b"\r\n", job.token, job=job)

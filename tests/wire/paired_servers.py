@@ -1,9 +1,9 @@
-"""Two servers that are sent the same bytes, and whose replies must be the same.
+"""Two servers that receive the same bytes, and whose replies must be the same.
 
-A `Mirror` has two sides. A client of it is a connection to either side. What is sent goes to both, each with its own
-job ids; replies are paired up client by client in the order in which they came, brought to one form, and compared.
-`settle` returns when both sides have done everything that was asked; only then does it mean anything that a reply is
-missing. Every reply carries the two moments between which the servers must have made it.
+`PairedServers` has two sides. Each client is one connection to each side. Requests go to both sides, with the job ids
+of that side. Replies are paired client by client in their order of arrival, normalised, and compared. `settle` returns
+once both sides have processed all requests; only then is a missing reply a difference. Every reply carries the two
+moments between which the servers must have created it.
 """
 
 from __future__ import annotations
@@ -18,42 +18,42 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from patience import PATIENCE_S
+
 from . import servers
 
-PATIENCE_S = 5.0
-# No statistics count what is not a command.
+# An unknown command is not counted in any statistics.
 _BARRIER = b"?\r\n"
 _BARRIER_REPLY = b"UNKNOWN_COMMAND\r\n"
 _WITH_BODY = (b"RESERVED", b"FOUND", b"OK")
 _WITH_ID = (b"INSERTED", b"RESERVED", b"FOUND", b"BURIED")
 
-# What no two processes have in common.
+# Values that differ between any two processes.
 _PRIVATE = frozenset(("pid", "version", "rusage-utime", "rusage-stime", "id"))
-# Seconds that go by: two readings of the same moment differ by one when a second has just ended.
+# Values in seconds that change by themselves: they differ by one if a second has just ended.
 _PASSING = frozenset(("age", "time-left", "pause-time-left", "uptime"))
 # 1.13 put these in quotes, 1.12 did not.
 _NEWLY_QUOTED = frozenset(("hostname", "os", "platform", "name", "tube"))
 
-# The statistics that may have keys of fastbean's own, told by the first key: stats and stats-tube.
+# The first keys of the statistics that may have keys of fastbean's own: stats and stats-tube.
 _FIRST_KEYS = frozenset(("current-jobs-urgent", "name"))
 
 
 class DifferenceError(AssertionError):
-    """The two sides did not answer alike."""
+    """The replies of the two sides differ."""
 
 
 class StalledError(Exception):
-    """The machine stood still for so long that the two sides may rightly differ."""
+    """The machine was paused for so long that the two sides may legitimately differ."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """One command, with all bytes that it takes up.
+    """One command, with all of its bytes.
 
-    kind: its name, under which it is counted. pieces: its bytes; a number among them is a job id, which either side
-    writes as it knows it. job, tube, delay_s, ttr_s, pri and limit_s repeat what the text says, for who keeps books;
-    waits: it may stay without an answer for long. starts: what may run out later because of it: pairs of what
-    it is and its seconds.
+    kind: its name, for the counts. pieces: its bytes; a number among them is a job id, to be replaced by each side's
+    own. job, tube, delay_s, ttr_s and limit_s repeat what the bytes say, for `ComparisonState`. waits: whether its
+    reply may take long. starts: what may expire later because of it, as pairs of a kind and seconds.
     """
 
     kind: str
@@ -67,7 +67,7 @@ class Command:
     starts: tuple[tuple[str, int], ...] = ()
 
     def encode(self, ids: dict[int, int]) -> bytes:
-        """The bytes, with the ids of one side; an id that it does not know stays as it is."""
+        """The bytes, with the ids of one side; an unknown id stays as it is."""
         return b"".join(p if isinstance(p, bytes) else b"%d" % ids.get(p, p) for p in self.pieces)
 
     def __str__(self) -> str:
@@ -77,7 +77,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Answer:
-    """A reply that both sides gave. low and high: the moments between which both made it."""
+    """A reply that both sides sent. low and high: the moments between which both created it."""
 
     client: int
     command: Command
@@ -111,9 +111,9 @@ class _Link:
 
 
 class Side:
-    """One of the two servers, with its half of each client.
+    """One of the two servers, with its connection of each client.
 
-    alter: changes what the server says before it is compared, for tests of the comparison itself.
+    alter: changes the server's replies before they are compared, for tests of the comparison itself.
     """
 
     def __init__(self, kind: str, flags: Sequence[str], alter: Callable[[bytes], bytes] | None = None) -> None:
@@ -138,15 +138,15 @@ class Side:
         self.links.pop(client).sock.close()
 
     def send(self, client: int, data: bytes) -> None:
-        """Sends bytes; they are few enough to fit into the socket."""
+        """Sends bytes; there must be few enough to fit into the socket's buffer."""
         self.links[client].sock.sendall(data)
 
     def ask_barrier(self) -> None:
-        """Sends a question on a connection that has no other use."""
+        """Sends a request on a connection that has no other use."""
         self._barrier.sendall(_BARRIER)
 
     def await_barrier(self) -> None:
-        """Waits for the answer to it."""
+        """Waits for the reply to it."""
         got = b""
         while len(got) < len(_BARRIER_REPLY):
             more = self._barrier.recv(64)
@@ -159,7 +159,7 @@ class Side:
             raise DifferenceError(f"{self.server.kind} answered a line that is no command with {got!r}")
 
     def pump(self, low: float) -> None:
-        """Takes in what has come; it was made after the moment low."""
+        """Reads what has arrived; the server created it after the moment low."""
         for link in self.links.values():
             while not link.closed:
                 try:
@@ -197,11 +197,11 @@ class Side:
             link.replies.append(_Raw(line, body, low, high))
 
 
-class Mirror:
+class PairedServers:
     """Two servers and the clients that are connected to both.
 
-    kinds: of the two servers, the left one being the measure. flags: the same for both. right_flags: for the right
-    one alone. alter: see Side; for the right one.
+    kinds: of the two servers; the left one is the reference. flags: for both. right_flags: for the right one alone.
+    alter: see `Side`; for the right one.
     """
 
     def __init__(
@@ -230,29 +230,28 @@ class Mirror:
         self.unanswered[client] = deque()
 
     def close(self, client: int) -> None:
-        """Takes a client away from both sides."""
+        """Disconnects a client from both sides."""
         for side in self.sides:
             side.close(client)
         del self.unanswered[client]
 
     def half_close(self, client: int) -> None:
-        """Tells both sides that this client sends no more."""
+        """Shuts down the sending half of this client's connections."""
         for side in self.sides:
             with contextlib.suppress(OSError):
                 side.links[client].sock.shutdown(socket.SHUT_WR)
 
     def send(self, client: int, data: tuple[bytes, bytes], complete: Sequence[Command]) -> None:
-        """Sends bytes to both sides. complete: the commands that end within them, each of which gets one reply."""
+        """Sends bytes to both sides. complete: the commands that end within these bytes; each gets one reply."""
         self.unanswered[client].extend(complete)
         for side, part in zip(self.sides, data, strict=True):
             side.send(client, part)
 
     def settle(self, rounds: int, low: float) -> None:
-        """Returns when both sides have done what they were asked, and takes in the replies.
+        """Returns once both sides have processed all requests, and reads the replies.
 
-        Either server looks after one connection after the other; a question on a connection of its own that is
-        answered twice says that all others were looked after in between. rounds: how often to ask, two and one more
-        for each command that lies behind another.
+        Each server serves its connections in turn. After two replies on a connection of its own, all others have been
+        served in between. rounds: how often to ask: two, and one more for each command queued behind another.
         """
         for _ in range(rounds):
             for side in self.sides:
@@ -262,12 +261,12 @@ class Mirror:
         self.pump(low)
 
     def pump(self, low: float) -> None:
-        """Takes in what has come for any client."""
+        """Reads what has arrived for any client."""
         for side in self.sides:
             side.pump(low)
 
     def watch(self, until: float, low: float) -> None:
-        """Lets time pass, and takes replies in at the moment that they come."""
+        """Waits until the moment ``until``, and reads replies as they arrive."""
         poll = select.poll()
         for side in self.sides:
             for link in side.links.values():
@@ -277,16 +276,16 @@ class Mirror:
                 self.pump(max(low, now))
 
     def even(self) -> bool:
-        """True when both sides have sent equally many replies, and closed the same clients."""
+        """True if both sides have sent the same number of replies and closed the same clients."""
         return all(
             len(link.replies) == len(other.replies) and link.closed == other.closed
             for link, other in self._pairs_of_links()
         )
 
     def take(self) -> Iterator[Answer]:
-        """Takes out the replies that both sides have given, compares them, and returns what they say.
+        """Removes the replies that both sides have sent, compares them, and yields them.
 
-        Raises DifferenceError at the first pair that is not alike.
+        Raises DifferenceError for the first pair that differs.
         """
         self._learn_ids()
         for client in list(self.unanswered):
@@ -295,7 +294,7 @@ class Mirror:
                 yield self._compare(client, left.replies.popleft(), right.replies.popleft())
 
     def missing(self) -> str:
-        """Says which side owes a reply that the other has given."""
+        """Describes which side owes a reply that the other side has sent."""
         owed = []
         for client in self.unanswered:
             for side, other in ((self.left, self.right), (self.right, self.left)):
@@ -316,7 +315,7 @@ class Mirror:
             yield link, self.right.links[client]
 
     def _learn_ids(self) -> None:
-        """Learns from the puts which ids belong together, before any other reply that names one is read."""
+        """Learns from the replies to puts which ids correspond, before any other reply is compared."""
         for left, right in self._pairs_of_links():
             for mine, other in zip(left.replies, right.replies, strict=False):
                 if mine.line.startswith(b"INSERTED ") and other.line.startswith(b"INSERTED "):
@@ -329,12 +328,12 @@ class Mirror:
             raise DifferenceError(f"client {client} got {left.line!r} and asked nothing")
         command = self.unanswered[client].popleft()
         theirs = {right_id: left_id for left_id, right_id in self.right.ids.items()}
-        ours, other = _form(left, {}), _form(right, theirs)
-        if (unlike := _unlike(ours, other, self._apart_s)) is not None:
+        ours, other = _normalised(left, {}), _normalised(right, theirs)
+        if (difference := _difference(ours, other, self._apart_s)) is not None:
             raise DifferenceError(
                 f"client {client}, {command}:\n"
                 f"{self.left.server.kind} answered {left.line!r} {left.body!r}\n"
-                f"{self.right.server.kind} answered {right.line!r} {right.body!r}\n{unlike}"
+                f"{self.right.server.kind} answered {right.line!r} {right.body!r}\n{difference}"
             )
         word = left.line.split(b" ")[0].decode("ascii")
         return Answer(client, command, word, left.line, min(left.low, right.low), max(left.high, right.high))
@@ -343,8 +342,8 @@ class Mirror:
 _Form = list[tuple[str, str]]
 
 
-def _form(raw: _Raw, ids: dict[int, int]) -> _Form:
-    """A reply as a list of names and values: the words of its line, then its body, with the ids of the left side."""
+def _normalised(raw: _Raw, ids: dict[int, int]) -> _Form:
+    """A reply as a list of names and values: the words of its line, then its body, with the left side's ids."""
     words = raw.line.split(b" ")
     if words[0] in _WITH_ID and len(words) > 1:
         number = int(words[1])
@@ -352,7 +351,7 @@ def _form(raw: _Raw, ids: dict[int, int]) -> _Form:
     if words[0] != b"OK" or raw.body is None:
         form = [("line", word.decode("latin-1")) for word in words]
         return form if raw.body is None else [*form, ("body", raw.body.decode("latin-1"))]
-    # The size of statistics is checked by reading them; it varies with what is private to the process.
+    # Parsing the statistics checks their size, which varies with the values of the process.
     text = raw.body.decode("ascii")
     if not text.startswith("---\n") or not text.endswith("\n\r\n"):
         return [("not YAML", text)]
@@ -369,10 +368,10 @@ def _form(raw: _Raw, ids: dict[int, int]) -> _Form:
     return form
 
 
-def _unlike(left: _Form, right: _Form, apart_s: int) -> str | None:
-    """What is unlike in two replies, or None. The right one may have keys of its own after the last of the left.
+def _difference(left: _Form, right: _Form, apart_s: int) -> str | None:
+    """How two replies differ, or None. The right one may have keys of its own after the last key of the left one.
 
-    apart_s: how many seconds there may lie between the starts of the two servers.
+    apart_s: the most seconds between the starts of the two servers.
     """
     if len(left) > 2 and left[1][0] in _FIRST_KEYS and len(right) > len(left):
         right = right[: len(left)]

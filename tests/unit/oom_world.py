@@ -1,8 +1,8 @@
-"""A server that may be refused memory at any place: its hub with real sockets, its clients, and what they were told.
+"""A server in which any allocation may fail: its hub with real sockets, its clients, and the replies they received.
 
-`World.play` runs a script of commands. Each has one right reply. Two others are allowed, once an allocation has failed:
-OUT_OF_MEMORY (or a kick of nothing), which must have changed nothing, so that the same command, given again, gets the
-right reply; and the end of the connection, before the first byte of a reply.
+`OomWorld.play` runs a script of commands. Each step has one right reply. Once an allocation has failed, two others are
+allowed: OUT_OF_MEMORY (or KICKED 0), which must have changed nothing, so the same command gets the right reply when it
+is repeated; and the end of the connection before the first byte of a reply.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from fastbean.engine.commands import Engine
 from fastbean.errors import BinlogFailedError
 from fastbean.net.hub import Hub
 from fastbean.net.poller import Poller
+from patience import PATIENCE_S
 
-PATIENCE_S = 20
 REFUSALS = (b"OUT_OF_MEMORY\r\n", b"KICKED 0\r\n")
 BODY_FOLLOWS = re.compile(rb"(?:RESERVED \d+|FOUND \d+|OK) (\d+)\r\n")
 
-Step = tuple[str, bytes, bytes]  # who; what it sends, "{name}" being a job's id; the reply, "{name=}" a new one's id
+Step = tuple[str, bytes, bytes]  # client; request, where "{name}" is a job's id; reply, where "{name=}" is a new id
 
 
 def replies_in(data: bytes) -> list[bytes]:
-    """The whole replies at the beginning of what has come."""
+    """The complete replies at the beginning of the received data."""
     found = []
     while (end := data.find(b"\r\n") + 2) >= 2:
         if match := BODY_FOLLOWS.match(data):
@@ -43,9 +43,9 @@ def replies_in(data: bytes) -> list[bytes]:
 
 
 class Client:
-    """One connection; `got` is what has come and was not looked at yet."""
+    """One connection; ``got`` is received data that was not read yet."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: OomWorld) -> None:
         self.closed = False
         self.got = b""
         self._world = world
@@ -57,7 +57,7 @@ class Client:
             assert served.fileno() < 0, "a socket that cannot be served is closed"
 
     def send(self, data: bytes) -> None:
-        with suppress(BrokenPipeError):  # who reads on learns that it is closed
+        with suppress(BrokenPipeError):  # the next read shows that it is closed
             assert self.closed or self.socket.send(data) == len(data)
 
     def receive(self) -> None:
@@ -72,7 +72,7 @@ class Client:
             self.closed = True
 
     def replies(self, count: int = 1) -> list[bytes]:
-        """The next replies; fewer if the connection ends before."""
+        """The next ``count`` replies; fewer if the connection ends first."""
         give_up_s = time.monotonic() + PATIENCE_S
         self.receive()
         while len(found := replies_in(self.got)) < count and not self.closed:
@@ -84,15 +84,17 @@ class Client:
         return found
 
     def ask(self, request: bytes) -> bytes:
-        """One command's reply, empty if the connection ends instead."""
+        """Sends one command and returns its reply; empty if the connection ends instead."""
         self.send(request)
         return b"".join(self.replies())
 
 
-class World:
-    """Hub, engine, and a log where `directory` is given; ``ids`` are the jobs that clients were told of by the
-    script's names, ``gone`` those that were deleted, ``unsure`` those whose delete got no reply;
-    ``is_played`` tells whether the script came to its end."""
+class OomWorld:
+    """Hub, engine, and a binlog if ``directory`` is given.
+
+    ``ids`` are the ids of acknowledged jobs by their names in the script, ``gone`` the deleted ones, ``unsure`` those
+    whose delete got no reply. ``is_played`` is whether the script reached its end.
+    """
 
     def __init__(self, directory: Path | None = None, segment_bytes: int = 65536, max_bytes: int = 0) -> None:
         self.poller = Poller()
@@ -122,7 +124,7 @@ class World:
         self.is_played = False
 
     def iterate(self) -> None:
-        """One iteration of the loop."""
+        """One iteration of the event loop."""
         try:
             if not self.log_failed:
                 self.hub.serve(time.monotonic_ns() + 10_000_000, True)
@@ -132,13 +134,13 @@ class World:
             self.hub.close_all(time.monotonic_ns())
 
     def client(self, name: str) -> Client:
-        """The client of this name, connected when it is first named."""
+        """The client of this name; it connects when it is first used."""
         if name not in self.clients:
             self.clients[name] = Client(self)
         return self.clients[name]
 
     def play(self, script: Sequence[Step], outage: AbstractContextManager[None]) -> None:
-        """Runs the script until its end, or until a connection ends. `outage` ends when somebody notices it."""
+        """Runs the script until its end, or until a connection ends. ``outage`` ends when a client notices it."""
         with ExitStack() as outages:
             outages.enter_context(outage)
             for step in script:
@@ -172,7 +174,7 @@ class World:
         return re.sub(rb"\{(\w+)\}", lambda match: b"%d" % self.ids[match[1].decode()], text)
 
     def _is_right(self, replies: list[bytes], step: Step) -> bool:
-        """Whether it is the reply; takes down what it tells."""
+        """Whether this is the right reply; if so, records the ids in it."""
         pattern = re.escape(self._with_ids(re.sub(rb"\{\w+=\}", b"NEW", step[2]))).replace(b"NEW", rb"(\d+)")
         pattern = pattern.replace(re.escape(b"..."), b".*")
         match = re.fullmatch(pattern, b"".join(replies), re.DOTALL)
@@ -186,7 +188,7 @@ class World:
         return True
 
     def check_jobs(self, bodies: Mapping[str, bytes]) -> None:
-        """Every job that a client was told of is there with its body, or gone if it was told so."""
+        """Checks that every acknowledged job is there with its body, or gone if its delete was acknowledged."""
         looker = self.client("looker")
         for name in self.ids.keys() - self.unsure:
             body = bodies[name]
@@ -194,7 +196,7 @@ class World:
             assert looker.ask(b"peek %d\r\n" % self.ids[name]) == (b"NOT_FOUND\r\n" if name in self.gone else found)
 
     def check_end(self) -> None:
-        """Everybody leaves, all jobs are deleted: nothing is left, and nothing counted."""
+        """Disconnects all clients and deletes all jobs: nothing may be left, and all counters are zero."""
         looker = self.client("looker")
         for name, client in self.clients.items():
             if name != "looker":
@@ -209,8 +211,8 @@ class World:
         kept = {"tubes", "clients", "connections", "total_jobs"}
         assert {name: count for name, count in self.engine.counters().items() if count and name not in kept} == {}
 
-    def after_a_restart(self, again: World) -> World:
-        """The same clients' knowledge, for a world that goes on with the same log."""
+    def after_a_restart(self, again: OomWorld) -> OomWorld:
+        """Copies what the clients know to ``again``, a server that continues with the same binlog."""
         again.ids, again.gone, again.unsure = self.ids, self.gone, self.unsure
         return again
 
@@ -218,7 +220,7 @@ class World:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """The end of everything; the log keeps what it has."""
+        """Closes everything; the binlog keeps its records."""
         for client in self.clients.values():
             client.socket.close()
         self.hub.close_all(time.monotonic_ns())
