@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 T      ?= tests
 
 SOURCES := setup.py pyproject.toml MANIFEST.in $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pxd' \
-             -o -name '*.pyi' -o -name py.typed) $(shell find packaging/share -type f)
+             -o -name '*.pxi' -o -name '*.pyi' -o -name py.typed) $(shell find packaging/share -type f)
 PYTEST  := $(BIN)/python -m pytest
 # One process more than there are processors: many tests wait for something. WORKERS=0 runs all in one.
 WORKERS ?= $(shell expr $$(nproc) + 1)
