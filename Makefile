@@ -15,7 +15,7 @@ WORKERS ?= $(shell expr $$(nproc) + 1)
 SHARED  := -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all soak test-pythons wheel-check bench performance bench-check lint pages \
+.PHONY: help run test test-all soak test-pythons wheel-check bench bench-all performance bench-check lint pages \
         format build wheel sdist clean sanitize fuzz coverage valgrind
 
 help: ## list the targets
@@ -57,13 +57,19 @@ coverage: build/coverage/built ## measure which lines of the compiled modules th
 valgrind: $(VENV)/installed $(VENV)/test-tools ## run a short session under valgrind
 	$(PYTEST) tests/quality/test_valgrind.py
 
-bench: $(VENV)/installed $(VENV)/bench-tools ## measure, against beanstalkd too where it is installed
-	$(PYTEST) bench
+# A slow bench is no hang: without faulthandler_timeout pytest would print stack dumps of it.
+BENCH := $(PYTEST) bench -o faulthandler_timeout=0
 
-performance: $(VENV)/installed $(VENV)/bench-tools ## measure what docs/performance.md tells, and write it; ARGS=--help
+bench: $(VENV)/installed $(VENV)/bench-tools ## compare with beanstalkd in less than three minutes
+	$(BENCH) -m 'not long' --benchmark-columns=median,ops,rounds
+
+bench-all: $(VENV)/installed $(VENV)/bench-tools ## run all benches, the long ones too
+	$(BENCH)
+
+performance: $(VENV)/installed $(VENV)/bench-tools ## measure everything in docs/performance.md, and write it; ARGS=--help
 	$(BIN)/python -m bench.performance $(ARGS)
 
-bench-check: $(VENV)/installed ## measure shortly: nothing may be much worse than docs/performance.json has it
+bench-check: $(VENV)/installed ## measure a few rows; fail if one is much worse than in docs/performance.json
 	$(BIN)/python -m bench.check
 
 lint: $(VENV)/installed $(VENV)/lint-tools ## ruff, cython-lint, mypy and stubtest

@@ -1,4 +1,4 @@
-"""The plots of docs/performance.md, as SVG: what fastbean makes of beanstalkd's rate, CPU time, memory, the heap."""
+"""The plots of docs/performance.md, and the picture of the README, as SVG."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .contestants import BEANSTALKD, FASTBEAN, FLOOR, KINDS
 from .other_rows import HEAP_ROWS
 from .rows import PLAYED_ROWS
 
-COLOURS = {FASTBEAN: "#0072b2", BEANSTALKD: "#e69f00", FLOOR: "#999999"}  # told apart by the colour-blind too
+COLOURS = {FASTBEAN: "#0072b2", BEANSTALKD: "#e69f00", FLOOR: "#999999"}  # distinct for the colour-blind too
 STYLE = {
     "svg.fonttype": "none",  # text stays text: small files, and they can be searched
     "svg.hashsalt": "fastbean",  # the same numbers give the same file
@@ -28,14 +28,14 @@ MIB = 1 << 20
 
 
 def draw_all(results):
-    """Draws what there are results for, beside their file. Returns the lines of Markdown that show it."""
+    """Draws everything that was measured, into the folder of the results. Returns the Markdown of the page's plots."""
     mpl.rcParams.update(STYLE)
     lines = []
     for name, title, draw in (
         ("rates", "Rates, divided by beanstalkd's", draw_rates),
-        ("cpu", "CPU time of the server for an operation", draw_cpu),
+        ("cpu", "CPU time of the server per operation", draw_cpu),
         ("memory", "Resident memory with a million jobs, and after they are deleted", draw_memory),
-        ("heap", "The heap, how many times as fast as others", draw_heap),
+        ("heap", "The heap: how many times as fast as other libraries", draw_heap),
     ):
         figure = draw(results.rows)
         if figure is not None:
@@ -47,7 +47,7 @@ def draw_all(results):
 
 
 def _strip(path):
-    """Without the blanks at the ends of lines that the library leaves."""
+    """Removes the blanks that the library leaves at the ends of lines."""
     text = path.read_text(encoding="utf-8")
     path.write_text("\n".join(line.rstrip() for line in text.splitlines()) + "\n", encoding="utf-8")
 
@@ -88,7 +88,7 @@ def _legend(axes):
 
 
 def draw_rates(rows):
-    """Each row's rate as a ratio to beanstalkd's, what is to be reached, the floor, and the fork."""
+    """Each row's rate as a ratio to beanstalkd's, its target, the floor, and the fork."""
     shown = []
     for row in PLAYED_ROWS:
         claim = next((each for each in row.claims if each.to == BEANSTALKD), None)
@@ -97,10 +97,10 @@ def draw_rates(rows):
             shown.append((row, claim, values))
     if not shown:
         return None
-    figure, axes = _axes(len(shown), "operations a second, divided by beanstalkd's")
+    figure, axes = _axes(len(shown), "operations per second, divided by beanstalkd's")
     _dots(axes, [values for _, _, values in shown], COLOURS[FASTBEAN], "fastbean: median, lowest to highest")
     bounds = [(claim.at_least, place) for place, (_, claim, _) in enumerate(shown) if claim.at_least is not None]
-    axes.plot(*zip(*bounds, strict=True), "|", color="#d55e00", markersize=11, markeredgewidth=2, label="to reach")
+    axes.plot(*zip(*bounds, strict=True), "|", color="#d55e00", markersize=11, markeredgewidth=2, label="target")
     floors = [
         (statistics.median(series[FLOOR]["rate"]) / statistics.median(series[BEANSTALKD]["rate"]), place)
         for place, (row, _, _) in enumerate(shown)
@@ -117,11 +117,11 @@ def draw_rates(rows):
 
 
 def draw_cpu(rows):
-    """CPU time for an operation of each server."""
+    """CPU time per operation of each server."""
     shown = [row for row in PLAYED_ROWS if row.name in rows and FASTBEAN in rows[row.name].series]
     if not shown:
         return None
-    figure, axes = _axes(len(shown), "server CPU for an operation, µs")
+    figure, axes = _axes(len(shown), "CPU time of the server per operation, µs")
     for kind in KINDS:
         found = [
             (statistics.median(series[kind]["cpu_us"]), place)
@@ -138,7 +138,7 @@ def draw_cpu(rows):
 
 
 def draw_memory(rows):
-    """Memory with many jobs and after they are gone."""
+    """Memory with many jobs, and after they are deleted."""
     if "memory" not in rows:
         return None
     series = rows["memory"].series
@@ -155,9 +155,9 @@ def draw_memory(rows):
 
 
 def draw_heap(rows):
-    """How many times as fast as others the heap is."""
+    """How many times as fast as other libraries the heap is."""
     shown = [
-        # What is slower takes more seconds, so its label stands above the line of the ratio.
+        # The ratio of two times has the other library above the line, that of two rates below it.
         (f"{row.title}: {claim.of if claim.measure == 's' else claim.to}", values)
         for row in HEAP_ROWS
         if row.name in rows
