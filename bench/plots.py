@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from .contestants import BEANSTALKD, FASTBEAN, FLOOR, KINDS
 from .other_rows import HEAP_ROWS
+from .results import rate
 from .rows import PLAYED_ROWS
 
 COLOURS = {FASTBEAN: "#0072b2", BEANSTALKD: "#e69f00", FLOOR: "#999999"}  # distinct for the colour-blind too
@@ -27,9 +28,31 @@ WIDTH, ROW_HEIGHT, REST_HEIGHT = 8, 0.3, 1.1
 MIB = 1 << 20
 
 
+PICTURE = "rates.svg"
+PICTURE_ROWS = {
+    "cycle-1": "1 client: put, reserve, delete",
+    "cycle-50": "50 clients: put, reserve, delete",
+    "log-cycle-50": "50 clients: the same with a binlog (-b)",
+    "cycle-1000": "1,000 clients: put, reserve, delete",
+    "sync-put-64": "64 clients: put, each one synced (-b -f 0)",
+    "put-1x100": "1 client: 100 puts in flight",
+    "put-16x100": "16 clients: 100 puts in flight each",
+    "tubes-10000": "50 clients: put into 10,000 tubes",
+}
+PICTURE_STYLE = """\
+text { font: 14px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; fill: #6e7781; }
+.strong { font-weight: 600; }
+.small { font-size: 12px; }
+@media (prefers-color-scheme: light) { text { fill: #24292f; } .small { fill: #57606a; } }
+@media (prefers-color-scheme: dark) { text { fill: #e6edf3; } .small { fill: #9198a1; } }"""
+LEFT, SCALE, LONGEST, PICTURE_WIDTH = 330, 18, 21, 780  # of the bars, in pixels; LONGEST is a ratio
+TOP, BAR_ROW, BAR, THIN_BAR = 44, 34, 13, 5
+
+
 def draw_all(results):
     """Draws everything that was measured, into the folder of the results. Returns the Markdown of the page's plots."""
     mpl.rcParams.update(STYLE)
+    draw_picture(results)
     lines = []
     for name, title, draw in (
         ("rates", "Rates, divided by beanstalkd's", draw_rates),
@@ -85,6 +108,48 @@ def _ratio_axis(axes):
 
 def _legend(axes):
     axes.legend(loc="upper center", bbox_to_anchor=(0.3, -0.06), ncols=4, frameon=False, fontsize=8)
+
+
+def draw_picture(results):
+    """Writes the picture of the README: a bar for each row's ratio to beanstalkd, readable in light and dark pages."""
+    ratios = {
+        words: statistics.median(values)
+        for name, words in PICTURE_ROWS.items()
+        if name in results.rows and (values := rate(BEANSTALKD).values(results.rows[name].series))
+    }
+    machine = results.machine
+    processor = machine["processor"].replace("(R)", "")
+    footer = f"Measured on {processor}, {machine['cores']} cores, with {machine['beanstalkd']}."
+    bottom = TOP + len(ratios) * BAR_ROW
+    size = f"{PICTURE_WIDTH} {bottom + 26}"
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" role="img">',
+        "<title>Operations per second of fastbean, as a multiple of beanstalkd's</title>",
+        f"<style>\n{PICTURE_STYLE}\n</style>",
+        '<text class="strong" x="0" y="18">Operations per second; beanstalkd = 1</text>',
+        f'<rect x="{LEFT}" y="6" width="{BAR}" height="{BAR}" fill="{COLOURS[FASTBEAN]}"/>',
+        f'<text x="{LEFT + 20}" y="18">fastbean</text>',
+        f'<rect x="{LEFT + 110}" y="6" width="{BAR}" height="{BAR}" fill="{COLOURS[BEANSTALKD]}"/>',
+        f'<text x="{LEFT + 130}" y="18">beanstalkd</text>',
+    ]
+    for place, (words, ratio) in enumerate(ratios.items()):
+        parts += _bar(TOP + place * BAR_ROW, words, ratio)
+    parts += [f'<text class="small" x="0" y="{bottom + 16}">{footer}</text>', "</svg>"]
+    results.path.with_name(PICTURE).write_text("\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _bar(y, words, ratio):
+    """One row of the picture; a bar that would be too long is cut, and shows it."""
+    end = LEFT + SCALE * min(ratio, LONGEST)
+    yield f'<text x="0" y="{y + BAR}">{words}</text>'
+    yield f'<rect x="{LEFT}" y="{y}" width="{end - LEFT:.1f}" height="{BAR}" fill="{COLOURS[FASTBEAN]}"/>'
+    if ratio > LONGEST:
+        points = f"{end + 4},{y + BAR} {end + 9},{y} {end + 17},{y} {end + 12},{y + BAR}"
+        yield f'<polygon points="{points}" fill="{COLOURS[FASTBEAN]}"/>'
+        end += 17
+    yield f'<rect x="{LEFT}" y="{y + BAR + 2}" width="{SCALE}" height="{THIN_BAR}" fill="{COLOURS[BEANSTALKD]}"/>'
+    number = f"{ratio:.1f}" if ratio < LONGEST else f"{ratio:.0f}"
+    yield f'<text class="strong" x="{end + 8:.1f}" y="{y + BAR - 1}">{number}&#215;</text>'
 
 
 def draw_rates(rows):
