@@ -121,9 +121,10 @@ def draw_picture(results):
     processor = machine["processor"].replace("(R)", "")
     footer = f"Measured on {processor}, {machine['cores']} cores, with {machine['beanstalkd']}."
     bottom = TOP + len(ratios) * BAR_ROW
-    size = f"{PICTURE_WIDTH} {bottom + 26}"
+    width, height = PICTURE_WIDTH, bottom + 26
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" role="img">',
+        '<svg xmlns="http://www.w3.org/2000/svg" role="img"',
+        f' width="{width}" height="{height}" viewBox="0 0 {width} {height}">',
         "<title>Operations per second of fastbean, as a multiple of beanstalkd's</title>",
         f"<style>\n{PICTURE_STYLE}\n</style>",
         '<text class="strong" x="0" y="18">Operations per second; beanstalkd = 1</text>',
