@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 T      ?= tests
 
 SOURCES := setup.py pyproject.toml MANIFEST.in $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pxd' \
-             -o -name '*.pyi' -o -name py.typed) $(shell find packaging/share -type f)
+             -o -name '*.pxi' -o -name '*.pyi' -o -name py.typed) $(shell find packaging/share -type f)
 PYTEST  := $(BIN)/python -m pytest
 # One process more than there are processors, because many tests wait. WORKERS=0 runs all tests in one process.
 WORKERS ?= $(shell expr $$(nproc) + 1)
@@ -18,7 +18,7 @@ QUICK   := -m 'not slow'
 OURS    := -m 'not slow and not real_beanstalkd'
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all soak test-pythons wheel-check bench performance bench-check instructions lint pages \
+.PHONY: help run test test-all soak test-pythons wheel-check bench bench-all performance bench-check instructions lint pages \
         format build tools special-builds wheel sdist clean sanitize fuzz coverage valgrind
 
 help: ## list the targets
@@ -60,13 +60,19 @@ coverage: build/coverage/built ## measure which lines of the compiled modules th
 valgrind: $(VENV)/installed $(VENV)/test-tools ## run a short session under valgrind
 	$(PYTEST) tests/quality/test_valgrind.py
 
-bench: $(VENV)/installed $(VENV)/bench-tools ## measure, against beanstalkd too where it is installed
-	$(PYTEST) bench
+# A slow bench is no hang: without faulthandler_timeout pytest would print stack dumps of it.
+BENCH := $(PYTEST) bench -o faulthandler_timeout=0
 
-performance: $(VENV)/installed $(VENV)/bench-tools ## measure what docs/performance.md tells, and write it; ARGS=--help
+bench: $(VENV)/installed $(VENV)/bench-tools ## compare with beanstalkd in less than three minutes
+	$(BENCH) -m 'not long' --benchmark-columns=median,ops,rounds
+
+bench-all: $(VENV)/installed $(VENV)/bench-tools ## run all benches, the long ones too
+	$(BENCH)
+
+performance: $(VENV)/installed $(VENV)/bench-tools ## measure everything in docs/performance.md, and write it; ARGS=--help
 	$(BIN)/python -m bench.performance $(ARGS)
 
-bench-check: $(VENV)/installed ## measure shortly: nothing may be much worse than docs/performance.json has it
+bench-check: $(VENV)/installed ## measure a few rows; fail if one is much worse than in docs/performance.json
 	$(BIN)/python -m bench.check
 
 instructions: $(VENV)/installed ## count the instructions of each command under valgrind; ARGS=--help

@@ -189,7 +189,7 @@ def check_hardening(wheel: Path, folder: Path) -> None:
     """Every compiled module has what the flags of a wheel promise."""
     shutil.unpack_archive(wheel, folder, "zip")
     modules = sorted(folder.glob("fastbean/**/*.so"))
-    if len(modules) != len(list((ROOT / "src" / "fastbean").glob("*.pyx"))):
+    if len(modules) != len(list((ROOT / "src" / "fastbean").rglob("*.pyx"))):
         raise SystemExit(f"check_wheels: {wheel.name} has {len(modules)} compiled modules")
     for module in modules:
         text = subprocess.run(["readelf", "-Wdl", module], check=True, capture_output=True, text=True).stdout

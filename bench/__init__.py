@@ -1,1 +1,1 @@
-"""The benches: `pytest bench`."""
+"""The benches: `make bench`, `make bench-all`, `make performance`."""

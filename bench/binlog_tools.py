@@ -1,4 +1,4 @@
-"""What the benches of the log on disk share: servers on directories of their own, their statistics, the table."""
+"""What the benches of the binlog share: servers on directories of their own, their statistics, the table."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ BLOCK_BYTES = 512  # the unit of st_blocks
 
 
 @dataclass(frozen=True)
-class LogScenario:
-    """A scenario, the sync policy, what a sync takes at least (0: as the disk does), and the ratio that is wanted.
+class BinlogScenario:
+    """A scenario, the sync policy, the shortest time of a sync (0: the disk's own), and the ratio to reach.
 
     rounds: more where a disk that others use too makes them differ much.
     """
@@ -43,7 +43,7 @@ class LogScenario:
 
 @dataclass
 class Row:
-    """One number a round for each server. form: how it is told; wanted: the ratio; beside: what else is told."""
+    """One number per round for each server. form: its format; wanted: the ratio to reach; beside: text at the end."""
 
     values: dict[str, list[float]]
     form: str
@@ -56,8 +56,8 @@ class Row:
 
 
 @dataclass
-class LogTable:
-    """rounds: all rows by name. missing: why a server is not in it. notes: what is to be known beside."""
+class BinlogTable:
+    """rounds: all rows by name. missing: why a server is not in it. notes: lines below the table."""
 
     rounds: dict[str, Row] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
@@ -77,14 +77,14 @@ class LogTable:
 
 @contextlib.contextmanager
 def servers(folder, missing, flags=(), sync_us=0, kinds=KINDS):
-    """The servers that can run here, by kind, each with the flags on an empty directory, removed in the end.
+    """The servers that can run here, by kind, each with the flags and an empty directory, which is removed at the end.
 
-    The floor may be among them; it keeps nothing.
+    The floor may be among them; it stores nothing.
     """
     environment = slow_sync(folder, sync_us) if sync_us else None
 
     def flags_of(kind):
-        return with_log(folder / kind, flags) if kind in KINDS else ()
+        return with_binlog(folder / kind, flags) if kind in KINDS else ()
 
     try:
         with running(kinds, folder, missing, flags_of, environment) as started:
@@ -94,13 +94,13 @@ def servers(folder, missing, flags=(), sync_us=0, kinds=KINDS):
             shutil.rmtree(folder / kind, ignore_errors=True)
 
 
-def with_log(directory, flags=()):
-    """The words for a log in a new directory."""
+def with_binlog(directory, flags=()):
+    """The flags for a binlog in a new directory."""
     return ["-b", str(new_directory(directory)), *flags]
 
 
 def sync_times_us(folder, body_bytes):
-    """How long syncs of the disk take after writes like a server's: so many bytes each, into an allocated file."""
+    """The times of syncs after writes like a server's: body_bytes each, into an allocated file."""
     times_us = []
     with (folder / "synced").open("w+b") as file:
         os.posix_fallocate(file.fileno(), 0, SYNCS * body_bytes)
@@ -114,14 +114,14 @@ def sync_times_us(folder, body_bytes):
 
 
 def new_directory(path):
-    """An empty directory, in place of one that is there."""
+    """An empty directory; an existing one is removed first."""
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir()
     return path
 
 
 def first_reply(server, folder, request):
-    """Waits until a server that is starting takes the request. Its first reply, and when that came (time.monotonic)."""
+    """Waits for the first reply of a server that is starting; returns it, and when it came (time.monotonic)."""
     with connect_to(server, folder, pause_s=0.001) as sock, sock.makefile("rb") as replies:
         sock.settimeout(LIMIT_S)
         sock.sendall(request)
@@ -129,11 +129,11 @@ def first_reply(server, folder, request):
 
 
 def write_full_directories(folder, kinds, jobs, missing):
-    """A directory with so many jobs for each server that can run here, written by it until it was killed.
+    """Has each server that can run here put `jobs` jobs into a directory of its own, and kills it.
 
-    They lie in the folder, by kind; returns the kinds.
+    The directories are in the folder, by kind; returns the kinds.
     """
-    with running(kinds, folder, missing, lambda kind: with_log(folder / kind)) as started:
+    with running(kinds, folder, missing, lambda kind: with_binlog(folder / kind)) as started:
         for server in started.values():
             run(server.address, "put", clients=16, depth=100, operations=jobs, body_bytes=BODY_BYTES)
             server.kill()
@@ -141,11 +141,11 @@ def write_full_directories(folder, kinds, jobs, missing):
 
 
 def restart(kind, folder, directory, jobs, look=lambda _server: None):
-    """Starts a server on a directory with so many jobs, and kills it.
+    """Starts a server on a directory with `jobs` jobs, and kills it.
 
     Returns the seconds until the first reply, and what `look` finds in the server before it is killed.
     """
-    os.sync()  # what another server has left to be written is not to disturb this one
+    os.sync()  # so that writes of another server do not slow this one down
     begun_s = time.monotonic()
     server = spawn(kind, folder, ["-b", str(directory)])
     try:
@@ -162,12 +162,12 @@ def restart(kind, folder, directory, jobs, look=lambda _server: None):
 
 
 def record_bytes(directory):
-    """The bytes up to the last one of each file that is not zero: what a server wrote, without what it allocated."""
+    """The bytes of each file up to the last one that is not zero: what was written, without what is allocated ahead."""
     return sum(len(path.read_bytes().rstrip(b"\0")) for path in directory.iterdir())
 
 
 def allocated_bytes(directory):
-    """What the files take of the disk."""
+    """The disk space of the files."""
     return sum(path.stat().st_blocks * BLOCK_BYTES for path in directory.iterdir())
 
 

@@ -1,8 +1,8 @@
-"""`python -m bench.check`: a few rows again, against the ratios that docs/performance.json has; for CI.
+"""`python -m bench.check`: measures a few rows again and compares them with docs/performance.json; for CI.
 
-A ratio that is more than a fifth worse than recorded is a failure. It must not fail on noise: a row that looks worse is
-measured again, up to ATTEMPTS times, and the best median counts; where the rounds of a rate differ by more than
-TOO_NOISY, the CPU time for an operation is judged instead. With one processor nothing can be judged.
+It fails if a ratio is worse than recorded by more than a fifth, and must not fail on noise: a row that looks worse is
+measured again, up to ATTEMPTS times in all, and the best median counts; if the rounds of a rate differ by more than
+TOO_NOISY, the CPU time per operation is judged instead. With one processor nothing can be judged.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HEAP = "heap-python"
 
 @dataclass(frozen=True)
 class Judged:
-    """One ratio: its words, the share of the recorded one that was kept (1: as good), and what it was judged by."""
+    """One ratio: its words, the ratio relative to the recorded one (1: as good), and both ratios."""
 
     words: str
     kept: float
@@ -41,7 +41,7 @@ class Judged:
 
 
 def judge(series, recorded, other):
-    """The ratio to another server, by the rate, or by CPU time where the rate is too noisy; None: not measured."""
+    """The ratio to another server: of rates, or of CPU times if the rates are too noisy. None: not measured."""
     claim = rate(other)
     values = claim.values(series)
     if values and max(values) > TOO_NOISY * min(values):
@@ -51,7 +51,7 @@ def judge(series, recorded, other):
 
 
 def judge_heap(series, recorded):
-    """The heap's speed beside heapq's."""
+    """The ratio of the heap's speed to heapq's."""
     claim = next(each for row in HEAP_ROWS if row.name == HEAP for each in row.claims if each.of == HEAPQ)
     return _compare(claim, claim.values(series), claim.values(recorded), lower_is_better=False)
 
@@ -64,7 +64,7 @@ def _compare(claim, values, recorded, lower_is_better):
 
 
 def attempt(name, recorded, missing):
-    """Measures a row once; its judged ratios by the server that it is compared with."""
+    """Measures a row once; returns its ratios by the server it is compared with."""
     measure = heaps((PRIORITY_HEAP, HEAPQ), remove=False) if name == HEAP else replace(ROWS[name].measure, rounds=1)
     with scratch_folder() as folder:
         series = measure(Run(folder, ROUNDS, ROUND_S, missing))
@@ -78,7 +78,7 @@ def attempt(name, recorded, missing):
 
 
 def check_row(name, recorded, missing):
-    """Whether the row is as good as recorded, by the best of some attempts; says what was found."""
+    """Whether the best attempt is as good as recorded; prints what was measured."""
     best = {}
     for number in range(1, ATTEMPTS + 1):
         for other, judged in attempt(name, recorded, missing).items():
@@ -95,7 +95,7 @@ def check_row(name, recorded, missing):
 
 def main():
     if LOAD_PROCESSOR is None:
-        say("bench-check: with one processor, server and load take it from each other: nothing can be judged, passed")
+        say("bench-check: with one processor, which server and load share, nothing can be judged: passed")
         return 0
     results = Results.load(RESULTS)
     unknown = [name for name in NAMES if name not in results.rows]
@@ -104,7 +104,7 @@ def main():
         return 1
     raise_descriptor_limit()
     missing = {}
-    say(f"bench-check: ratios beside those of {RESULTS.name}; more than a fifth worse is a failure")
+    say(f"bench-check: ratios compared with {RESULTS.name}; worse by more than a fifth is a failure")
     with on_processor(LOAD_PROCESSOR):
         worse = [name for name in NAMES if not check_row(name, results.rows[name].series, missing)]
     for why in missing.values():

@@ -1,4 +1,4 @@
-"""Compiles the modules that are only here for measuring, against the .pxd files of this tree: few are installed."""
+"""Compiles the modules that exist for measuring only, against the .pxd files of this tree: most are not installed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ setup(script_args=["-q", "build_ext", "--inplace"], ext_modules=cythonize(
 
 
 def load_compiled(name: str, folder: Path):
-    """The module `name`.pyx of this folder, compiled in the folder given unless it is there already.
+    """Imports the module `name`.pyx of this package, compiled in `folder` unless it is there already.
 
     Raises MissingError without a compiler.
     """

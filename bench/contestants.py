@@ -1,8 +1,8 @@
-"""The servers that are measured side by side: fastbean, beanstalkd, and the floor, compiled from floor.c on the fly.
+"""The servers that are compared: fastbean, beanstalkd, and the floor, which is compiled from floor.c when needed.
 
 All run at the same time, on loopback and on one processor, each idle while another one is measured; the load runs on
-a second processor where there are two. A server with a log on disk is started with the flags for it, and where a slower
-disk is to be tried, with slow_sync.c, compiled likewise, loaded before everything else.
+a second processor where there are two. A server with a binlog gets the flags for it. To imitate a slower disk,
+slow_sync.c is compiled and preloaded into it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STOP_LIMIT_S = 20
 
 
 class MissingError(Exception):
-    """A contestant that cannot run here; the text says why and what to do."""
+    """A server that cannot run here; the text says why and what to do."""
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Contestant:
     process: subprocess.Popen
 
     def kill(self):
-        """Ends the server as a crash would."""
+        """Kills the server, as a crash would."""
         self.process.kill()
         self.process.wait()
 
@@ -83,7 +83,7 @@ def on_processor(number):
 
 
 def compile_c(name: str, folder: Path, *options: str, use: str) -> Path:
-    """Compiles one of the C files here into the folder, unless it is there. `use`: what needs a compiler."""
+    """Compiles a C file of this package into the folder, unless it is there. `use`: ends the message without one."""
     source = Path(__file__).with_name(name)
     compiled = folder / source.stem
     if compiled.exists():
@@ -101,13 +101,13 @@ def build_floor(folder: Path) -> Path:
 
 
 def slow_sync(folder: Path, microseconds: int) -> dict[str, str]:
-    """The environment of a server each of whose syncs takes so long at least; raises MissingError."""
+    """The environment of a server whose syncs each take `microseconds` or longer; raises MissingError."""
     library = compile_c("slow_sync.c", folder, "-shared", "-fPIC", use="no slower disk is tried")
     return {"LD_PRELOAD": str(library), "SLOW_SYNC_US": str(microseconds)}
 
 
 def command(kind: str, port: int, folder: Path) -> list[str]:
-    """The words that start a server; raises MissingError."""
+    """The command line of a server; raises MissingError."""
     if kind == FLOOR:
         return [str(build_floor(folder)), str(port), str(BODY_BYTES)]
     if kind == FASTBEAN:
@@ -120,12 +120,21 @@ def command(kind: str, port: int, folder: Path) -> list[str]:
     return [path, "-l", HOST, "-p", str(port)]
 
 
+def is_installed(kind: str) -> bool:
+    """Whether a server of that kind can be started here. Not for the floor, which is compiled when it is needed."""
+    try:
+        command(kind, 0, Path())
+    except MissingError:
+        return False
+    return True
+
+
 def spawn(
     kind: str, folder: Path, flags: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> Contestant:
-    """Starts a server and does not wait for it; what it says goes to a file in the folder.
+    """Starts a server and does not wait for it; its stderr goes to a file in the folder.
 
-    flags: more words for it, such as those of its log. environment: variables beside those of this process.
+    flags: more arguments, such as those for a binlog. environment: variables added to those of this process.
     """
     with socket.socket() as probe:
         probe.bind((HOST, 0))
@@ -143,7 +152,7 @@ def spawn(
 
 
 def connect_to(contestant: Contestant, folder: Path, pause_s: float = 0.01) -> socket.socket:
-    """A connection to a server that may be starting yet; it is stopped if it does not take one."""
+    """Connects to a server, which may still be starting; stops it if it accepts no connection."""
     give_up = time.monotonic() + START_LIMIT_S
     while True:
         try:
@@ -165,9 +174,9 @@ def running(
     flags_of: Callable[[str], Sequence[str]] = lambda _: (),
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[dict[str, Contestant]]:
-    """The servers that can run here, by kind, until the end; `missing` is told why others cannot.
+    """Runs the servers that can run here, by kind, until the end; `missing` gets the reasons why others cannot.
 
-    flags_of: more words for a server of that kind. environment: as of `spawn`.
+    flags_of: more arguments for a server of that kind. environment: as for `spawn`.
     """
     started: dict[str, Contestant] = {}
     try:
@@ -185,7 +194,7 @@ def running(
 def start(
     kind: str, folder: Path, flags: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> Contestant:
-    """Starts a server, as `spawn` does, and waits until it takes connections."""
+    """Starts a server, as `spawn` does, and waits until it accepts connections."""
     contestant = spawn(kind, folder, flags, environment)
     connect_to(contestant, folder).close()
     return contestant

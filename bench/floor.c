@@ -1,11 +1,11 @@
 // The floor: an epoll server that answers canned lines and keeps nothing.
 //
-// It does what no correct beanstalk server can leave out - wait, receive, find the lines, step over the bodies, send -
-// and nothing else: every put is answered INSERTED 1, every reserve with the same job, every delete DELETED. What it
-// costs is the least that any server can cost, so its rate is what a server's rate is divided by. use, watch, ignore,
-// stats, stats-tube and list-tubes are answered so that the load tool can begin and clean up.
+// It does what no correct beanstalk server can leave out (wait, receive, find the lines, skip the bodies, send) and
+// nothing else: it answers every put with INSERTED 1, every reserve with the same job, every delete with DELETED. No
+// server can cost less, so the rates of servers are divided by its rate. It answers use, watch, ignore, stats,
+// stats-tube and list-tubes so that the load tool can start and clean up.
 //
-// floor PORT BODY_BYTES     listens on 127.0.0.1; the job of BODY_BYTES is what a reserve is answered with.
+// floor PORT BODY_BYTES     listens on 127.0.0.1; a reserve is answered with a job of BODY_BYTES.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -24,7 +24,7 @@ enum { MAX_EVENTS = 512, LINE_BYTES = 256, RECEIVE_BYTES = 1 << 18, SEND_BYTES =
 struct client {
     int fd;
     int held;               // bytes of a line whose end has not come yet
-    uint64_t drain_before_close;       // bytes of a body that are still to come, its CRLF included
+    uint64_t body_left;     // bytes of a body that are still to come, its CRLF included
     char line[LINE_BYTES];
 };
 
@@ -104,7 +104,7 @@ static int serve_line(struct client *client, const char *line, size_t size)
             body_bytes += unit * (uint64_t)(*digit - '0');
             unit *= 10;
         }
-        client->drain_before_close = body_bytes + 2;
+        client->body_left = body_bytes + 2;
         return ANSWER(client, "INSERTED 1\r\n");
     }
     if (size == 7 && memcmp(line, "reserve", 7) == 0)
@@ -118,11 +118,11 @@ static int serve_line(struct client *client, const char *line, size_t size)
 static int serve_bytes(struct client *client, const char *at, const char *end)
 {
     while (at < end) {
-        if (client->drain_before_close) {
+        if (client->body_left) {
             size_t step = (size_t)(end - at);
-            if (step > client->drain_before_close)
-                step = client->drain_before_close;
-            client->drain_before_close -= step;
+            if (step > client->body_left)
+                step = client->body_left;
+            client->body_left -= step;
             at += step;
             continue;
         }

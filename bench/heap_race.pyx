@@ -1,8 +1,8 @@
 # distutils: language = c++
-"""The heap through cimport beside std::priority_queue: elements of the same 24 bytes, in the same order.
+"""The heap through cimport compared with std::priority_queue: elements of the same 24 bytes, in the same order.
 
-Both are pushed `count` random keys and are then popped until they are empty, from a heap without reserved room. Nothing
-here holds the GIL while the clock runs. Each function returns seconds; a wrong order is a RuntimeError.
+Each function pushes `count` random keys into an empty heap without reserved room and pops them all, without the GIL. It
+returns the seconds; a wrong order is a RuntimeError.
 """
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free

@@ -1,7 +1,7 @@
-"""Commands that have much to do, and how long another client waits meanwhile.
+"""Commands with a lot of work, and how long another client waits meanwhile.
 
-A step prepares, yields while others are quiet, and then asks and waits for the end. The other client, a Bystander, is
-in a closed loop from before the question until after the end; its longest wait is what counts.
+A step is a generator: it prepares and yields, then sends the command and waits until its work is done. From the yield
+to the end another client, the Bystander, runs a closed loop; its longest wait is measured.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SLICE_OPERATIONS = 200
 
 
 def longest_wait_ms(kind, folder, step):
-    """Starts a server, plays the step, and returns how long another client waited for a reply at most."""
+    """Starts a server, runs the step, and returns the longest time another client waited for a reply."""
     server = start(kind, folder)
     try:
         with connect(server.address) as client:
@@ -38,7 +38,7 @@ def longest_wait_ms(kind, folder, step):
 
 
 class Bystander:
-    """One client in a closed loop of put, reserve and delete while something else goes on; keeps its longest wait."""
+    """A client that puts, reserves and deletes in a closed loop, in a thread; records its longest wait."""
 
     def __init__(self, address):
         self.longest_ns = 0
@@ -64,12 +64,12 @@ class Bystander:
 
 
 def take_all(client):
-    """The client reserves the jobs 1 to JOBS, which are in the server."""
+    """Reserves the jobs 1 to JOBS."""
     flood(client, [b"reserve-job %d\r\n" % number for number in range(1, JOBS + 1)], lines_each=2)
 
 
 def until_ready(server, count):
-    """Looks now and then, until so many jobs of the tube big are ready."""
+    """Polls until `count` jobs of the tube big are ready."""
     with connect(server.address) as client:
         while int(re.search(rb"jobs-ready: (\d+)", ask(client, b"stats-tube big\r\n"))[1]) < count:
             time.sleep(0.02)
@@ -122,7 +122,7 @@ def reservations_end(server, client):
 
 
 def while_stopped(server, seconds, act=lambda: None):
-    """Yields with the server stopped for so long that everything is due at once when it goes on."""
+    """Yields when the server has been stopped for `seconds`, so that everything is due at once when it continues."""
     server.process.send_signal(signal.SIGSTOP)
     act()
     time.sleep(seconds)

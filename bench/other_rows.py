@@ -1,4 +1,4 @@
-"""The rows of docs/performance.md that are no rate of the load tool: restarts, memory, waits, the heap as a library."""
+"""The rows of docs/performance.md that the load tool does not measure: restarts, memory, waits, the heap."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from .binlog_tools import new_directory, restart, write_full_directories
 from .compiled import load_compiled
 from .contestants import BEANSTALKD, BODY_BYTES, FASTBEAN, KINDS, MissingError, running
 from .heaps import (
+    BUILDERS,
     CAN_REMOVE,
     CIMPORT,
     CONTENDERS,
     COUNT,
+    EXCHANGERS,
     HEAPQ,
     LARGE_COUNT,
     PRIORITY_HEAP,
     PRIORITY_QUEUE,
+    PUSHPOP,
+    REPLACE,
     Items,
     seconds_in_threads,
     seconds_of,
@@ -32,19 +36,19 @@ from .scale_tools import idle_connections
 
 IDLE = 5_000
 IDLE_BEFORE = 100
-MEMORY_ROUNDS = 2  # it hardly differs
+MEMORY_ROUNDS = 2  # rounds hardly differ
 SETTLE_S = 3
 MOST_THREADS = 4
 ONE_THREAD, ALL_THREADS = "one thread", "all threads"
 
 
 def resident_bytes(server):
-    """What a server holds now."""
+    """The resident memory of a server."""
     return Target("{}:{}".format(*server.address), server.process.pid).resident_bytes()
 
 
 def restarts(run):
-    """Seconds until the first reply of a server that was killed with many jobs, and what it holds then."""
+    """Seconds until the first reply of a server that was killed with many jobs, and its memory then."""
     folder = new_directory(run.folder / "full")
     kinds = write_full_directories(folder, PAIR, JOBS, run.missing)
     series = {kind: {"s": [], "loading_s": [], "bytes": []} for kind in kinds}
@@ -60,7 +64,7 @@ def restarts(run):
 
 
 def memory(run):
-    """What a server holds with many jobs, and a few seconds after they are deleted."""
+    """The memory of a server with many jobs, and a few seconds after they are deleted."""
     series = {}
     for _ in range(min(run.rounds, MEMORY_ROUNDS)):
         with running(PAIR, run.folder, run.missing) as servers:
@@ -69,7 +73,7 @@ def memory(run):
                 play(server.address, "put", clients=16, depth=100, operations=JOBS, body_bytes=BODY_BYTES)
                 found["peak_bytes"].append(resident_bytes(server))
                 play(server.address, "take", clients=16, depth=100, operations=JOBS)
-                # A server that hands memory back at once pays for it when the queue fills again.
+                # A server that returned memory to the system at once would pay for it when the queue fills again.
                 time.sleep(SETTLE_S)
                 found["left_bytes"].append(resident_bytes(server))
                 found["left"].append(found["left_bytes"][-1] / found["peak_bytes"][-1])
@@ -77,7 +81,7 @@ def memory(run):
 
 
 def idle(run):
-    """What each of many idle connections adds to a server."""
+    """The memory that each of many idle connections adds to a server."""
     series = {}
     for _ in range(min(run.rounds, MEMORY_ROUNDS)):
         with running(KINDS, run.folder, run.missing) as servers:
@@ -92,7 +96,7 @@ def idle(run):
 
 
 def waits_during(step):
-    """A measure of the longest wait of another client, beside that of one whose server has nothing else to do."""
+    """Measures the longest wait of another client, on this server and on one that has nothing else to do."""
 
     def measure(run):
         series = {FASTBEAN: {"ms": []}, "quiet": {"ms": []}}
@@ -105,7 +109,7 @@ def waits_during(step):
 
 
 def heaps(names, remove):
-    """A measure of the seconds that heaps take from Python."""
+    """Measures the seconds that heaps take from Python."""
 
     def measure(run):
         given = Items(COUNT)
@@ -118,8 +122,33 @@ def heaps(names, remove):
     return measure
 
 
+def built_heaps(run):
+    """The seconds in which heaps are built from many entries."""
+    given = Items(COUNT)
+    series = {name: {"s": []} for name in BUILDERS}
+    for _ in range(run.rounds):
+        for name, build in BUILDERS.items():
+            series[name]["s"].append(seconds_of(build, given))
+    return series
+
+
+def exchanges(operation):
+    """Measures the seconds in which heaps exchange their smallest item for another one, again and again."""
+
+    def measure(run):
+        given = Items(COUNT)
+        heaps = {name: build(given) for name, build in BUILDERS.items()}
+        series = {name: {"s": []} for name in heaps}
+        for _ in range(run.rounds):
+            for name, heap in heaps.items():
+                series[name]["s"].append(seconds_of(EXCHANGERS[name], heap, given, operation))
+        return series
+
+    return measure
+
+
 def heaps_from_c(count):
-    """A measure of the seconds that the heap takes through cimport, and std::priority_queue."""
+    """Measures the seconds that the heap takes through cimport, and std::priority_queue."""
 
     def measure(run):
         race = _race(run)
@@ -136,7 +165,7 @@ def heaps_from_c(count):
 
 
 def threads(run):
-    """Heaps that are pushed and popped in a second, by one thread and by several."""
+    """Heaps filled and emptied per second, by one thread and by several."""
     race = _race(run)
     if race is None:
         return {}
@@ -158,7 +187,7 @@ def _race(run):
 
 
 def times_as_fast(of, than, at_least=None):
-    """The claim that one label takes so many times less time than another one."""
+    """The claim about the time of one label divided by that of another one."""
     return Claim(f"speed / {than}", "s", than, of, at_least=at_least)
 
 
@@ -171,7 +200,7 @@ WAIT = (
 OTHER_ROWS = (
     Row(
         "restart",
-        "restart with 1,000,000 jobs of 64 bytes in the log",
+        "restart with 1,000,000 jobs of 64 bytes in the binlog",
         restarts,
         (
             times_as_fast(FASTBEAN, BEANSTALKD, 10),
@@ -198,7 +227,7 @@ OTHER_ROWS = (
         (Claim("resident, KiB", "bytes", FASTBEAN, None, at_most=2, scale=1 / 1024),),
     ),
     Row("kick", "500,000 jobs kicked by one command", waits_during(kick_buried), WAIT),
-    Row("leave", "500,000 jobs given back by a client that leaves", waits_during(leave), WAIT),
+    Row("leave", "500,000 jobs released by a client that disconnects", waits_during(leave), WAIT),
 )
 
 HEAP_ROWS = (
@@ -217,6 +246,21 @@ HEAP_ROWS = (
         f"from Python: push {COUNT:,}, remove half from the middle, pop the others",
         heaps(CAN_REMOVE, remove=True),
         BETTER,
+    ),
+    Row(
+        "heap-build",
+        f"from Python: build from {COUNT:,} entries (heapify)",
+        built_heaps,
+        (times_as_fast(PRIORITY_HEAP, HEAPQ, 2),),
+    ),
+    *(
+        Row(
+            f"heap-{operation}",
+            f"from Python: {COUNT:,} times {operation} in a heap of {COUNT:,} items",
+            exchanges(operation),
+            (times_as_fast(PRIORITY_HEAP, HEAPQ, 2),),
+        )
+        for operation in (PUSHPOP, REPLACE)
     ),
     Row(
         "heap-cimport-200k",

@@ -1,4 +1,4 @@
-"""Writes docs/performance.md out of the results: the tables, and the plots beside it."""
+"""Writes docs/performance.md from the results: the tables, and the plots beside it."""
 
 from __future__ import annotations
 
@@ -15,68 +15,70 @@ FULL_ROUND_S = 0.3
 INTRODUCTION = """\
 # Performance
 
-`make performance` measures everything on this page and writes it, plots included, in about ten minutes;
-[performance.json](performance.json) has every round. Do not edit the page: it is made by `bench/page.py`.
+`make performance` measures everything on this page in about ten minutes and writes the page and its plots;
+[performance.json](performance.json) has every round. Do not edit the page: `bench/page.py` generates it. To compare
+fastbean with beanstalkd on your own machine in less than three minutes, run `make bench`.
 """
 
 HOW = """\
-## How the numbers are made
+## How the numbers are measured
 
-- **Ratios, not rates.** On a shared machine times drift by a factor of two within minutes. So the servers take turns,
-  fastbean, beanstalkd, floor, and again, for half a second each; every round gives one ratio of neighbours in time.
-  Told are the median of the rounds, and the lowest and the highest in brackets.
-- **Processors of their own.** All servers run on one core, the load on another one.
-- **The load** is the tool that ships, [`python -m fastbean.benchmark`](benchmark.md), in a closed loop, with bodies of
-  64 bytes unless a row says otherwise. Before each row it plays for a while unmeasured; jobs that are put before or
-  deleted afterwards are not timed. A *cycle* is put, reserve and delete.
-- **beanstalkd** is the one that is installed, Debian's build; it has the same flags as fastbean.
-- **The floor** is `bench/floor.c`: a bare epoll server in C that finds the lines, steps over the bodies, answers canned
-  lines and keeps nothing. No correct server can cost less.
-- **CPU** is what the server's process used, user and system, for each operation. It hardly depends on what else the
-  machine does: where a rate's brackets are wide, look there.
-- **The fastest C fork known** is antikirra's fork of beanstalkd. Its numbers were measured elsewhere in the same way
-  and are ratios to beanstalkd; nothing of it runs here.
-- With a log, both servers write to the same disk, on empty directories. Disks that others use too make rounds differ
-  much, so rows with `-f 0` take three times as many. In the row "each sync made to take 1 ms" a library loaded into
-  both makes fsync and fdatasync return after a millisecond at the soonest, like a slower disk's. The faster the syncs
-  of a disk, the less there is to be won by sharing them: what the floor makes of beanstalkd's rate with 64 clients is
-  what a server would make whose syncs, log and jobs cost nothing at all.
-- A **restart** is that of a server that was killed, from its start to its first reply, with the log in the page cache.
+- **Ratios, not rates.** On a shared machine, times drift by a factor of two within minutes. So the servers take turns
+  (fastbean, beanstalkd, floor, and again) for half a second each, and every round yields one ratio of measurements made
+  right after each other. The tables show the median of the rounds, with the lowest and the highest in brackets.
+- **Separate cores.** All servers run on one core, and the load tool on another.
+- **The load** comes from the tool that is part of fastbean, [`python -m fastbean.benchmark`](benchmark.md), in a closed
+  loop. Bodies have 64 bytes unless the row says otherwise. Each row begins with an unmeasured warm-up. Jobs that are
+  put beforehand or deleted afterwards are not timed.
+- **beanstalkd** is Debian's build, as installed, with the same flags as fastbean.
+- **The floor** is `bench/floor.c`: a bare epoll server in C that finds the lines, skips the bodies, sends canned
+  replies and stores nothing. No correct server can cost less.
+- **CPU** is the user and system time that the server's process used for each operation. It hardly depends on what else
+  the machine does: where the brackets of a rate are wide, trust the CPU time.
+- **The fastest C fork known** is antikirra's fork of beanstalkd. Its numbers were measured elsewhere in the same way,
+  as ratios to beanstalkd; this measurement does not run it.
+- With a binlog, both servers write to the same disk, into empty directories. Disks that others use too make the rounds
+  differ widely, so rows with `-f 0` have three times as many. In the row "each sync takes 1 ms or more", a library
+  preloaded into both servers makes fsync and fdatasync take at least a millisecond, as on a slower disk. The faster a
+  disk syncs, the less a server gains by sharing syncs; the row "floor without a binlog / beanstalkd" shows the ratio of
+  a server whose syncs, binlog and jobs cost nothing at all.
+- A **restart** is timed from the start of the process to its first reply. The server was killed before, and its binlog
+  is in the page cache.
 - **Memory** is the resident set of the whole process.
-- A **longest wait** is that of a client in a closed loop of put, reserve and delete while the long command runs. It
-  contains every moment in which the machine gave the processor to somebody else; what that makes on a server with
-  nothing else to do stands beside it.
+- A **longest wait** is that of one client that puts, reserves and deletes in a closed loop while the long command runs.
+  It includes every moment in which the machine gave the core to another process; the row below it shows how long that
+  is on a server that has nothing else to do.
 
-`make performance ARGS='--row put-50 --row idle'` measures these rows again and keeps the others, `ARGS=--missing` goes
-on with a run that was stopped, `ARGS=--help` tells the rest. `make bench-check` is the short run of continuous
-integration, see below.
+`make performance ARGS='--row put-50 --row idle'` measures those rows again and keeps the others, `ARGS=--missing`
+resumes an interrupted run, and `ARGS=--help` lists all options. `make bench-check` is the short run of continuous
+integration, described below.
 """
 
 REACHED = """\
-Numbers are fastbean's divided by those of the server that is named. Rows in bold may not miss; the others may by a
-tenth.
+Each number is fastbean's, divided by that of the server named in the second column. Rows in bold must reach their
+target; the others may miss it by a tenth.
 """
 
 HEAP = """\
-`fastbean._core`, see [cimport.md](cimport.md), beside heapq with (priority, counter, item) tuples, sortedcontainers,
-pqdict (a heapdict) and C++'s std::priority_queue, of which only sortedcontainers and pqdict can remove from the middle.
-Numbers are their time divided by the heap's.
+`fastbean.heap` ([cimport.md](cimport.md)) compared with heapq on (priority, counter, item) tuples, sortedcontainers,
+pqdict (a heapdict) and C++'s std::priority_queue. Of these only sortedcontainers and pqdict can remove from the middle.
+Each number is the other library's time divided by the heap's.
 """
 
 FIGURES = """\
-Medians of the rounds: operations a second, CPU time of the server for an operation, and the 99th percentile of the
-requests' latencies. Compare within a row only.
+Medians of the rounds: operations per second, CPU time of the server per operation, and the 99th percentile of the
+latency of a request. Compare numbers within a row only.
 """
 
 CHECK = """\
 ## The short run
 
-`make bench-check` takes less than two minutes. It measures some rows again and compares their ratios with the ones that
-performance.json has, and fails when one is more than a fifth worse. For a noisy machine with two cores:
+`make bench-check` takes less than two minutes. It measures a few rows again, compares their ratios with those in
+performance.json, and fails if one is worse by more than a fifth. It allows for a noisy machine with two cores:
 
-- a row that looks worse is measured again, up to three times, and the best median counts;
-- a rate whose rounds differ by more than a factor of two tells nothing; there the CPU time for an operation is judged;
-- on a machine with one core it says that it cannot judge, and passes.
+- A row that looks worse is measured again, up to three times in all, and the best median counts.
+- If the rounds of a rate differ by more than a factor of two, the CPU time per operation is compared instead.
+- On a machine with one core nothing can be compared: the check says so, and passes.
 """
 
 
@@ -84,7 +86,7 @@ def write_page(results):
     """Writes the page and the plots beside the results' file; returns the page's path."""
     plots = draw_all(results)
     path = results.path.with_suffix(".md")
-    parts = [INTRODUCTION, *_short_run(results), *_machine(results), _what_is_reached(results), *plots, HOW]
+    parts = [INTRODUCTION, *_short_run(results), *_machine(results), _targets_and_results(results), *plots, HOW]
     parts += [_figures(results), CHECK]
     path.write_text("\n".join(parts), encoding="utf-8")
     return path
@@ -97,8 +99,8 @@ def _short_run(results):
         dates = ", ".join(sorted({row.date for row in short}))
         yield (
             f"**A short run** ({dates}; from {min(row.rounds for row in short)} rounds of "
-            f"{min(row.round_s for row in short):g} s) made {len(short)} of the {len(results.rows)} rows: it shows "
-            "that everything works; its numbers say little.\n"
+            f"{min(row.round_s for row in short):g} s) measured {len(short)} of the {len(results.rows)} rows: it shows "
+            "that everything works, and its numbers say little.\n"
         )
     if missing:
         yield f"**Not measured yet:** {', '.join(missing)}.\n"
@@ -115,13 +117,13 @@ def _machine(results):
     yield f"Measured on {dates[0]}" + (f" to {dates[-1]}" if len(dates) > 1 else "") + ".\n"
 
 
-def _what_is_reached(results):
-    head = ["scenario", "", "to reach", "measured: median (lowest - highest)", "", "rounds", "the fastest C fork known"]
+def _targets_and_results(results):
+    head = ["scenario", "", "target", "measured: median (lowest - highest)", "", "rounds", "the fastest C fork known"]
     server = [line for row in (*PLAYED_ROWS, *OTHER_ROWS) for line in _claims(row, results)]
     heap = [line[:-1] for row in HEAP_ROWS for line in _claims(row, results)]
     return "\n".join(
         [
-            "## What is reached\n",
+            "## Results\n",
             REACHED,
             _table(head, server),
             "## The heap as a library\n",
@@ -145,7 +147,7 @@ def _claims(row, results):
             title if first else "",
             claim.words,
             claim.bound(),
-            claim.told(series),
+            claim.text(series),
             verdict,
             str(measured.taken) if first and measured is not None else "",
             row.fork if first else "",
@@ -153,7 +155,7 @@ def _claims(row, results):
 
 
 def _figures(results):
-    """What each server made, in absolute numbers."""
+    """The absolute numbers of each server."""
     head = ["scenario", *(f"{kind}: op/s" for kind in KINDS), *(f"{kind}: CPU µs" for kind in KINDS)]
     head += [f"{kind}: p99 µs" for kind in KINDS]
     lines = []

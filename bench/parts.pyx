@@ -1,6 +1,6 @@
-"""The tokenizer and the encoder of the log's records, each alone: many times over what they do for one command.
+"""The tokenizer and the encoder of binlog records, each alone: what they do for one command, again and again.
 
-Every function does it `times` times without the GIL and returns how often it went wrong.
+Each function does it `times` times without the GIL and returns the number of failures.
 """
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset

@@ -1,8 +1,7 @@
-"""`python -m bench.performance`: measures what docs/performance.md tells, and writes that page and its plots.
+"""`python -m bench.performance`: measures everything in docs/performance.md, and writes that page and its plots.
 
-Every row is kept in the JSON file as soon as it is measured, so a run that was stopped goes on with --missing, and one
-row can be measured again with --row. Rows of different machines do not belong on one page: there only a run of all
-rows begins anew.
+Each row is saved in the JSON file as soon as it is measured, so --missing resumes an interrupted run, and --row
+measures one row again. Rows of different machines do not belong on one page: on another machine, measure all rows.
 """
 
 from __future__ import annotations
@@ -37,14 +36,14 @@ def say(text):
 
 @contextlib.contextmanager
 def scratch_folder():
-    """A folder for servers and their logs, on the disk of this checkout: temporary files may lie on none."""
+    """A folder for servers and binlogs, on the disk of this checkout: the temporary folder may be in memory."""
     SCRATCH.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="performance-", dir=SCRATCH) as folder:
         yield Path(folder)
 
 
 def measure(row, folder, rounds, round_s):
-    """One row's figures; says why some are missing."""
+    """Measures one row; prints why servers are missing."""
     run = Run(folder, rounds, round_s)
     with on_processor(None if row.everywhere else LOAD_PROCESSOR):
         series = row.measure(run)
@@ -54,7 +53,7 @@ def measure(row, folder, rounds, round_s):
 
 
 def measure_all(rows, results, folder, rounds, round_s):
-    """The rows, one after the other, each kept as soon as it is there."""
+    """Measures the rows one after the other; saves each at once."""
     for number, row in enumerate(rows, 1):
         say(f"{number}/{len(rows)}  {row.name}: {row.title}")
         begun_s = time.monotonic()
@@ -62,12 +61,12 @@ def measure_all(rows, results, folder, rounds, round_s):
         found = results.rows[row.name].series
         for claim in row.claims:
             verdict = {True: "reached", False: "missed", None: ""}[claim.reached(found)]
-            say(f"  {claim.words:42}{claim.told(found):26}{claim.bound():10}{verdict}".rstrip())
+            say(f"  {claim.words:42}{claim.text(found):26}{claim.bound():10}{verdict}".rstrip())
         say(f"  {time.monotonic() - begun_s:.0f} s")
 
 
 def chosen(arguments, results):
-    """The rows to measure, and results to add them to; a run of all rows begins anew."""
+    """The rows to measure, and the results to add them to: empty ones if all rows are measured."""
     here = _machine_here()
     if arguments.page:
         return [], results
@@ -102,7 +101,9 @@ def read_arguments(argv):
     which.add_argument("--page", action="store_true", help="measure nothing, write the page from the file")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"alternating rounds of a row; default {ROUNDS}")
     parser.add_argument("--seconds", type=float, default=ROUND_S, help=f"of a round; default {ROUND_S}")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the JSON file; the page is written beside it")
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, help="the JSON file; the page is written to the same folder"
+    )
     arguments = parser.parse_args(argv)
     if arguments.rounds < 1 or arguments.seconds <= 0:
         parser.error("--rounds is at least 1, and --seconds above 0")
@@ -110,7 +111,7 @@ def read_arguments(argv):
 
 
 def main(argv=None):
-    from .page import write_page  # the plots need what `make` installs for this alone
+    from .page import write_page  # needs matplotlib, which `make` installs for the benches only
 
     arguments = read_arguments(argv)
     raise_descriptor_limit()
@@ -119,7 +120,7 @@ def main(argv=None):
         with scratch_folder() as folder:
             measure_all(rows, results, folder, arguments.rounds, arguments.seconds)
     except KeyboardInterrupt:
-        say("\nstopped; --missing goes on with the rows that are not there yet")
+        say("\nstopped; --missing measures the rows that are still missing")
         return 130
     finally:
         if results.rows:

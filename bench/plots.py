@@ -1,4 +1,4 @@
-"""The plots of docs/performance.md, as SVG: what fastbean makes of beanstalkd's rate, CPU time, memory, the heap."""
+"""The plots of docs/performance.md, and the picture of the README, as SVG."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 
 from .contestants import BEANSTALKD, FASTBEAN, FLOOR, KINDS
 from .other_rows import HEAP_ROWS
+from .results import rate
 from .rows import PLAYED_ROWS
 
-COLOURS = {FASTBEAN: "#0072b2", BEANSTALKD: "#e69f00", FLOOR: "#999999"}  # told apart by the colour-blind too
+COLOURS = {FASTBEAN: "#0072b2", BEANSTALKD: "#e69f00", FLOOR: "#999999"}  # distinct for the colour-blind too
 STYLE = {
     "svg.fonttype": "none",  # text stays text: small files, and they can be searched
     "svg.hashsalt": "fastbean",  # the same numbers give the same file
@@ -27,15 +28,37 @@ WIDTH, ROW_HEIGHT, REST_HEIGHT = 8, 0.3, 1.1
 MIB = 1 << 20
 
 
+PICTURE = "rates.svg"
+PICTURE_ROWS = {
+    "cycle-1": "1 client: put, reserve, delete",
+    "cycle-50": "50 clients: put, reserve, delete",
+    "log-cycle-50": "50 clients: the same with a binlog (-b)",
+    "cycle-1000": "1,000 clients: put, reserve, delete",
+    "sync-put-64": "64 clients: put, each one synced (-b -f 0)",
+    "put-1x100": "1 client: 100 puts in flight",
+    "put-16x100": "16 clients: 100 puts in flight each",
+    "tubes-10000": "50 clients: put into 10,000 tubes",
+}
+PICTURE_STYLE = """\
+text { font: 14px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; fill: #6e7781; }
+.strong { font-weight: 600; }
+.small { font-size: 12px; }
+@media (prefers-color-scheme: light) { text { fill: #24292f; } .small { fill: #57606a; } }
+@media (prefers-color-scheme: dark) { text { fill: #e6edf3; } .small { fill: #9198a1; } }"""
+LEFT, SCALE, LONGEST, PICTURE_WIDTH = 330, 18, 21, 780  # of the bars, in pixels; LONGEST is a ratio
+TOP, BAR_ROW, BAR, THIN_BAR = 44, 34, 13, 5
+
+
 def draw_all(results):
-    """Draws what there are results for, beside their file. Returns the lines of Markdown that show it."""
+    """Draws everything that was measured, into the folder of the results. Returns the Markdown of the page's plots."""
     mpl.rcParams.update(STYLE)
+    draw_picture(results)
     lines = []
     for name, title, draw in (
         ("rates", "Rates, divided by beanstalkd's", draw_rates),
-        ("cpu", "CPU time of the server for an operation", draw_cpu),
+        ("cpu", "CPU time of the server per operation", draw_cpu),
         ("memory", "Resident memory with a million jobs, and after they are deleted", draw_memory),
-        ("heap", "The heap, how many times as fast as others", draw_heap),
+        ("heap", "The heap: how many times as fast as other libraries", draw_heap),
     ):
         figure = draw(results.rows)
         if figure is not None:
@@ -47,7 +70,7 @@ def draw_all(results):
 
 
 def _strip(path):
-    """Without the blanks at the ends of lines that the library leaves."""
+    """Removes the blanks that the library leaves at the ends of lines."""
     text = path.read_text(encoding="utf-8")
     path.write_text("\n".join(line.rstrip() for line in text.splitlines()) + "\n", encoding="utf-8")
 
@@ -87,8 +110,51 @@ def _legend(axes):
     axes.legend(loc="upper center", bbox_to_anchor=(0.3, -0.06), ncols=4, frameon=False, fontsize=8)
 
 
+def draw_picture(results):
+    """Writes the picture of the README: a bar for each row's ratio to beanstalkd, readable in light and dark pages."""
+    ratios = {
+        words: statistics.median(values)
+        for name, words in PICTURE_ROWS.items()
+        if name in results.rows and (values := rate(BEANSTALKD).values(results.rows[name].series))
+    }
+    machine = results.machine
+    processor = machine["processor"].replace("(R)", "")
+    footer = f"Measured on {processor}, {machine['cores']} cores, with {machine['beanstalkd']}."
+    bottom = TOP + len(ratios) * BAR_ROW
+    width, height = PICTURE_WIDTH, bottom + 26
+    parts = [
+        '<svg xmlns="http://www.w3.org/2000/svg" role="img"',
+        f' width="{width}" height="{height}" viewBox="0 0 {width} {height}">',
+        "<title>Operations per second of fastbean, as a multiple of beanstalkd's</title>",
+        f"<style>\n{PICTURE_STYLE}\n</style>",
+        '<text class="strong" x="0" y="18">Operations per second; beanstalkd = 1</text>',
+        f'<rect x="{LEFT}" y="6" width="{BAR}" height="{BAR}" fill="{COLOURS[FASTBEAN]}"/>',
+        f'<text x="{LEFT + 20}" y="18">fastbean</text>',
+        f'<rect x="{LEFT + 110}" y="6" width="{BAR}" height="{BAR}" fill="{COLOURS[BEANSTALKD]}"/>',
+        f'<text x="{LEFT + 130}" y="18">beanstalkd</text>',
+    ]
+    for place, (words, ratio) in enumerate(ratios.items()):
+        parts += _bar(TOP + place * BAR_ROW, words, ratio)
+    parts += [f'<text class="small" x="0" y="{bottom + 16}">{footer}</text>', "</svg>"]
+    results.path.with_name(PICTURE).write_text("\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _bar(y, words, ratio):
+    """One row of the picture; a bar that would be too long is cut, and shows it."""
+    end = LEFT + SCALE * min(ratio, LONGEST)
+    yield f'<text x="0" y="{y + BAR}">{words}</text>'
+    yield f'<rect x="{LEFT}" y="{y}" width="{end - LEFT:.1f}" height="{BAR}" fill="{COLOURS[FASTBEAN]}"/>'
+    if ratio > LONGEST:
+        points = f"{end + 4},{y + BAR} {end + 9},{y} {end + 17},{y} {end + 12},{y + BAR}"
+        yield f'<polygon points="{points}" fill="{COLOURS[FASTBEAN]}"/>'
+        end += 17
+    yield f'<rect x="{LEFT}" y="{y + BAR + 2}" width="{SCALE}" height="{THIN_BAR}" fill="{COLOURS[BEANSTALKD]}"/>'
+    number = f"{ratio:.1f}" if ratio < LONGEST else f"{ratio:.0f}"
+    yield f'<text class="strong" x="{end + 8:.1f}" y="{y + BAR - 1}">{number}&#215;</text>'
+
+
 def draw_rates(rows):
-    """Each row's rate as a ratio to beanstalkd's, what is to be reached, the floor, and the fork."""
+    """Each row's rate as a ratio to beanstalkd's, its target, the floor, and the fork."""
     shown = []
     for row in PLAYED_ROWS:
         claim = next((each for each in row.claims if each.to == BEANSTALKD), None)
@@ -97,10 +163,10 @@ def draw_rates(rows):
             shown.append((row, claim, values))
     if not shown:
         return None
-    figure, axes = _axes(len(shown), "operations a second, divided by beanstalkd's")
+    figure, axes = _axes(len(shown), "operations per second, divided by beanstalkd's")
     _dots(axes, [values for _, _, values in shown], COLOURS[FASTBEAN], "fastbean: median, lowest to highest")
     bounds = [(claim.at_least, place) for place, (_, claim, _) in enumerate(shown) if claim.at_least is not None]
-    axes.plot(*zip(*bounds, strict=True), "|", color="#d55e00", markersize=11, markeredgewidth=2, label="to reach")
+    axes.plot(*zip(*bounds, strict=True), "|", color="#d55e00", markersize=11, markeredgewidth=2, label="target")
     floors = [
         (statistics.median(series[FLOOR]["rate"]) / statistics.median(series[BEANSTALKD]["rate"]), place)
         for place, (row, _, _) in enumerate(shown)
@@ -117,11 +183,11 @@ def draw_rates(rows):
 
 
 def draw_cpu(rows):
-    """CPU time for an operation of each server."""
+    """CPU time per operation of each server."""
     shown = [row for row in PLAYED_ROWS if row.name in rows and FASTBEAN in rows[row.name].series]
     if not shown:
         return None
-    figure, axes = _axes(len(shown), "server CPU for an operation, µs")
+    figure, axes = _axes(len(shown), "CPU time of the server per operation, µs")
     for kind in KINDS:
         found = [
             (statistics.median(series[kind]["cpu_us"]), place)
@@ -138,7 +204,7 @@ def draw_cpu(rows):
 
 
 def draw_memory(rows):
-    """Memory with many jobs and after they are gone."""
+    """Memory with many jobs, and after they are deleted."""
     if "memory" not in rows:
         return None
     series = rows["memory"].series
@@ -155,9 +221,9 @@ def draw_memory(rows):
 
 
 def draw_heap(rows):
-    """How many times as fast as others the heap is."""
+    """How many times as fast as other libraries the heap is."""
     shown = [
-        # What is slower takes more seconds, so its label stands above the line of the ratio.
+        # The ratio of two times has the other library above the line, that of two rates below it.
         (f"{row.title}: {claim.of if claim.measure == 's' else claim.to}", values)
         for row in HEAP_ROWS
         if row.name in rows

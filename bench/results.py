@@ -1,8 +1,8 @@
-"""What was measured, kept as JSON: rows, their figures round by round, and the machine that they come from.
+"""The results as JSON: rows, their figures round by round, and the machine they were measured on.
 
-A row has series: for each label, a server or whatever takes turns there, and each measure a list with one number a
-round. A claim is what a row has to reach, a ratio of two labels or one label's number; its value is judged by the
-median of the rounds.
+A row has series: for each label (a server or another thing that is compared) and each measure, a list with one number
+per round. A claim is a ratio of two labels, or one label's number, perhaps with a target; the median of the rounds is
+judged.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ Series = dict[str, dict[str, list[float]]]
 class Claim:
     """`measure` of one label, divided by that of another one (None: not divided), is at least or at most a bound.
 
-    words: what is told beside the scenario's name. scale and form: how a number that is no ratio is told. No bound:
-    it is only told.
+    words: its name in the table. scale and form: how a number that is not a ratio is printed. Without a bound the
+    number is only printed.
     """
 
     words: str
@@ -41,15 +41,15 @@ class Claim:
     form: str = "{:.2f}"
 
     def values(self, series: Series):
-        """Round by round; empty when one of the two was not measured."""
+        """Round by round; empty if one of the two was not measured."""
         mine = series.get(self.of, {}).get(self.measure, [])
         if self.to is None:
             return [each * self.scale for each in mine]
         its = series.get(self.to, {}).get(self.measure, [])
         return ratios_of(mine, its) if mine and its else []
 
-    def told(self, series: Series):
-        """Median, lowest and highest as text, "-" when it was not measured."""
+    def text(self, series: Series):
+        """Median, lowest and highest as text, "-" if it was not measured."""
         values = self.values(series)
         return spread(values, self.form) if values else "-"
 
@@ -60,7 +60,7 @@ class Claim:
         return "" if self.at_most is None else "≤ " + self.form.format(self.at_most)
 
     def reached(self, series: Series):
-        """Whether the median keeps the bound; None when there is nothing to say."""
+        """Whether the median keeps the bound; None without a bound or values."""
         values = self.values(series)
         if not values or (self.at_least is None and self.at_most is None):
             return None
@@ -70,7 +70,7 @@ class Claim:
 
 @dataclass
 class Measured:
-    """One row's figures. date: of the day. rounds and round_s: what was asked for. notes: to be known beside."""
+    """One row's figures. rounds and round_s: as requested. notes: printed after the row's title."""
 
     date: str
     rounds: int
@@ -80,18 +80,18 @@ class Measured:
 
     @property
     def taken(self):
-        """How many rounds there are: some rows take more than was asked for, or fewer."""
+        """The number of rounds: some rows have more than requested, or fewer."""
         return max((len(values) for found in self.series.values() for values in found.values()), default=0)
 
 
 def today():
-    """The date as it is written down."""
+    """The date, in ISO format."""
     return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
 @dataclass
 class Results:
-    """All rows that were measured, by id; they are written to the file after each one."""
+    """All rows that were measured, by name; saved after each one."""
 
     path: Path
     machine: dict[str, str] = field(default_factory=dict)
@@ -99,14 +99,14 @@ class Results:
 
     @classmethod
     def load(cls, path: Path):
-        """Those of a file; none when it is not there."""
+        """Reads a file; without one there are no rows."""
         if not path.exists():
             return cls(path)
         found = json.loads(path.read_text(encoding="utf-8"))
         return cls(path, found["machine"], {name: Measured(**row) for name, row in found["rows"].items()})
 
     def keep(self, name, measured):
-        """Adds a row, or puts it in the place of an older one, and writes the file."""
+        """Adds or replaces a row, and writes the file."""
         self.rows[name] = measured
         rounded = {key: asdict(row) for key, row in self.rows.items()}
         for row in rounded.values():
@@ -121,7 +121,7 @@ class Results:
 
 
 def _compact(text):
-    """Lists of numbers on one line each: json.dumps gives every number a line of its own."""
+    """Puts each list of numbers on one line; json.dumps gives every number a line of its own."""
     lines, held = [], None
     for line in text.splitlines():
         if held is not None:
@@ -137,7 +137,7 @@ def _compact(text):
 
 
 def machine(folder: Path) -> dict[str, str]:
-    """What the numbers depend on, by the words that the page has for it."""
+    """What the numbers depend on, by the names used on the page."""
     sync_us = sync_times_us(folder, BODY_BYTES)
     return {
         "processor": _processor(),
@@ -167,7 +167,7 @@ def _beanstalkd_version(folder):
 
 
 def of_figures(measured) -> Series:
-    """The series of what the load tool found, label by label."""
+    """The series of the load tool's figures, label by label."""
     return {
         label: {
             "rate": [each.rate for each in rounds],
@@ -180,10 +180,10 @@ def of_figures(measured) -> Series:
 
 
 def rate(other, at_least=None):
-    """The claim that fastbean makes so many times the rate of another server."""
+    """The claim about fastbean's rate divided by that of another server."""
     return Claim(f"rate / {other}", "rate", FASTBEAN, other, at_least=at_least)
 
 
 def cpu(other, at_most=None):
-    """The claim that an operation costs fastbean so many times the CPU time that it costs another server."""
+    """The claim about fastbean's CPU time per operation divided by that of another server."""
     return Claim(f"CPU / {other}", "cpu_us", FASTBEAN, other, at_most=at_most)

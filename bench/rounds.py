@@ -1,16 +1,18 @@
-"""Alternating rounds of the load tool, and what comes of them: ratios with their spread.
+"""Alternating rounds of the load tool, and the ratios that result.
 
-Times on a shared machine mean little, and drift; so the servers take turns, fastbean, beanstalkd, floor, and again,
-and each round gives one ratio of neighbours in time. A ratio is told as the median of the rounds, with the lowest and
-the highest. The CPU time that the server itself used is told too: it hardly depends on what else the machine does.
+On a shared machine, times drift. So the servers take turns (fastbean, beanstalkd, floor, and again), and each round
+yields one ratio of measurements made right after each other. A ratio is shown as the median of the rounds, with the
+lowest and the highest. The CPU time of the server's process is shown too: it hardly depends on what else the machine
+does.
 
-Everything is played by the load tool that ships, so `python -m fastbean.benchmark --against` gives the same figures.
+The load is fastbean's own load tool, so `python -m fastbean.benchmark --against` measures the same.
 """
 
 from __future__ import annotations
 
 import contextlib
 import statistics
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from .contestants import Contestant
 
 ROUNDS = 5
+LEAST_ROUNDS = 3
 ROUND_S = 0.3
 LEAST_OPERATIONS = 2_000
 WARM_UP_GROWTH = 4
@@ -37,7 +40,7 @@ LIMIT_S = 60.0
 
 @dataclass(frozen=True)
 class Scenario:
-    """One of the load tool's scenarios, by its name there (`steps`), and how it is played. pri None: random."""
+    """One of the load tool's scenarios, by its name there (`steps`), with its settings. pri None: random."""
 
     name: str
     steps: str
@@ -50,7 +53,7 @@ class Scenario:
 
     @property
     def settings(self):
-        """The same for the load tool."""
+        """The settings for the load tool."""
         return Settings(
             clients=self.clients,
             depth=self.depth,
@@ -62,7 +65,7 @@ class Scenario:
         )
 
     def session(self, contestant):
-        """The load tool, ready to play it against one server."""
+        """A session of the load tool with one server."""
         target = Target("{}:{}".format(*contestant.address), contestant.process.pid)
         return Session(target, SCENARIOS_OF_THE_TOOL[self.steps], self.settings)
 
@@ -81,7 +84,7 @@ SCENARIOS = (PUT_50, TAKE_50, CYCLE_50, PUT_1, CYCLE_1, PUT_1_PIPELINED, PUT_16_
 
 @dataclass(frozen=True)
 class Player:
-    """A server that takes part in a row, under the label that its figures have there."""
+    """A server that is measured in a row, and the label of its figures."""
 
     label: str
     contestant: Contestant
@@ -90,7 +93,7 @@ class Player:
 
 @dataclass
 class Table:
-    """All rounds: scenario, then server, then one entry a round. missing: why a server is not in it."""
+    """All rounds: scenario, then server, then one entry per round. missing: why a server is not in it."""
 
     rounds: dict[str, dict[str, list[Figures]]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
@@ -128,12 +131,12 @@ def spread(values, form="{:.2f}"):
 
 
 def cpu(measured):
-    """The median of the CPU time an operation."""
+    """The median of the CPU time per operation."""
     return f"{statistics.median(each.cpu_us for each in measured):.2f}" if measured else "-"
 
 
 def operations_of_a_round(session, least, round_s):
-    """How many operations take round_s seconds, and `least` at least; plays them for a while to find out."""
+    """The number of operations that take round_s seconds, `least` or more; measures to find out, which warms up."""
     operations = least
     while True:
         rate = session.measure(operations, None).rate
@@ -142,12 +145,22 @@ def operations_of_a_round(session, least, round_s):
         operations *= WARM_UP_GROWTH
 
 
-def play_in_turn(players: Sequence[Player], rounds=ROUNDS, least=LEAST_OPERATIONS, round_s=ROUND_S, *, kill_them=False):
+def play_in_turn(
+    players: Sequence[Player],
+    rounds=ROUNDS,
+    least=LEAST_OPERATIONS,
+    round_s=ROUND_S,
+    *,
+    budget_s=None,
+    kill_them=False,
+):
     """Rounds in turn: for each label a list of Figures. Each round lasts about round_s seconds on every server.
 
-    kill_them: the servers are killed in the end rather than emptied, which takes long when they are very full.
+    budget_s: once it is used up, no round begins but the first LEAST_ROUNDS. kill_them: kill the servers at the end;
+    to empty them takes long when they are very full.
     """
     measured = {each.label: [] for each in players}
+    begun_s = time.monotonic()
     with contextlib.ExitStack() as stack:
         if kill_them:
             stack.enter_context(contextlib.suppress(LeftoverError))
@@ -156,7 +169,9 @@ def play_in_turn(players: Sequence[Player], rounds=ROUNDS, least=LEAST_OPERATION
             at_once = each.scenario.clients * each.scenario.depth
             sessions[each.label] = stack.enter_context(each.scenario.session(each.contestant))
             operations[each.label] = operations_of_a_round(sessions[each.label], max(least, at_once), round_s)
-        for _ in range(rounds):
+        for number in range(rounds):
+            if budget_s is not None and number >= LEAST_ROUNDS and time.monotonic() - begun_s > budget_s:
+                break
             for label, session in sessions.items():
                 measured[label].append(session.measure(operations[label], None))
         if kill_them:
@@ -166,5 +181,5 @@ def play_in_turn(players: Sequence[Player], rounds=ROUNDS, least=LEAST_OPERATION
 
 
 def alternate(contestants: Sequence[Contestant], scenario, rounds=ROUNDS, least=LEAST_OPERATIONS):
-    """The same scenario for all: for each kind of server a list of Figures."""
+    """Measures one scenario on all servers: for each kind of server a list of Figures."""
     return play_in_turn([Player(each.kind, each, scenario) for each in contestants], rounds, least)

@@ -1,6 +1,6 @@
-"""The rows of docs/performance.md that the load tool plays: what each one is, what it has to reach, how it is measured.
+"""The rows of docs/performance.md that the load tool measures, with their targets.
 
-A row's `measure` gets a Run and returns its series. Servers are started for each row anew and stopped after it.
+A row's `measure` takes a Run and returns its series. Each row starts its own servers and stops them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .results import Series
 
 PAIR = (FASTBEAN, BEANSTALKD)
-SYNC_ROUNDS = 3  # times as many where a disk that others use too makes rounds differ much
+SYNC_ROUNDS = 3  # times as many rounds: those of a disk that others use too differ widely
 SYNC_LEAST = 128
 JOBS = 1_000_000
 LARGE_BODY_BYTES = 60_000
@@ -46,21 +46,25 @@ LABEL_FEW, LABEL_MANY = "10 tubes", "100,000 tubes"
 
 @dataclass
 class Run:
-    """How much is measured: rounds, and seconds of each. missing: why a server cannot take part."""
+    """How much is measured: rounds, and seconds of each. missing: why a server cannot take part.
+
+    budget_s: seconds for one row, as for play_in_turn.
+    """
 
     folder: Path
     rounds: int
     round_s: float
     missing: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    budget_s: float | None = None
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row. name: on the command line and in the file. fork: what the fastest C fork known makes, as text.
+    """One row. name: on the command line and in the file. fork: the ratio of the fastest C fork known, as text.
 
-    fork_range: the same as numbers, for the plot. required: it may not
-    miss. everywhere: it needs all processors, not only the load's.
+    fork_range: the same as numbers, for the plot. required: it must reach its target. everywhere: it needs all
+    processors, not only the load's.
     """
 
     name: str
@@ -75,9 +79,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Played:
-    """Measures a scenario of the load tool. flags: of servers with a log; None: without one. sync_us: of each sync.
+    """Measures a scenario of the load tool. flags: for servers with a binlog; None: without one.
 
-    least: operations of a round at least. rounds: so many times as many. kill_them: as of play_in_turn.
+    sync_us: the shortest time of a sync. least: the fewest operations of a round. rounds: a factor on the rounds.
+    kill_them: as for play_in_turn.
     """
 
     scenario: Scenario
@@ -93,7 +98,14 @@ class Played:
             players = [Player(kind, each, self.scenario) for kind, each in started.items()]
             rounds = run.rounds * self.rounds
             return of_figures(
-                play_in_turn(players, rounds, least=self.least, round_s=run.round_s, kill_them=self.kill_them)
+                play_in_turn(
+                    players,
+                    rounds,
+                    least=self.least,
+                    round_s=run.round_s,
+                    budget_s=run.budget_s,
+                    kill_them=self.kill_them,
+                )
             )
 
     def _servers(self, run):
@@ -103,7 +115,7 @@ class Played:
 
 
 def compare_numbers_of_tubes(run):
-    """The same operation in a server with few tubes and in one with many."""
+    """Measures the same operation on a server with few tubes and on one with many."""
     with contextlib.ExitStack() as stack:
         players = []
         for label, tubes in ((LABEL_FEW, FEW_TUBES), (LABEL_MANY, MANY_TUBES)):
@@ -127,10 +139,18 @@ SYNC = {"flags": ("-f", "0"), "least": SYNC_LEAST, "rounds": SYNC_ROUNDS}
 
 PLAYED_ROWS = (
     Row("put-50", "50 clients: put", Played(PUT_50), CLOSED, "1.20", (1.20, 1.20), required=True),
-    Row("take-50", "50 clients: reserve+delete", Played(TAKE_50), CLOSED, "1.19 - 1.37", (1.19, 1.37), required=True),
-    Row("cycle-50", "50 clients: cycle", Played(CYCLE_50), CLOSED, "1.34 - 1.43", (1.34, 1.43), required=True),
+    Row("take-50", "50 clients: reserve, delete", Played(TAKE_50), CLOSED, "1.19 - 1.37", (1.19, 1.37), required=True),
+    Row(
+        "cycle-50",
+        "50 clients: put, reserve, delete",
+        Played(CYCLE_50),
+        CLOSED,
+        "1.34 - 1.43",
+        (1.34, 1.43),
+        required=True,
+    ),
     Row("put-1", "1 client: put", Played(PUT_1), (rate(BEANSTALKD, 0.97),), "1.13", (1.13, 1.13)),
-    Row("cycle-1", "1 client: cycle", Played(CYCLE_1), (rate(BEANSTALKD, 0.97),), "1.13", (1.13, 1.13)),
+    Row("cycle-1", "1 client: put, reserve, delete", Played(CYCLE_1), (rate(BEANSTALKD, 0.97),), "1.13", (1.13, 1.13)),
     Row(
         "put-1x100",
         "1 client, 100 puts in flight",
@@ -151,7 +171,7 @@ PLAYED_ROWS = (
     ),
     Row(
         "cycle-1000",
-        "1,000 clients: cycle",
+        "1,000 clients: put, reserve, delete",
         Played(CYCLE_1000, least=10_000),
         (rate(BEANSTALKD, 1.28), rate(FLOOR)),
         "1.46",
@@ -159,16 +179,16 @@ PLAYED_ROWS = (
     ),
     Row(
         "sync-put-64",
-        "`-f 0`, 64 clients: put",
+        "`-b -f 0`, 64 clients: put",
         Played(PUT_64, **SYNC),
-        (rate(BEANSTALKD, 12), Claim("floor without a log / beanstalkd", "rate", FLOOR, BEANSTALKD)),
+        (rate(BEANSTALKD, 12), Claim("floor without a binlog / beanstalkd", "rate", FLOOR, BEANSTALKD)),
         "11.4",
         (11.4, 11.4),
         required=True,
     ),
     Row(
         "sync-put-1",
-        "`-f 0`, 1 client: put",
+        "`-b -f 0`, 1 client: put",
         Played(PUT_1, PAIR, **SYNC),
         (rate(BEANSTALKD, 0.97),),
         "1.04",
@@ -177,13 +197,13 @@ PLAYED_ROWS = (
     ),
     Row(
         "slow-sync-put-64",
-        "`-f 0`, 64 clients: put, each sync made to take 1 ms",
+        "`-b -f 0`, 64 clients: put, each sync takes 1 ms or more",
         Played(PUT_64, PAIR, ("-f", "0"), sync_us=1000, least=SYNC_LEAST),
         (rate(BEANSTALKD),),
     ),
     Row(
         "log-cycle-50",
-        "`-f 50`, 50 clients: cycle",
+        "`-b -f 50`, 50 clients: put, reserve, delete",
         Played(CYCLE_50, PAIR, ("-f", "50")),
         (rate(BEANSTALKD, 1.3),),
         "1.49",
@@ -191,7 +211,7 @@ PLAYED_ROWS = (
     ),
     Row(
         "log-put-16x100",
-        "`-f 50`, 16 clients, 100 puts in flight each",
+        "`-b -f 50`, 16 clients, 100 puts in flight each",
         Played(PUT_16_PIPELINED, PAIR, ("-f", "50")),
         (rate(BEANSTALKD, 10),),
         "1.7",
@@ -199,7 +219,7 @@ PLAYED_ROWS = (
     ),
     Row(
         "tubes-10000",
-        "10,000 tubes, random use+put, 50 clients",
+        "50 clients: use one of 10,000 tubes, put",
         Played(TUBES, PAIR),
         (rate(BEANSTALKD, 10),),
         "12.3",
@@ -208,7 +228,7 @@ PLAYED_ROWS = (
     ),
     Row(
         "tubes-100000",
-        "100,000 tubes beside 10, random use+put, 50 clients",
+        "50 clients: use one of 100,000 tubes, put; compared with 10 tubes",
         compare_numbers_of_tubes,
         (
             Claim("time, 100,000 / 10 tubes", "us", LABEL_MANY, LABEL_FEW, at_most=1.3),
@@ -218,7 +238,7 @@ PLAYED_ROWS = (
     ),
     Row(
         "priorities-1m",
-        "reserve+delete from 1,000,000 jobs of random priority, 50 clients",
+        "50 clients: reserve, delete, from 1,000,000 jobs of random priority",
         Played(PRIORITIES, PAIR, least=20_000, kill_them=True),
         (rate(BEANSTALKD, 1.25),),
         "1.2",
@@ -226,7 +246,7 @@ PLAYED_ROWS = (
     ),
     Row(
         "put-60k",
-        "60 KB bodies, 50 clients: put",
+        "50 clients: put, bodies of 60 KB",
         Played(LARGE_PUT, PAIR, least=LARGE_OPERATIONS),
         (rate(BEANSTALKD, 1.3),),
         "1.06",
@@ -234,11 +254,11 @@ PLAYED_ROWS = (
     ),
     Row(
         "take-60k",
-        "60 KB bodies, 50 clients: reserve+delete",
+        "50 clients: reserve, delete, bodies of 60 KB",
         Played(LARGE_TAKE, PAIR, least=LARGE_OPERATIONS),
         (rate(BEANSTALKD, 1.1),),
         "1.06",
         (1.06, 1.06),
     ),
-    Row("stats", "stats, 50 clients", Played(STATS, PAIR), (rate(BEANSTALKD, 2),), "2.3 - 2.8", (2.3, 2.8)),
+    Row("stats", "50 clients: stats", Played(STATS, PAIR), (rate(BEANSTALKD, 2),), "2.3 - 2.8", (2.3, 2.8)),
 )

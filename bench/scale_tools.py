@@ -1,4 +1,4 @@
-"""What the measurements of scale share: many connections, floods of commands, what a process holds, the findings."""
+"""What the benches of scale share: many connections, floods of commands, memory of a process, the findings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BATCH = 5_000
 
 @dataclass
 class Findings:
-    """The lines that the end of the run shows; a plugin of pytest's, so that it can show them."""
+    """The lines printed at the end of the run; a pytest plugin, so that it can print them."""
 
     lines: list[str] = field(default_factory=list)
 
@@ -47,7 +47,7 @@ def ask(sock, request):
 
 @contextlib.contextmanager
 def many_descriptors():
-    """As many descriptors as this process may have; says how many."""
+    """Raises the limit of descriptors as far as allowed; yields it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
@@ -58,7 +58,7 @@ def many_descriptors():
 
 @contextlib.contextmanager
 def idle_connections(address, count):
-    """So many connections, all accepted, which do nothing."""
+    """Holds `count` connections, all accepted, that do nothing."""
     with contextlib.ExitStack() as stack:
         for _ in range(count):
             stack.enter_context(connect(address))
@@ -69,7 +69,7 @@ def idle_connections(address, count):
 
 @contextlib.contextmanager
 def clients_that_never_read(address, count, request):
-    """So many clients that have sent `request` until nobody took any more, and have read nothing."""
+    """Holds `count` clients that sent `request` until the server took no more, and read nothing."""
     with contextlib.ExitStack() as stack:
         socks = [stack.enter_context(connect(address)) for _ in range(count)]
         batch = request * 500
@@ -84,7 +84,7 @@ def clients_that_never_read(address, count, request):
 
 
 def flood(sock, commands, lines_each=1):
-    """Many commands, whose replies of `lines_each` lines are only counted."""
+    """Sends many commands; only counts their replies of `lines_each` lines."""
     for start in range(0, len(commands), BATCH):
         batch = commands[start : start + BATCH]
         sock.sendall(b"".join(batch))
@@ -94,8 +94,8 @@ def flood(sock, commands, lines_each=1):
 
 
 def anonymous_bytes(pid):
-    """The memory of a process that is really there and no file's."""
+    """The resident memory of a process that belongs to no file."""
     for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError(f"process {pid} tells nothing of its memory")
+    raise RuntimeError(f"process {pid} does not report its memory")

@@ -1,7 +1,6 @@
-// A disk whose syncs take their time: fsync and fdatasync return after SLOW_SYNC_US microseconds at the soonest.
+// Imitates a slower disk: fsync and fdatasync take SLOW_SYNC_US microseconds or longer.
 //
-// Loaded into a server by LD_PRELOAD. The sync itself is done; only what is left of the time is waited, without using
-// the processor, as for a slower disk.
+// LD_PRELOAD loads it into a server. Each call syncs, then sleeps for the rest of the time.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>

@@ -1,4 +1,4 @@
-"""PriorityHeap beside heapq, sortedcontainers, pqdict and C++'s std::priority_queue; heaps of several threads."""
+"""PriorityHeap compared with heapq; marked long: with sortedcontainers, pqdict, std::priority_queue; in threads."""
 
 import os
 
@@ -6,7 +6,23 @@ import pytest
 
 from .compiled import load_compiled
 from .contestants import MissingError
-from .heaps import CAN_REMOVE, CIMPORT, CONTENDERS, COUNT, LARGE_COUNT, PRIORITY_QUEUE, Items, seconds_in_threads
+from .heaps import (
+    BUILDERS,
+    CAN_REMOVE,
+    CIMPORT,
+    CONTENDERS,
+    COUNT,
+    EXCHANGERS,
+    HEAPQ,
+    LARGE_COUNT,
+    PRIORITY_HEAP,
+    PRIORITY_QUEUE,
+    PUSHPOP,
+    REPLACE,
+    SHORT_COUNT,
+    Items,
+    seconds_in_threads,
+)
 
 ROUNDS = 3
 
@@ -17,6 +33,11 @@ def given():
 
 
 @pytest.fixture(scope="module")
+def few():
+    return Items(SHORT_COUNT)
+
+
+@pytest.fixture(scope="module")
 def race(tmp_path_factory):
     try:
         return load_compiled("heap_race", tmp_path_factory.mktemp("heap_race"))
@@ -24,6 +45,35 @@ def race(tmp_path_factory):
         pytest.skip(str(missing))
 
 
+@pytest.mark.benchmark(group=f"heap: push and pop {SHORT_COUNT:,} items")
+@pytest.mark.parametrize("name", [PRIORITY_HEAP, HEAPQ])
+def test_push_and_pop_beside_heapq(benchmark, few, name):
+    benchmark.pedantic(CONTENDERS[name], args=(few, False), rounds=ROUNDS, warmup_rounds=1)
+    assert benchmark.stats.stats.min > 0
+
+
+@pytest.mark.benchmark(group=f"heap: build from {SHORT_COUNT:,} entries")
+@pytest.mark.parametrize("name", BUILDERS)
+def test_build(benchmark, few, name):
+    heap = benchmark.pedantic(BUILDERS[name], args=(few,), rounds=ROUNDS, warmup_rounds=1)
+    assert len(heap) == SHORT_COUNT
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        pytest.param(name, marks=pytest.mark.benchmark(group=f"heap: {SHORT_COUNT:,} times {name}"))
+        for name in (PUSHPOP, REPLACE)
+    ],
+)
+@pytest.mark.parametrize("name", EXCHANGERS)
+def test_exchange(benchmark, few, name, operation):
+    heap = BUILDERS[name](few)
+    benchmark.pedantic(EXCHANGERS[name], args=(heap, few, operation), rounds=ROUNDS, warmup_rounds=1)
+    assert len(heap) == SHORT_COUNT
+
+
+@pytest.mark.long
 @pytest.mark.benchmark(group=f"heap: push and pop {COUNT:,} items")
 @pytest.mark.parametrize("name", CONTENDERS)
 def test_push_and_pop(benchmark, given, name):
@@ -31,6 +81,7 @@ def test_push_and_pop(benchmark, given, name):
     assert benchmark.stats.stats.min > 0
 
 
+@pytest.mark.long
 @pytest.mark.benchmark(group=f"heap: push {COUNT:,} items, remove half of them from the middle, pop the others")
 @pytest.mark.parametrize("name", CAN_REMOVE)
 def test_remove(benchmark, given, name):
@@ -38,6 +89,7 @@ def test_remove(benchmark, given, name):
     assert benchmark.stats.stats.min > 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "count",
     [
@@ -52,6 +104,7 @@ def test_from_c(benchmark, race, name, count):
     assert taken_s > 0
 
 
+@pytest.mark.long
 @pytest.mark.benchmark(group=f"heap from C: threads with heaps of their own, push and pop {LARGE_COUNT:,} elements")
 @pytest.mark.parametrize("threads", sorted({1, min(4, os.cpu_count() or 1)}))
 def test_threads(benchmark, race, threads):

@@ -1,4 +1,4 @@
-"""The tokenizer, the encoder of the log's records and the engine, each alone, without sockets and system calls."""
+"""The tokenizer, the encoder of binlog records and the engine, each alone, without sockets and system calls."""
 
 import pytest
 
@@ -7,6 +7,8 @@ from fastbean.net.hub import Hub
 
 from .compiled import load_compiled
 from .contestants import MissingError
+
+pytestmark = pytest.mark.long
 
 TIMES = 100_000
 COMMANDS = 1_000
@@ -41,7 +43,7 @@ def test_encoder(benchmark, parts, record):
 
 
 class Memory:
-    """A client of an engine, both in memory: what it sends is answered by the next turn."""
+    """A client and an engine, both in memory: the next iteration answers what it sends."""
 
     def __init__(self):
         self.hub = Hub(Engine())

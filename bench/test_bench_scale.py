@@ -1,7 +1,8 @@
 """What many connections, tubes and jobs cost: rates beside idle connections, waits beside long commands, memory.
 
-Nothing is asserted of time. With and without take turns, so that a ratio is one of neighbours in time; the longest wait
-is told for each round, beside that of a quiet server, since on a shared machine the highest of all says little.
+No test asserts a time. Rounds with the additional load and without it alternate, so each ratio is one of measurements
+made right after each other. The longest wait is shown as the median of the rounds, and compared with that of a quiet
+server, because on a shared machine the highest of all says little.
 """
 
 import sys
@@ -47,7 +48,7 @@ POOL_OPERATIONS = 10_000
 SILENT = 10
 BODY_BYTES = 60_000
 
-pytestmark = pytest.mark.usefixtures("own_processor")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("own_processor")]
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +60,14 @@ def findings(request):
 
 @pytest.fixture
 def server(tmp_path):
-    """A fastbean of one test alone."""
+    """A fastbean for one test."""
     running = start(FASTBEAN, tmp_path)
     yield running
     running.stop()
 
 
 def pool_round(server):
-    """The pool's rate in jobs a second, its 99th percentile in ns, and the server's CPU time for a job in ns."""
+    """The pool's rate in jobs per second, its 99th percentile in ns, and the server's CPU time per job in ns."""
     with Load(server.address, "cycle", clients=POOL) as load:
         load.run(POOL)
         before_ns = cpu_ns(server.process.pid)

@@ -1,17 +1,17 @@
 """The C surface of the priority heap, for cimport from other compiled modules.
 
-What each function promises and costs is said in _core.pyx; docs/cimport.md shows a whole example. Nothing here but
-heap_check_abi needs the GIL, and nothing locks: a heap belongs to one thread at a time.
+_core.pyx documents what each function guarantees and costs; docs/cimport.md has a complete example. Only heap_check_abi
+needs the GIL. Nothing locks: only one thread at a time may use a heap.
 """
 from libc.stdint cimport uint32_t, uint64_t
 
 cdef enum:
-    HEAP_ABI = 1                 # bumped whenever a struct or a signature below changes
+    HEAP_ABI = 1                 # raised whenever a struct or a signature below changes; new functions do not raise it
 
-cdef struct HeapNode:            # embed it in a struct of your own; all zero bytes = in no heap
+cdef struct HeapNode:            # embed it in your own struct; all zero bytes = in no heap
     uint32_t pos                 # 1-based position in the heap's array, 0 = in no heap
 
-cdef struct HeapSlot:            # 24 bytes; the keys lie in the array and are compared inline
+cdef struct HeapSlot:            # 24 bytes; the array holds the keys, so comparing them follows no pointer
     uint64_t key
     uint64_t tie
     HeapNode *node
@@ -26,6 +26,10 @@ cdef int heap_push(Heap *heap, HeapNode *node, uint64_t key, uint64_t tie) noexc
 cdef HeapNode *heap_pop(Heap *heap) noexcept nogil
 cdef void heap_remove(Heap *heap, HeapNode *node) noexcept nogil
 cdef void heap_update(Heap *heap, HeapNode *node, uint64_t key, uint64_t tie) noexcept nogil
+cdef int heap_append(Heap *heap, HeapNode *node, uint64_t key, uint64_t tie) noexcept nogil
+cdef void heap_build(Heap *heap, uint32_t first) noexcept nogil
+cdef HeapNode *heap_pushpop(Heap *heap, HeapNode *node, uint64_t key, uint64_t tie) noexcept nogil
+cdef HeapNode *heap_replace(Heap *heap, HeapNode *node, uint64_t key, uint64_t tie) noexcept nogil
 cdef void heap_free(Heap *heap) noexcept nogil
 cdef uint32_t heap_abi() noexcept nogil
 
@@ -36,19 +40,19 @@ cdef inline HeapSlot *heap_top(Heap *heap) noexcept nogil:
 
 
 cdef inline HeapSlot *heap_at(Heap *heap, uint32_t index) noexcept nogil:
-    """The slot at a 0-based index below heap.len, in array order: index 0 is the top, the rest is not sorted."""
+    """The slot at a 0-based index below heap.len, in array order: index 0 is the top, the others are not sorted."""
     return heap.slots + index
 
 
 cdef inline HeapSlot *heap_slot(Heap *heap, HeapNode *node) noexcept nogil:
-    """The slot of a node that is in this heap, to be read until the heap changes; new keys go through heap_update."""
+    """The slot of a node that is in this heap, valid until the heap changes. Change its keys with heap_update."""
     return heap.slots + (node.pos - 1)
 
 
 cdef inline int heap_check_abi() except -1:
-    """Raise ImportError if the fastbean._core that runs is not the one this module was compiled for.
+    """Raise ImportError if the installed fastbean._core has another ABI than the one this module was compiled for.
 
-    Call it once, at the top of a module that cimports the heap: Cython itself compares no struct layouts.
+    Call it once, at the top of a module that cimports the heap: Cython itself does not compare struct layouts.
     """
     cdef uint32_t running = heap_abi()
     if running != HEAP_ABI:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 # Cython's comment before a piece of C, and the end of the piece: the next comment, or the end of the function.
-MARK = re.compile(r'\s*/\* "(fastbean/[\w/]+\.p(?:yx|xd))":(\d+)$')
+MARK = re.compile(r'\s*/\* "(fastbean/[\w/]+\.p(?:yx|xd|xi))":(\d+)$')
 END = re.compile(r"\}|\s*/\* function exit code \*/")
 
 

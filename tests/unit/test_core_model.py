@@ -2,7 +2,7 @@
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from fastbean._core import PriorityHeap
 
@@ -11,7 +11,7 @@ PRIORITIES = st.one_of(st.integers(0, 5), st.integers(0, 2**64 - 1), st.sampled_
 
 
 class HeapMachine(RuleBasedStateMachine):
-    """The model maps each item, numbered in the order of pushes, to its priority."""
+    """The model maps each item, numbered in the order in which the heap got them, to its priority."""
 
     handles = Bundle("handles")
     gone = Bundle("gone")
@@ -26,11 +26,20 @@ class HeapMachine(RuleBasedStateMachine):
     def expected(self):
         return sorted(self.model, key=lambda item: (self.model[item], item))
 
-    def new(self, priority):
+    def numbered(self, priority):
+        """The number of an item that the heap is about to get."""
         item = self.pushed
         self.pushed += 1
         self.model[item] = priority
+        return item
+
+    def new(self, priority):
+        item = self.numbered(priority)
         return self.heap.push(item, priority), item
+
+    @initialize(priorities=st.lists(PRIORITIES, max_size=60))
+    def begin_with_entries(self, priorities):
+        self.heap = PriorityHeap((self.numbered(priority), priority) for priority in priorities)
 
     @rule(target=handles, priority=PRIORITIES)
     def push(self, priority):
@@ -39,6 +48,35 @@ class HeapMachine(RuleBasedStateMachine):
     @rule(target=handles, priorities=st.lists(PRIORITIES, max_size=60))
     def push_many(self, priorities):
         return multiple(*(self.new(priority) for priority in priorities))
+
+    @rule(target=handles, priorities=st.lists(PRIORITIES, max_size=60))
+    def extend(self, priorities):
+        items = [self.numbered(priority) for priority in priorities]
+        handles = self.heap.extend(zip(items, priorities, strict=True))
+        return multiple(*zip(handles, items, strict=True))
+
+    @rule(priorities=st.lists(PRIORITIES, max_size=60))
+    def extend_by_something_wrong(self, priorities):
+        with pytest.raises(OverflowError):
+            self.heap.extend([*((None, priority) for priority in priorities), (None, -1)])
+
+    @rule(priority=PRIORITIES)
+    def pushpop(self, priority):
+        item = self.numbered(priority)
+        first = self.expected()[0]
+        assert self.heap.pushpop(item, priority) == first
+        del self.model[first]
+
+    @rule(priority=PRIORITIES)
+    def replace(self, priority):
+        if not self.model:
+            with pytest.raises(IndexError):
+                self.heap.replace(None, priority)
+            return
+        first = self.expected()[0]
+        del self.model[first]
+        item = self.numbered(priority)
+        assert self.heap.replace(item, priority) == first
 
     @rule()
     def pop(self):

@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parents[2] / "src" / "fastbean"
 MAY_IMPORT = {
     "errors": set(),
     "_core": set(),
+    "heap": {"_core"},
     "base": set(),
     "protocol": set(),
     "engine": {"_core", "base", "protocol"},

@@ -57,12 +57,17 @@ def test_every_compiled_module_is_there_and_none_is_left_over():
 
 
 def test_no_c_source_is_installed():
-    assert [path for path in INSTALLED.rglob("*") if path.suffix in {".c", ".cpp", ".pyx"}] == []
+    assert [path for path in INSTALLED.rglob("*") if path.suffix in {".c", ".cpp", ".pyx", ".pxi"}] == []
 
 
 @pytest.mark.parametrize(
     ("module", "others"),
-    [("fastbean", set()), ("fastbean._core", set()), ("fastbean.protocol.tokenizer", {"fastbean.protocol"})],
+    [
+        ("fastbean", set()),
+        ("fastbean._core", set()),
+        ("fastbean.heap", {"fastbean._core"}),
+        ("fastbean.protocol.tokenizer", {"fastbean.protocol"}),
+    ],
 )
 def test_importing_a_leaf_pulls_in_nothing_else_of_ours(module, others):
     code = f"import {module}, sys, threading; print(*sorted(m for m in sys.modules if m.startswith('fastbean')), "

@@ -3,7 +3,7 @@ from fastbean._core cimport Heap, HeapNode, heap_check_abi, heap_free, heap_pop,
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-heap_check_abi()                 # ImportError if fastbean was exchanged and this module was not built again
+heap_check_abi()                 # ImportError if another fastbean was installed and this module was not rebuilt
 
 cdef struct Timer:
     HeapNode node                # the first member: a HeapNode * out of the heap is the Timer * that went in

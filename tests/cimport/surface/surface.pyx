@@ -1,7 +1,7 @@
-"""Drives every function of the heap's C surface and reports to the tests what it saw."""
+"""Calls every function of the heap's C surface and reports to the tests what it saw."""
 from fastbean._core cimport (
-    Heap, HeapNode, HeapSlot, heap_at, heap_check_abi, heap_free, heap_pop, heap_push, heap_remove, heap_reserve,
-    heap_slot, heap_top, heap_update,
+    Heap, HeapNode, HeapSlot, heap_append, heap_at, heap_build, heap_check_abi, heap_free, heap_pop, heap_push,
+    heap_pushpop, heap_remove, heap_replace, heap_reserve, heap_slot, heap_top, heap_update,
 )
 from libc.stdint cimport UINT32_MAX, uint32_t, uint64_t
 from libc.string cimport memset
@@ -53,11 +53,13 @@ cdef uint64_t dice(uint64_t *state) noexcept nogil:
 
 
 cdef uint32_t one_step(Heap *heap, uint64_t *state, uint64_t step, uint64_t mask) noexcept nogil:
-    """One random call; the faults of its own result."""
+    """One random call; returns the faults of its own result."""
     cdef HeapNode *node = &owners[dice(state) % NODES].node
     cdef uint64_t key = dice(state) & mask
     cdef uint32_t faults = 0
-    if node.pos == 0:
+    if node.pos == 0 and key % 3 == 0 and heap.len:
+        faults += one_exchange(heap, node, key, step)
+    elif node.pos == 0:
         faults += heap_push(heap, node, key, step) != 0
         faults += heap_slot(heap, node).key != key
     elif key % 3 == 0:
@@ -70,6 +72,22 @@ cdef uint32_t one_step(Heap *heap, uint64_t *state, uint64_t step, uint64_t mask
         node = heap_top(heap).node
         faults += heap_pop(heap) != node or node.pos != 0
     return faults
+
+
+cdef uint32_t one_exchange(Heap *heap, HeapNode *node, uint64_t key, uint64_t step) noexcept nogil:
+    """A heap_pushpop or a heap_replace with a node that is in no heap; returns the faults of its result."""
+    cdef HeapSlot slot
+    cdef HeapNode *top = heap_top(heap).node
+    cdef HeapNode *gone
+    cdef uint32_t length = heap.len
+    slot.key, slot.tie = key, step
+    if step % 2:
+        gone = heap_replace(heap, node, key, step)
+    else:
+        if smaller(&slot, heap_top(heap)):
+            top = node
+        gone = heap_pushpop(heap, node, key, step)
+    return (gone != top) + (gone.pos != 0) + (gone != node and node.pos == 0) + (heap.len != length)
 
 
 def random_calls(uint64_t seed, uint32_t steps, uint64_t mask):
@@ -88,6 +106,53 @@ def random_calls(uint64_t seed, uint32_t steps, uint64_t mask):
     return faults, longest
 
 
+def built(uint64_t seed, uint32_t before, uint32_t count, uint64_t mask):
+    """Append `count` random entries to a heap of `before`, and build it; returns the faults and the length."""
+    cdef Heap heap = Heap(NULL, 0, 0)
+    cdef uint32_t faults = 0
+    cdef uint32_t index
+    reset()
+    for index in range(before):
+        faults += heap_push(&heap, &owners[index].node, dice(&seed) & mask, index) != 0
+    for index in range(before, before + count):
+        faults += heap_append(&heap, &owners[index].node, dice(&seed) & mask, index) != 0
+        faults += heap_at(&heap, index).node != &owners[index].node
+    heap_build(&heap, before)
+    faults += faults_of(&heap)
+    length = heap.len
+    heap_free(&heap)
+    return faults, length
+
+
+def rebuilt(uint64_t seed, uint32_t count):
+    """Write new keys into all slots, and build the heap; returns the faults."""
+    cdef Heap heap = Heap(NULL, 0, 0)
+    cdef uint32_t faults = 0
+    cdef uint32_t index
+    reset()
+    for index in range(count):
+        faults += heap_push(&heap, &owners[index].node, index, 0) != 0
+    for index in range(count):
+        heap_at(&heap, index).key = dice(&seed)
+    heap_build(&heap, 0)
+    faults += faults_of(&heap)
+    heap_free(&heap)
+    return faults
+
+
+def exchanged_in_an_empty_heap():
+    """(heap_pushpop returns the node itself, heap_replace returns NULL, the node is in no heap, no array was made)."""
+    cdef Heap heap = Heap(NULL, 0, 0)
+    cdef HeapNode *node = &owners[0].node
+    reset()
+    return (
+        heap_pushpop(&heap, node, 1, 1) == node,
+        heap_replace(&heap, node, 1, 1) == NULL,
+        node.pos == 0 and heap.len == 0,
+        heap.slots == NULL,
+    )
+
+
 def ordered(list keys):
     """Push (key, tie) pairs and pop them all."""
     cdef Heap heap = Heap(NULL, 0, 0)
@@ -103,13 +168,13 @@ def ordered(list keys):
 
 
 def empty():
-    """What an all-zero heap answers: (top is NULL, pop is NULL, len)."""
+    """What an all-zero heap returns: (top is NULL, pop is NULL, len)."""
     cdef Heap heap = Heap(NULL, 0, 0)
     return heap_top(&heap) == NULL, heap_pop(&heap) == NULL, heap.len
 
 
 def reserved(uint32_t extra):
-    """Reserve and then push as much; returns whether the array stayed as it was reserved."""
+    """Reserve room, push as many entries; returns whether the array is the reserved one."""
     cdef Heap heap = Heap(NULL, 0, 0)
     cdef uint32_t cap, index
     cdef HeapSlot *slots
@@ -125,7 +190,7 @@ def reserved(uint32_t extra):
 
 
 def reserved_beyond_the_limit():
-    """Reserve one more than the 2**32 - 1 entries that fit; returns (answer, nothing changed)."""
+    """Reserve one more than the 2**32 - 1 entries that fit; returns (result, nothing changed)."""
     cdef Heap heap = Heap(NULL, 0, 0)
     cdef Heap before
     reset()
