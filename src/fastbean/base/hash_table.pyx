@@ -13,10 +13,10 @@ from libc.string cimport memcpy
 
 # MOVED_AT_ONCE: a resize has to be complete before the table must grow again. After growing from n to 2n buckets, at n
 # entries, the next growth is n insertions away, and n chains have to be moved: one with each insertion is enough. After
-# shrinking from n to n/2 buckets, at n/8 entries, it is 3n/8 insertions away: three are enough; four leave a margin. More
-# would make each change slower. A shrink may have to wait for the one before; that costs only memory.
+# shrinking from n to n/2 buckets, at n/8 entries, it is 3n/8 insertions away: three are enough; four leave a margin.
+# More would make each change slower. A shrink may have to wait for the one before; that costs only memory.
 #
-# SPARSE: after a shrink the table is a quarter full. It grows again when the count has quadrupled and shrinks again once
+# SPARSE: after a shrink the table is a quarter full. It grows again when the count has quadrupled, shrinks again when
 # it has halved, so a count that swings does not resize the table with each swing.
 cdef enum:
     SMALLEST_SIZE = 8

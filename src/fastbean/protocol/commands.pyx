@@ -62,7 +62,7 @@ cdef void parse_put(Cursor *cursor, Command *command) noexcept nogil:
 
 
 cdef void parse_pause(Cursor *cursor, Command *command) noexcept nogil:
-    """Parse a name and a delay. beanstalkd counts the command before it checks the name's length and first character."""
+    """Parse a name and a delay. beanstalkd counts the command before it checks the name's length and start."""
     skip_blanks(cursor)
     if not (
         take_name(cursor, &command.name, &command.name_bytes) and take_u32(cursor, &command.delay_s)
