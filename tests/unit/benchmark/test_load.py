@@ -68,7 +68,7 @@ def test_depth_requests_are_in_flight(serve):
 
 
 def test_no_more_than_depth_requests_are_in_flight(serve):
-    with serve(hold=8) as peer, pytest.raises(LoadError, match="said nothing"):
+    with serve(hold=8) as peer, pytest.raises(LoadError, match="sent no reply"):
         run(peer.address, "put", depth=7, operations=28, limit_s=0.3)
 
 
@@ -113,7 +113,7 @@ def test_a_wrong_answer_ends_the_run(serve, scenario, replies, message):
 def test_too_few_jobs_to_take(serve):
     with serve() as peer:
         run(peer.address, "put", operations=2)
-        with pytest.raises(LoadError, match=r"said nothing for 0\.3 s after 2 of 3 .*enough ready jobs"):
+        with pytest.raises(LoadError, match=r"sent no reply for 0\.3 s after 2 of 3 .*enough ready jobs"):
             run(peer.address, "take", operations=3, limit_s=0.3)
 
 
