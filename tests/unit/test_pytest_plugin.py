@@ -271,7 +271,7 @@ class TestServerProcess:
         with server:
             with pytest.raises(RuntimeError, match="listens on TCP"):
                 _ = server.path
-            with pytest.raises(RuntimeError, match="runs already"):
+            with pytest.raises(RuntimeError, match="running already"):
                 server.start()
         with ServerProcess(unix=True) as server, pytest.raises(RuntimeError, match=r"its address is \.path"):
             _ = server.port
