@@ -1,7 +1,7 @@
-"""A priority heap in C that knows where each of its entries stands.
+"""A priority heap in C that knows the position of each of its entries.
 
-Two ways in. For compiled modules: the structs and nogil functions of _core.pxd. For everybody else: PriorityHeap, whose
-push gives a Handle by which an item can be taken out again or moved.
+It has two interfaces. For compiled modules: the structs and nogil functions of _core.pxd. For Python: PriorityHeap,
+whose push returns a Handle by which an item can be removed or moved.
 
 Promises. The smallest (key, tie) is at the top; both are unsigned 64-bit numbers. A node is embedded in its owner's
 struct; the heap writes its position and nothing else, never copies it and never frees it. Only heap_reserve and
@@ -90,7 +90,7 @@ cdef inline void put_slot(HeapSlot *slots, uint32_t index, HeapSlot slot) noexce
 
 
 cdef inline void prefetch_children(const HeapSlot *slots, uint64_t first, uint32_t len) noexcept nogil:
-    """Ask for the 16 children of the 4 slots from index first on, before it is known which 4 of them will be needed."""
+    """Prefetch the 16 children of the 4 slots from index first, before it is known which 4 of them will be needed."""
     cdef const char *address = <const char *>(slots + (4 * first + 1))
     cdef int line
     if 4 * first + 16 < len:
@@ -198,7 +198,7 @@ cdef HeapNode *heap_pop(Heap *heap) noexcept nogil:
 
 
 cdef void heap_remove(Heap *heap, HeapNode *node) noexcept nogil:
-    """Take out a node that is in this heap, from wherever it stands; its pos becomes 0."""
+    """Remove a node that is in this heap, at any position; its pos becomes 0."""
     heap_check(is_in(heap, node), "heap_remove of a node that is not in this heap")
     take_out(heap, node.pos - 1)
 
@@ -217,7 +217,7 @@ cdef void heap_update(Heap *heap, HeapNode *node, uint64_t key, uint64_t tie) no
 
 
 cdef void heap_free(Heap *heap) noexcept nogil:
-    """Give the array back and leave an empty heap, O(1).
+    """Free the array and leave an empty heap, O(1).
 
     The nodes are not touched: those that were in the heap keep their old pos. Set it to 0 before one is pushed again.
     """
@@ -239,7 +239,7 @@ cdef inline bint is_in(Heap *heap, HeapNode *node) noexcept nogil:
 cdef class Handle:
     """Names one item in one heap until that item is popped, removed or cleared.
 
-    Handles are only made by PriorityHeap.push. `handle in heap` tells whether the item is still there.
+    Handles are only made by PriorityHeap.push. `handle in heap` says whether the item is still there.
     """
     # The heap owns one reference to each handle in it. The item belongs to the heap as well, though its pointer lies
     # here: it cannot be reached through the handle, so the heap alone answers for it to the garbage collector.
@@ -252,7 +252,7 @@ cdef class Handle:
 
 
 cdef inline PyObject *handle_of(HeapNode *node) noexcept nogil:
-    # A Handle has no vtable, so that its first member stands right behind the head of every object.
+    # A Handle has no vtable, so that its first member directly follows the header of every object.
     return <PyObject *>(<char *>node - sizeof(PyObject))
 
 
@@ -326,7 +326,7 @@ cdef class PriorityHeap:
         return release(node)
 
     def remove(self, Handle handle not None, /):
-        """Take out the item of a handle, wherever it stands, and return it.
+        """Remove the item of a handle, at any position, and return it.
 
         Raises:
             ValueError: the item is not in this heap (any more).
