@@ -38,7 +38,7 @@ SERVE = "import sys; sys.path.append({path!r}); from fastbean.testing import ser
 class ServerProcess:
     """A fastbean server in a process of its own; a context manager that starts it, and stops it at the end.
 
-    Arguments:
+    Its arguments:
 
     - ``flags``: command-line flags other than ``-l`` and ``-p``, for example ``"-z", "100"``.
     - ``unix``: listen on a Unix socket in a new directory instead of a free port of 127.0.0.1.
@@ -241,7 +241,6 @@ def serve(arguments: list[str]) -> int:
 
     Returns the exit status. Standard input must be a pipe: the server stops when its other end closes.
     """
-
     import threading
 
     from fastbean.__main__ import main

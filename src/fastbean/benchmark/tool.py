@@ -331,5 +331,4 @@ def _add_how_much(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         metavar="N",
         help="operations per second, due at fixed times (open loop); default: as fast as possible (closed loop)",
-
     )

@@ -230,9 +230,7 @@ class BeanstalkdBinlog:
                 self._unexplained[id] = (path, at, burial)
             return
         if unchanging(changed, 0) != unchanging(record, VERSION_7.length.size + record[0]):
-            what = (
-                f"a record about job {id} has another ttr, size or creation time than the job: it was ignored"
-            )
+            what = f"a record about job {id} has another ttr, size or creation time than the job: it was ignored"
             self.damage.append(Damage(path, at, at, what))
             return
         if burial:
@@ -256,9 +254,7 @@ class BeanstalkdBinlog:
             and before[body:] == record[body:]
         )
         if not same:
-            what = (
-                f"the copy of job {id} differs from the job so far in tube, ttr, creation time or body: it was used"
-            )
+            what = f"the copy of job {id} differs from the job so far in tube, ttr, creation time or body: it was used"
             self.damage.append(Damage(path, at, at, what))
 
     def _report_gap(self, before: Path, path: Path) -> None:
@@ -542,7 +538,6 @@ def _make_empty(directory: str) -> None:
         if os.listdir(directory):
             raise BinlogError(
                 f"{directory} is not empty: a binlog is only written into a new or empty directory"
-
             ) from None
     else:
         segment_files.sync_directory(str(Path(directory).absolute().parent))

@@ -52,7 +52,6 @@ def trouble_at_head(header: "Header | None", number: int, end_lsn: int | None, *
 
 def is_misplaced(data: "memoryview | mmap.mmap", number: int, end_lsn: int) -> bool:
     """Whether the head of a segment in trouble proves damage, and not just a torn tail."""
-
     head = bytes(data[: HEADER.size])
     header = segment_files.parse_header(head)
     if header is None:

@@ -154,6 +154,7 @@ class Inspection:
     neither kept nor checked. With ``salvage``, reading continues after damage: ``gaps`` then lists what was left out,
     and ``unknown`` has the ids of jobs that were changed but whose put could not be read.
     """
+
     def __init__(
         self,
         directory: "str | os.PathLike[str]",

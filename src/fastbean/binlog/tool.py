@@ -336,7 +336,6 @@ def _parser() -> argparse.ArgumentParser:
         (repair, "make a damaged DIR usable; the old files are moved into a subfolder, none is deleted"),
         (export, "write the live jobs of DIR as a beanstalkd's binlog"),
         (backup, "copy DIR, whose server may be running, into a new or empty directory"),
-
     ):
         command = commands.add_parser(run.__name__, help=words, description=words)
         command.add_argument("directory", type=_directory, metavar="DIR", help="the directory given to -b")

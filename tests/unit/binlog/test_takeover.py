@@ -223,7 +223,7 @@ def test_a_torn_tail_is_reported_and_left_out(directory):
 def test_two_logs_are_refused(directory):
     write_old(directory)
     Path(segment_files.path_of(directory, 5)).write_bytes(b"")
-    with pytest.raises(BinlogError, match=r"two binlogs, a beanstalkd's \(from binlog.1\) and fastbean's \(from fastbean-5.log"):
+    with pytest.raises(BinlogError, match=r"two binlogs, .*\(from binlog.1\).*\(from fastbean-5.log\)"):
         prepare(directory)
     assert len(beanstalkd.has_binlog(directory)) > 2
 
