@@ -1,8 +1,8 @@
 """fastbean: a fast drop-in replacement for the beanstalkd work queue server.
 
 ``python -m fastbean`` runs the server; :class:`fastbean.Server` embeds it. Importing this package starts nothing and
-imports nothing else: ``Server`` and ``Config`` are loaded when they are asked for, so that someone who only wants the
-heap of ``fastbean._core`` pays for nothing else.
+imports nothing else: ``Server`` and ``Config`` are loaded on first use, so that a program that only wants the heap of
+``fastbean._core`` does not pay for them.
 """
 
 TYPE_CHECKING = False  # as typing's, but `typing` itself is slow to import
@@ -15,7 +15,7 @@ __all__ = ["Config", "Server", "__version__"]
 
 
 def __getattr__(name: str) -> object:
-    """Loads ``Config`` or ``Server``; any other name is an AttributeError."""
+    """Loads ``Config`` or ``Server``; raises AttributeError for any other name."""
     if name == "Config":
         from fastbean.config import Config
 

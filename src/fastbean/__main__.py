@@ -1,4 +1,4 @@
-"""The program: ``python -m fastbean``, or ``fastbean``, takes beanstalkd's flags and serves until it is told to stop.
+"""The program: ``python -m fastbean``, or ``fastbean``, takes beanstalkd's flags and serves until a signal stops it.
 
 Order at the start: read the flags, raise the limit on descriptors, bind, become another user, serve. Exit statuses are
 beanstalkd's: 5 a wrong flag or value, 10 the log on disk, 33 and 34 the user, 111 an address; 0 after a clean stop.
@@ -73,7 +73,7 @@ class Daemon:
     def __init__(self, wanted: config.CommandLine) -> None:
         _fill_standard_descriptors()
         level = wanted.config.log_level or ("debug" if wanted.config.verbosity == MOST_VERBOSE else "info")
-        # What would not be written need not be told.
+        # What would not be written need not be reported.
         heard = {"debug": MOST_VERBOSE, "info": 1}.get(level, 0)
         self._config = wanted.config.replace(verbosity=min(wanted.config.verbosity, heard))
         self._log = stderr_log.Log(STDERR, level=level, form=wanted.config.log_format)

@@ -1,11 +1,11 @@
-"""What can keep a server from starting, and the exit status of each: beanstalkd's own numbers where it has one.
+"""The errors that can keep a server from starting, each with an exit status: beanstalkd's own where it has one.
 
 The text of each error is one line that says what is wrong and what to do.
 """
 
 
 class FastbeanError(Exception):
-    """Something that a person can put right; ``exit_status`` is what the program ends with."""
+    """An error that the operator can fix; ``exit_status`` is the status with which the program ends."""
 
     exit_status = 1
 
@@ -17,36 +17,36 @@ class UsageError(FastbeanError):
 
 
 class BinlogError(FastbeanError):
-    """The log on disk cannot be used."""
+    """The binlog cannot be used."""
 
     exit_status = 10
 
 
 class BinlogFailedError(FastbeanError):
-    """The log on disk could not be written or synced while the server ran: it ends before it tells anybody anything."""
+    """Writing or syncing the binlog failed while the server ran: it ends before it sends a reply that depends on it."""
 
     exit_status = 74  # EX_IOERR of sysexits.h
 
 
 class ResourceError(FastbeanError):
-    """The system does not give what a start needs: memory, or descriptors."""
+    """The system does not provide what a start needs: memory, or descriptors."""
 
     exit_status = 71  # EX_OSERR of sysexits.h
 
 
 class NoSuchUserError(FastbeanError):
-    """There is no such user to become."""
+    """The user given with ``-u`` does not exist."""
 
     exit_status = 33
 
 
 class PrivilegeError(FastbeanError):
-    """The user exists, but the system does not let this process become it."""
+    """The user exists, but the system does not let this process switch to it."""
 
     exit_status = 34
 
 
 class ListenError(FastbeanError):
-    """An address cannot be listened on."""
+    """The server cannot listen on an address."""
 
     exit_status = 111

@@ -1,12 +1,12 @@
 """The pytest plugin: fixtures that give a test suite a fresh server in a process of its own.
 
-pytest finds it by its entry point, whoever installs fastbean beside pytest; nothing else imports it, and it imports
-nothing of fastbean but the empty package until a fixture is used. ``-p no:fastbean`` turns it off.
+pytest finds it by its entry point wherever fastbean is installed beside pytest. Nothing else imports it, and until a
+fixture is used it imports nothing of fastbean but the empty package. ``-p no:fastbean`` turns it off.
 
-Fixtures: ``fastbean_server``, one for each test; ``fastbean_session_server``, one for all (for each worker of
-pytest-xdist); ``start_fastbean(*flags, unix=..., binlog_dir=...)``, as many as a test wants. Each gives a
-:class:`fastbean.testing.ServerProcess`. What a server wrote to stderr while a test ran stands with the test's failure;
-a server that ends with an error by itself is an error of the test.
+Fixtures: ``fastbean_server``, one per test; ``fastbean_session_server``, one for all tests (one per worker of
+pytest-xdist); ``start_fastbean(*flags, unix=..., binlog_dir=...)``, as many as a test needs. Each returns a
+:class:`fastbean.testing.ServerProcess`. What a server wrote to stderr during a test is shown if the test fails; a
+server that ends with an error by itself is an error of the test.
 """
 
 import os
@@ -24,32 +24,32 @@ if TYPE_CHECKING:
 
 LINES_SHOWN = 100
 MARKER = "fastbean_flags(*flags): flags of this test's fastbean_server, after those of the configuration"
-_SERVERS = pytest.StashKey["dict[ServerProcess, int]"]()  # those that run, and where each one's log was at the start
+_SERVERS = pytest.StashKey["dict[ServerProcess, int]"]()  # running servers; for each, its log size at the test's start
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--fastbean-flags`` and its kin, each with an ini setting for its default."""
+    """Adds ``--fastbean-flags`` and the other options, each with an ini setting for its default."""
     group = parser.getgroup("fastbean", "fastbean, the work queue server")
     group.addoption("--fastbean-flags", metavar="FLAGS", help="flags of each server, in one string: '-V -z 1000'")
     group.addoption("--fastbean-socket", choices=["tcp", "unix"], help="where servers listen (default: tcp)")
     group.addoption(
         "--fastbean-binlog-dir",
         metavar="DIR",
-        help="each server keeps a log on disk, in a new folder of its own below DIR, which stays",
+        help="each server keeps a binlog, in a new folder of its own below DIR, which is not removed",
     )
     parser.addini("fastbean_flags", "flags of each fastbean server", default="")
     parser.addini("fastbean_socket", "where fastbean servers listen: tcp or unix", default="tcp")
-    parser.addini("fastbean_binlog_dir", "folder below which each fastbean server keeps a log on disk", default="")
+    parser.addini("fastbean_binlog_dir", "folder below which each fastbean server keeps its binlog", default="")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Makes the marker known."""
+    """Registers the marker."""
     config.addinivalue_line("markers", MARKER)
     config.stash[_SERVERS] = {}
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Remembers where the logs of the servers that run already stand: what is before is not this test's."""
+    """Notes how much each running server has logged so far: that output does not belong to this test."""
     servers = item.config.stash[_SERVERS]
     for server in servers:
         servers[server] = server.log_size
@@ -59,7 +59,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> "Generator[None, pytest.TestReport, pytest.TestReport]":
-    """Adds to the report of a failure what the servers wrote."""
+    """Adds the output of the servers to the report of a failed test."""
     report = yield
     if report.failed:
         for server, start in item.config.stash[_SERVERS].items():
@@ -78,7 +78,7 @@ def fastbean_server(request: pytest.FixtureRequest) -> "Iterator[ServerProcess]"
 
 @pytest.fixture(scope="session")
 def fastbean_session_server(request: pytest.FixtureRequest) -> "Iterator[ServerProcess]":
-    """One fastbean for all tests; each should use tubes of its own."""
+    """One fastbean for all tests; each test should use tubes of its own."""
     yield from _serve(request, [])
 
 
@@ -107,7 +107,7 @@ def start_fastbean(request: pytest.FixtureRequest) -> "Iterator[Callable[..., Se
 def _serve(
     request: pytest.FixtureRequest, flags: "Any", unix: bool | None = None, binlog_dir: "Any" = None
 ) -> "Iterator[ServerProcess]":
-    """Starts a server, yields it, and stops it. Raises RuntimeError if it had ended with an error by then."""
+    """Starts a server, yields it, and stops it. Raises RuntimeError if the server ended with an error by itself."""
     from fastbean.testing import ServerProcess
 
     config = request.config
@@ -130,18 +130,18 @@ def _serve(
         if status:
             raise RuntimeError(
                 f"fastbean {_name(server)} ended with status {status} "
-                f"(a test that wants that calls .kill()):\n{_last_lines(server.log())}"
+                f"(a test that expects that calls .kill()):\n{_last_lines(server.log())}"
             )
 
 
 def _setting(config: pytest.Config, name: str) -> str:
-    """The option ``name``, or else the ini setting of that name."""
+    """The option ``name`` if it was given, otherwise the ini setting of that name."""
     chosen = config.getoption(name)
     return str(config.getini(name) if chosen is None else chosen)
 
 
 def _binlog_parent(config: pytest.Config) -> str:
-    """The folder for logs: an option is relative to where pytest was called, an ini setting to the ini file."""
+    """The folder for binlogs. An option is relative to where pytest was started, an ini setting to the ini file."""
     home = config.invocation_params.dir
     if config.getoption("fastbean_binlog_dir") is None:
         home = config.rootpath if config.inipath is None else config.inipath.parent
@@ -149,7 +149,7 @@ def _binlog_parent(config: pytest.Config) -> str:
 
 
 def _new_folder(parent: str, name: str) -> str:
-    """A new folder below ``parent``, named after the test."""
+    """Creates a folder below ``parent``, named after the test; returns its path."""
     import tempfile
 
     os.makedirs(parent, exist_ok=True)

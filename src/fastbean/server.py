@@ -1,4 +1,4 @@
-"""One server: sockets, engine, connections and loop put together; for the program and for everyone who embeds it.
+"""One server: sockets, engine, connections and loop put together; for the daemon and for embedding programs.
 
 A server touches nothing that belongs to the process: no signals, limits, environment, standard streams or working
 folder. So any number of them work side by side, in threads too::
@@ -58,7 +58,7 @@ class Server:
         self._end_began_ns: int | None = None
 
     def start(self) -> None:
-        """Binds all addresses and opens the log; clients can connect from now on and are served once ``run`` runs.
+        """Binds all addresses and opens the binlog. Clients can connect then; they are served once ``run`` runs.
 
         Raises ListenError, or BinlogError if the log on disk cannot be used; then nothing is left open. A second start
         is a RuntimeError.
@@ -71,7 +71,7 @@ class Server:
             raise
 
     def bind(self) -> None:
-        """The first half of ``start``, for whoever drops privileges between the two."""
+        """The first half of ``start``, for a program that drops privileges between the two."""
         if self._state != "new":
             raise RuntimeError("a Server can be started once; make another one")
         self._listeners = self._bind()
@@ -89,7 +89,7 @@ class Server:
                 self._log("WARNING", "listening-on-all-addresses", address=each.name, advice=advice)
 
     def open_binlog(self, progress: "Callable[[str], None]" = lambda _text: None) -> None:
-        """The second half of ``start``: reads the log, if there is one. ``progress`` is told how far it is."""
+        """The second half of ``start``: reads the binlog, if there is one. ``progress`` is called with a text."""
         if self.config.binlog_dir is None:
             return
         # Loaded only when there is a log to keep: the daemon without one starts sooner.
@@ -108,7 +108,7 @@ class Server:
         self._binlog.attach(self._selector)
 
     def run(self) -> None:
-        """Serves until ``stop``; then sends what is to be sent, within the time limit, and closes everything."""
+        """Serves until ``stop``; then sends the replies that are due, within the time limit, and closes everything."""
         if self._state == "new":
             self.start()
         if self._state != "started":
@@ -151,21 +151,21 @@ class Server:
             self._close_all()
 
     def drain(self) -> None:
-        """Refuses new jobs from now on with DRAINING; everything else goes on. Before ``start``: from the start on."""
+        """Refuses new jobs with DRAINING; everything else continues. May be called before ``start``."""
         self._drain_asked = True
         if self._state != "new":
             self._engine.draining = True
         self._log("INFO", "draining")
 
     def undrain(self) -> None:
-        """Takes new jobs again after ``drain``; without one it changes nothing."""
+        """Accepts new jobs again after ``drain``."""
         self._drain_asked = False
         if self._state != "new":
             self._engine.draining = False
         self._log("INFO", "no-longer-draining")
 
     def call_later(self, delay_ns: int, callback: "Callable[[], None]") -> None:
-        """Has ``callback`` called once by the loop, ``delay_ns`` nanoseconds from now; for the thread that runs it."""
+        """Has the loop call ``callback`` once, ``delay_ns`` nanoseconds from now; for the thread that runs the loop."""
         self._loop.call_later(delay_ns, callback)
 
     @property
@@ -175,12 +175,12 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The port of the first TCP address, the real one if 0 was asked for; 0 if there are only Unix sockets."""
+        """The port of the first TCP address, the chosen one if it was given as 0; 0 if there are only Unix sockets."""
         return next((each.port for each in self._listeners if each.port), 0)
 
     @property
     def addresses(self) -> list[str]:
-        """Where it listens: ``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:PATH``, in order."""
+        """The addresses it listens on: ``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:PATH``, in order."""
         return [each.name for each in self._listeners]
 
     def __enter__(self) -> "Self":
@@ -275,7 +275,7 @@ class Server:
             self._selector.close()
 
     def _stop_left_ns(self) -> int:
-        """How long the end may still take; nothing if it is not a clean one."""
+        """The time that is left for the end, in nanoseconds; 0 if it is not a clean one."""
         if self._end_began_ns is None:
             return 0
         return self._end_began_ns + int(self._stop_timeout_s * 1e9) - clock.monotonic_ns()

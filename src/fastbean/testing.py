@@ -1,12 +1,12 @@
-"""A server in a process of its own, for test suites: ``ServerProcess``. The pytest plugin stands on it.
+"""A server in a process of its own, for test suites: ``ServerProcess``. The pytest plugin builds on it.
 
-The socket is bound here and handed over, as systemd does it: the port is free, known before the server runs, and
-connections are taken from the first moment. That the server is ready is told by its own notification, so that a fresh
-server's statistics are all zero.
+The socket is bound here and passed to the server, as systemd does: the port is free, it is known before the server
+runs, and clients can connect from the first moment. The server's own notification says when it is ready, so no
+connection is needed to find out, and the statistics of a fresh server are all zero.
 
-What always holds: the server ends when this process does, however it ends. The server's standard input is a pipe whose
-other end is open here and nowhere else; when it closes, the server stops. A signal at the parent's death would do on
-Linux only, and would come when the thread that started the server ends.
+Invariant: the server ends when this process does, however it ends. The server's standard input is a pipe whose other
+end is open in this process alone; when it closes, the server stops. The signal that Linux can send when a parent dies
+exists on no other system, and it comes when the thread that started the server ends, too early.
 """
 
 import contextlib
@@ -30,21 +30,21 @@ PATIENCE_S = 60.0
 STOP_PATIENCE_S = 10.0
 POLL_S = 0.02
 BACKLOG = 1024
-# What a service manager may have told the process that runs the tests is not meant for the server.
+# The variables by which a service manager talks to the process that runs the tests are not meant for the server.
 MANAGER_VARIABLES = (*systemd.SOCKET_VARIABLES, "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 SERVE = "import sys; sys.path.append({path!r}); from fastbean.testing import serve; sys.exit(serve(sys.argv[1:]))"
 
 
 class ServerProcess:
-    """A fastbean in a process of its own; a context manager that starts it, and stops it at the end.
+    """A fastbean server in a process of its own; a context manager that starts it, and stops it at the end.
 
     Its arguments:
 
-    - ``flags``: those of the command line but ``-l`` and ``-p``, for example ``"-z", "100"``.
-    - ``unix``: listen on a Unix socket in a new directory, not on a free port of 127.0.0.1.
-    - ``binlog_dir``: keep the log on disk here, in a directory that is made if need be; None: no log.
+    - ``flags``: command-line flags other than ``-l`` and ``-p``, for example ``"-z", "100"``.
+    - ``unix``: listen on a Unix socket in a new directory instead of a free port of 127.0.0.1.
+    - ``binlog_dir``: keep the binlog in this directory, which is created if needed; None: no binlog.
 
-    ``start`` raises RuntimeError, with what the server wrote to stderr, if it does not start.
+    ``start`` raises RuntimeError, with what the server wrote to stderr, if the server does not start.
     """
 
     def __init__(self, *flags: str, unix: bool = False, binlog_dir: "str | os.PathLike[str] | None" = None) -> None:
@@ -58,24 +58,24 @@ class ServerProcess:
 
     @property
     def address(self) -> tuple[str, int] | str:
-        """What ``socket.connect`` and greenstalk take: (host, port), or the path of the Unix socket."""
+        """The address for ``socket.connect`` or greenstalk: (host, port), or the path of the Unix socket."""
         if self._address is None:
             raise RuntimeError("this server was not started; use it in a with statement, or call start()")
         return self._address
 
     @property
     def host(self) -> str:
-        """127.0.0.1; RuntimeError for a Unix socket."""
+        """127.0.0.1. Raises RuntimeError for a Unix socket."""
         return self._tcp()[0]
 
     @property
     def port(self) -> int:
-        """The port; RuntimeError for a Unix socket."""
+        """The port. Raises RuntimeError for a Unix socket."""
         return self._tcp()[1]
 
     @property
     def path(self) -> str:
-        """The path of the Unix socket; RuntimeError for TCP."""
+        """The path of the Unix socket. Raises RuntimeError for TCP."""
         address = self.address
         if self._unix and isinstance(address, str):
             return address
@@ -83,42 +83,42 @@ class ServerProcess:
 
     @property
     def pid(self) -> int:
-        """The number of the process."""
+        """The process id."""
         return self._running().pid
 
     @property
     def started(self) -> bool:
-        """Whether it was started, and neither stopped nor killed since; it may have ended by itself."""
+        """Whether the server was started, and neither stopped nor killed since. It may have ended by itself."""
         return self._process is not None
 
     @property
     def log_size(self) -> int:
-        """How many bytes it has written to stderr."""
+        """The number of bytes that the server has written to stderr."""
         return os.fstat(self._stderr).st_size if self._stderr >= 0 else 0
 
     def log(self, start: int = 0) -> str:
-        """What it has written to stderr, over restarts too, from byte ``start`` on; "" once it is closed."""
+        """What the server has written to stderr, including before restarts, from byte ``start``; "" once closed."""
         if self._stderr < 0:
             return ""
         return os.pread(self._stderr, max(self.log_size - start, 0), start).decode("utf-8", "replace")
 
     def start(self) -> "Self":
-        """Starts it and waits until it serves; returns itself."""
+        """Starts the server and waits until it serves; returns itself."""
         if self._process is not None:
-            raise RuntimeError("this server runs already; restart() starts it anew")
+            raise RuntimeError("this server is running already; call restart() to start it again")
         if not self._folder:
             self._folder = tempfile.mkdtemp(prefix="fastbean-")
             self._stderr = os.open(os.path.join(self._folder, "stderr"), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         if self._binlog_dir is not None:
             os.makedirs(self._binlog_dir, exist_ok=True)
         notify = os.path.join(self._folder, "notify")
-        with self._bind() as listener, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
-            told.bind(notify)
+        with self._bind() as listener, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
+            notifications.bind(notify)
             try:
                 self._process = self._spawn(listener, notify)
                 self._address = listener.getsockname()
-                listener.close()  # from now on a connection to a server that died is refused
-                self._wait_until_ready(told)
+                listener.close()  # once the server dies, connections must be refused
+                self._wait_until_ready(notifications)
             except BaseException:
                 self.close()
                 raise
@@ -128,9 +128,9 @@ class ServerProcess:
         return self
 
     def stop(self, *, timeout_s: float = STOP_PATIENCE_S) -> int:
-        """Stops it with SIGTERM, after ``timeout_s`` seconds with SIGKILL.
+        """Stops the server with SIGTERM, and after ``timeout_s`` seconds with SIGKILL.
 
-        Returns the exit status; -N if signal N killed it. One that ended by itself before returns its own.
+        Returns the exit status, -N if signal N killed it. If the server had ended by itself, returns that status.
         """
         process = self._running()
         process.terminate()
@@ -142,7 +142,7 @@ class ServerProcess:
             self._release()
 
     def kill(self) -> int:
-        """Kills it as a crash would; returns the exit status, -9."""
+        """Kills the server as a crash would; returns the exit status, -9."""
         process = self._running()
         process.kill()
         try:
@@ -151,13 +151,13 @@ class ServerProcess:
             self._release()
 
     def restart(self) -> None:
-        """Stops it, if it runs, and starts it again at the same address, with the same log on disk."""
+        """Stops the server, if it runs, and starts it again at the same address, with the same binlog."""
         if self._process is not None:
             self.stop()
         self.start()
 
     def close(self) -> None:
-        """Kills it if it runs, and removes what is left of it; may be called again."""
+        """Kills the server, if it runs, and removes its files. May be called more than once."""
         if self._process is not None:
             self.kill()
         if self._folder:
@@ -185,7 +185,7 @@ class ServerProcess:
 
     def _running(self) -> "subprocess.Popen[bytes]":
         if self._process is None:
-            raise RuntimeError("this server does not run")
+            raise RuntimeError("this server is not running")
         return self._process
 
     def _bind(self) -> socket.socket:
@@ -208,26 +208,26 @@ class ServerProcess:
     def _spawn(self, listener: socket.socket, notify: str) -> "subprocess.Popen[bytes]":
         environment = {name: value for name, value in os.environ.items() if name not in MANAGER_VARIABLES}
         serve = SERVE.format(path=os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        return subprocess.Popen(  # noqa: S603 - this very Python, and flags of the caller
+        return subprocess.Popen(  # noqa: S603 - runs this same Python, with the caller's flags
             [sys.executable, "-P", "-c", serve, str(listener.fileno()), *self.flags],
             stdin=subprocess.PIPE,
             stdout=self._stderr,
             stderr=self._stderr,
             env={**environment, "NOTIFY_SOCKET": notify},
             pass_fds=[listener.fileno()],
-            process_group=0,  # Ctrl-C stops the tests, which then stop the server
+            process_group=0,  # Ctrl-C reaches only the tests, which then stop the server
         )
 
-    def _wait_until_ready(self, told: socket.socket) -> None:
-        told.settimeout(POLL_S)
+    def _wait_until_ready(self, notifications: socket.socket) -> None:
+        notifications.settimeout(POLL_S)
         give_up_s = time.monotonic() + PATIENCE_S
         while time.monotonic() < give_up_s:
             status = self._running().poll()
             with contextlib.suppress(TimeoutError):
-                if told.recv(4096).startswith(b"READY=1"):
+                if notifications.recv(4096).startswith(b"READY=1"):
                     return
             if status is not None:
-                raise RuntimeError(f"fastbean ended with status {status} and did not serve:\n{self.log()}")
+                raise RuntimeError(f"fastbean ended with status {status} before it served:\n{self.log()}")
         raise RuntimeError(f"fastbean did not serve within {PATIENCE_S:.0f} s:\n{self.log()}")
 
     def _release(self) -> None:
@@ -237,9 +237,9 @@ class ServerProcess:
 
 
 def serve(arguments: list[str]) -> int:
-    """What runs in the new process: ``arguments`` are the listening socket's descriptor and the flags.
+    """Runs in the new process. ``arguments``: the listening socket's descriptor, then the flags.
 
-    Returns the exit status. Standard input has to be a pipe: the server stops when its other end closes.
+    Returns the exit status. Standard input must be a pipe: the server stops when its other end closes.
     """
     import threading
 

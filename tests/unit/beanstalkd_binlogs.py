@@ -20,7 +20,7 @@ def read_alone(data):
     """Reads the bytes of one file, as fast as that goes."""
     found = beanstalkd.BeanstalkdBinlog()
     found._read_file(Path("binlog.1"), data)
-    found._tell_lost_jobs()
+    found._report_lost_jobs()
     return found
 
 

@@ -170,7 +170,7 @@ def test_bad(fastbean_session_server):
 def test_a_server_that_does_not_start_tells_why(suite):
     found = suite("def test_one(fastbean_server):\n    pass\n", "--fastbean-flags=--wrong")
     found.assert_outcomes(errors=1)
-    found.stdout.fnmatch_lines(["*fastbean ended with status 5 and did not serve:*", "*unknown flag: --wrong*"])
+    found.stdout.fnmatch_lines(["*fastbean ended with status 5 before it served:*", "*unknown flag: --wrong*"])
 
 
 def test_a_server_that_crashes_is_an_error_of_its_test(suite):
@@ -266,12 +266,12 @@ class TestServerProcess:
         server = ServerProcess()
         with pytest.raises(RuntimeError, match="was not started; use it in a with"):
             _ = server.address
-        with pytest.raises(RuntimeError, match="does not run"):
+        with pytest.raises(RuntimeError, match="is not running"):
             server.stop()
         with server:
             with pytest.raises(RuntimeError, match="listens on TCP"):
                 _ = server.path
-            with pytest.raises(RuntimeError, match="runs already"):
+            with pytest.raises(RuntimeError, match="running already"):
                 server.start()
         with ServerProcess(unix=True) as server, pytest.raises(RuntimeError, match=r"its address is \.path"):
             _ = server.port

@@ -1,1 +1,1 @@
-"""What every layer stands on: memory for jobs, a hash table, growable bytes, clocks, limits, debug counters."""
+"""What every layer builds on: memory for jobs, a hash table, growable bytes, clocks, limits, debug counters."""

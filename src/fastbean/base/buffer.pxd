@@ -13,7 +13,7 @@ cdef enum:
     DIGITS = 20                 # of the largest 64-bit number
 
 cdef inline char *write_number(char *at, uint64_t number) noexcept nogil:
-    """Write `number` in decimal, at most DIGITS bytes; returns where it ends."""
+    """Write `number` in decimal, at most DIGITS bytes; returns the end of what it wrote."""
     cdef char[DIGITS] digits
     cdef int left = DIGITS
     while True:

@@ -1,8 +1,8 @@
 """A growable run of bytes, for replies and for the text of statistics.
 
-A ``Buffer`` of all zero bytes is empty and owns nothing. It doubles when it is full, so n appended bytes cost O(n).
-When memory runs out the buffer keeps what it has, sets ``failed`` and ignores every later append: a long text is
-written without a check at each line, and looked at once, at its end.
+A ``Buffer`` of all zero bytes is empty and owns nothing. Its capacity doubles when it is full, so appending n bytes
+costs O(n). When an allocation fails, the buffer keeps its contents, sets ``failed`` and ignores every later append:
+code that writes a long text checks once, at the end, instead of after each line.
 """
 
 from libc.stdint cimport uint64_t
@@ -16,7 +16,7 @@ cdef enum:
 
 
 cdef int buffer_grow(Buffer *buffer, size_t extra) noexcept nogil:
-    """What `buffer_reserve` does when there is too little room."""
+    """The slow path of `buffer_reserve`: reallocate."""
     cdef size_t wanted = buffer.len + extra
     cdef size_t cap = buffer.cap if buffer.cap else SMALLEST_BYTES
     cdef char *data
@@ -53,15 +53,15 @@ cdef void buffer_append_number(Buffer *buffer, uint64_t number) noexcept nogil:
 
 
 cdef void buffer_drop_front(Buffer *buffer, size_t size) noexcept nogil:
-    """Forget the first `size` bytes (at most ``len``); the rest moves to the front."""
+    """Drop the first `size` bytes (at most ``len``) and move the rest to the front."""
     if size == 0:
-        return                          # there may be no memory yet that could be moved
+        return                          # `data` may be NULL, which memmove must not get
     buffer.len -= size
     memmove(buffer.data, buffer.data + size, buffer.len)
 
 
 cdef void buffer_free(Buffer *buffer) noexcept nogil:
-    """Give the memory back and leave an empty buffer."""
+    """Free the memory and leave an empty buffer."""
     if buffer.data is not NULL:
         live_gone(LIVE_BUFFERS)
     free(buffer.data)

@@ -1,14 +1,14 @@
-"""The system's clocks, for what is compiled and gets no time as an argument."""
+"""The system's clocks, for compiled code that does not get the time as an argument."""
 
 from libc.stdint cimport int64_t
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, clockid_t, timespec
 
 cdef enum:
-    NEVER = -1                      # instead of a time: nothing is due
+    NEVER = -1                      # in place of a time: nothing is due
 
 
 cdef inline int64_t clock_ns(clockid_t clock) noexcept nogil:
-    """What this clock says, in nanoseconds."""
+    """The present reading of `clock`, in nanoseconds."""
     cdef timespec time
     clock_gettime(clock, &time)
     return <int64_t>time.tv_sec * 1000000000 + time.tv_nsec
@@ -20,5 +20,5 @@ cdef inline int64_t monotonic_ns() noexcept nogil:
 
 
 cdef inline int64_t wall_ns() noexcept nogil:
-    """The time of day, since 1970; it may be set at any time."""
+    """Nanoseconds since 1970. An operator may set this clock at any time."""
     return clock_ns(CLOCK_REALTIME)

@@ -1,8 +1,8 @@
-"""The clocks, for what is Python and gets no time as an argument.
+"""The clocks, for Python code that does not get the time as an argument.
 
-``monotonic_ns`` is the clock of all deadlines. The compiled half reads the same one by ``_clock``, in two places: the
-wait, which notes when it has ended (``Poller.now_ns``), and the log, which also reads the wall's; and the stopwatch
-reads the coarse one (``_stopwatch``). The engine reads none.
+``monotonic_ns`` is the clock of all deadlines. The compiled modules read the same clock through ``clock.pxd``, in two
+places: the poller, when a wait has ended (``Poller.now_ns``), and the binlog, which reads the wall clock as well. The
+stopwatch reads the coarse clock (``stopwatch.pxd``). The engine reads no clock.
 """
 
 from time import monotonic_ns, time_ns
@@ -11,5 +11,5 @@ __all__ = ["monotonic_ns", "wall_ns"]
 
 
 def wall_ns() -> int:
-    """The time of day in nanoseconds since 1970, UTC; it may jump, so it only serves logs."""
+    """The time of day in nanoseconds since 1970, UTC. It may jump, so it is used for log lines only."""
     return time_ns()

@@ -1,4 +1,4 @@
-"""How many objects of each kind are alive, in a debug build; nothing at all in any other."""
+"""Counts the live objects of each kind in a debug build; compiles to nothing in any other build."""
 
 from libc.stdint cimport int64_t
 
@@ -15,14 +15,14 @@ cdef extern from *:
 
 cdef enum Kind:
     LIVE_JOBS
-    LIVE_LEAVES                     # of the table of jobs
+    LIVE_LEAVES                     # of the job table
     LIVE_TUBES
     LIVE_CLIENTS
     LIVE_WATCHES
     LIVE_CONNECTIONS
-    LIVE_BUFFERS                    # that own memory
-    LIVE_SEGMENTS                   # of a log
-    LIVE_KINDS                      # how many there are
+    LIVE_BUFFERS                    # those that own memory
+    LIVE_SEGMENTS                   # of a binlog
+    LIVE_KINDS                      # the number of kinds
 
 cdef int64_t[<int>LIVE_KINDS] live
 

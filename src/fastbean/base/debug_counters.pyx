@@ -1,8 +1,8 @@
-"""How many objects of each kind are alive, in a debug build; nothing at all in any other.
+"""Counts the live objects of each kind in a debug build; compiles to nothing in any other build.
 
-Whoever allocates a job, a tube, a client and the like says so, and says when it is freed. Once every server of a
-process is gone, each count is zero: the tests look after every one of them, and a process that ends in peace says on
-stderr what it has left. In a build without the macro FASTBEAN_DEBUG the functions are empty, and cost nothing.
+The code that allocates a job, a tube, a client and the like counts it, and so does the code that frees it. Once every
+server of a process has ended, each count is zero: the tests check that after every test, and a process that exits
+normally prints what is left to stderr. Without the macro FASTBEAN_DEBUG the functions are empty and cost nothing.
 """
 
 cdef extern from *:
@@ -14,7 +14,7 @@ cdef extern from *:
     static const char *const *fastbean_names;
     static int fastbean_kinds;
 
-    static void fastbean_say_what_is_left(void) {
+    static void fastbean_print_what_is_left(void) {
         int kind;
         for (kind = 0; kind < fastbean_kinds; kind++)
             if (fastbean_left[kind])
@@ -22,23 +22,23 @@ cdef extern from *:
                         (long long)fastbean_left[kind]);
     }
 
-    static void fastbean_look_at_the_end(const int64_t *live, const char *const *names, int kinds) {
+    static void fastbean_check_at_exit(const int64_t *live, const char *const *names, int kinds) {
         fastbean_left = live;
         fastbean_names = names;
         fastbean_kinds = kinds;
-        atexit(fastbean_say_what_is_left);
+        atexit(fastbean_print_what_is_left);
     }
     """
-    void fastbean_look_at_the_end(const int64_t *live, const char **names, int kinds)
+    void fastbean_check_at_exit(const int64_t *live, const char **names, int kinds)
 
 cdef const char *names[<int>LIVE_KINDS]
 names[:] = ["jobs", "leaves", "tubes", "clients", "watches", "connections", "buffers", "segments"]
 if FASTBEAN_COUNTS_LIVE:
-    fastbean_look_at_the_end(live, names, LIVE_KINDS)
+    fastbean_check_at_exit(live, names, LIVE_KINDS)
 
 
 def counts() -> dict[str, int] | None:
-    """The number of objects alive by kind, or None if this build does not count them; for tests."""
+    """The number of live objects by kind, or None if this build does not count them; for tests."""
     cdef int kind
     if not FASTBEAN_COUNTS_LIVE:
         return None

@@ -1,19 +1,19 @@
-"""A hash table that grows and shrinks in steps."""
+"""A hash table that grows and shrinks step by step."""
 
 from libc.stdint cimport uint64_t
 
 
-cdef struct Entry:              # embed it as the first member of what the table holds
+cdef struct Entry:              # embed it as the first member of the structs to be stored
     Entry *next
     uint64_t hash
 
 cdef struct Table:              # all zero bytes = an empty table
     Entry **buckets
-    Entry **old_buckets         # being emptied, a few buckets with each change; NULL when nothing is moving
+    Entry **old_buckets         # being emptied, a few buckets with each change; NULL when no resize is under way
     size_t count
     size_t size                 # buckets, a power of two, or 0
     size_t old_size
-    size_t moved                # buckets of old_buckets that are empty for good
+    size_t moved                # buckets at the start of old_buckets that have been emptied
 
 cdef struct HashKey:
     uint64_t k0

@@ -1,24 +1,31 @@
-"""A hash table that grows and shrinks in steps.
+"""A hash table that grows and shrinks step by step.
 
-The entries are the caller's own structs with an ``Entry`` as their first member; the table owns nothing but its
-arrays of chains. When it has more entries than buckets, or far fewer, it takes a second array and moves a few chains
-with each insertion and removal, so that no single one is slow, however large the table is.
+The entries are the caller's own structs with an ``Entry`` as their first member; the table owns only its arrays of
+chains. When it has more entries than buckets, or far fewer, it allocates a second array and moves a few chains with
+each insertion and removal, so that no single operation is slow, however large the table is.
 
-Always true: an entry stands in ``buckets``, or in a chain of ``old_buckets`` at or above ``moved``.
+Invariant: an entry is either in ``buckets``, or in a chain of ``old_buckets`` whose index is at least ``moved``.
 """
 
 from libc.stdint cimport UINT64_MAX, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
+# MOVED_AT_ONCE: a resize has to be complete before the table must grow again. After growing from n to 2n buckets, at n
+# entries, the next growth is n insertions away, and n chains have to be moved: one with each insertion is enough. After
+# shrinking from n to n/2 buckets, at n/8 entries, it is 3n/8 insertions away: three are enough; four leave a margin.
+# More would make each change slower. A shrink may have to wait for the one before; that costs only memory.
+#
+# SPARSE: after a shrink the table is a quarter full. It grows again when the count has quadrupled, shrinks again when
+# it has halved, so a count that swings does not resize the table with each swing.
 cdef enum:
     SMALLEST_SIZE = 8
-    MOVED_AT_ONCE = 4           # chains for each change; two would do to be done before the next growth
-    SPARSE = 8                  # a table with less than one entry for so many buckets shrinks
+    MOVED_AT_ONCE = 4           # chains moved with each change
+    SPARSE = 8                  # the table shrinks when it has more than SPARSE buckets per entry
 
 
 cdef inline Entry **chain_of(Table *table, uint64_t hash) noexcept nogil:
-    """The chain in which an entry with this hash stands, or would stand."""
+    """The chain that holds the entries with this hash, or would hold them."""
     cdef size_t place
     if table.old_buckets is not NULL:
         place = hash & (table.old_size - 1)
@@ -28,7 +35,7 @@ cdef inline Entry **chain_of(Table *table, uint64_t hash) noexcept nogil:
 
 
 cdef void move_some(Table *table) noexcept nogil:
-    """Move a few chains from the old array to the new one."""
+    """Move the next MOVED_AT_ONCE chains from the old array to the new one."""
     cdef Entry *entry
     cdef Entry *following
     cdef Entry **chain
@@ -50,7 +57,7 @@ cdef void move_some(Table *table) noexcept nogil:
 
 
 cdef int resize(Table *table, size_t size) noexcept nogil:
-    """Begin to move to an array of `size` buckets. Returns 0, or -1 without memory (nothing changed)."""
+    """Start to move to an array of `size` buckets. Returns 0, or -1 without memory (nothing changed)."""
     cdef Entry **buckets = <Entry **>calloc(size, sizeof(Entry *))
     if buckets is NULL:
         return -1
@@ -63,7 +70,7 @@ cdef int resize(Table *table, size_t size) noexcept nogil:
 
 
 cdef void table_expect(Table *table, size_t count) noexcept nogil:
-    """Give an empty table the size that so many entries want; without memory, or if it is in use, nothing happens."""
+    """Size an empty table for `count` entries. Does nothing without memory, or if the table is in use."""
     cdef size_t size = SMALLEST_SIZE
     while size < count:
         size *= 2
@@ -77,7 +84,7 @@ cdef void table_expect(Table *table, size_t count) noexcept nogil:
 cdef int table_insert(Table *table, Entry *entry, uint64_t hash) noexcept nogil:
     """Add `entry` under `hash`; equal hashes are fine. Returns 0, or -1 without memory (nothing changed).
 
-    Only the first insertion into an empty table can fail: a table that cannot grow goes on with longer chains.
+    Only the first insertion into an empty table can fail: a table that cannot grow continues with longer chains.
     """
     cdef Entry **chain
     if table.size == 0:
@@ -116,7 +123,7 @@ cdef Entry *table_next(Entry *entry) noexcept nogil:
 
 
 cdef void table_remove(Table *table, Entry *entry) noexcept nogil:
-    """Take `entry`, which must be in the table, out of it."""
+    """Remove `entry`, which must be in the table."""
     cdef Entry **link = chain_of(table, entry.hash)
     while link[0] != entry:
         link = &link[0].next
@@ -129,7 +136,7 @@ cdef void table_remove(Table *table, Entry *entry) noexcept nogil:
 
 
 cdef void table_free(Table *table) noexcept nogil:
-    """Give the arrays back and leave an empty table; the entries are the caller's."""
+    """Free the arrays and leave an empty table; the entries stay the caller's."""
     free(table.buckets)
     free(table.old_buckets)
     table.buckets = NULL
@@ -139,9 +146,9 @@ cdef void table_free(Table *table) noexcept nogil:
 
 
 cdef uint64_t hash_number(uint64_t number) noexcept nogil:
-    """Spread a number whose values are not a stranger's choice, one to one (Knuth's multiplicative hashing, TAOCP 6.4).
+    """Spread a number that no client can choose, one to one (Knuth's multiplicative hashing, TAOCP 6.4).
 
-    Eight numbers that follow one another get chains that do, in one line of a processor's cache.
+    The lowest three bits are kept: eight consecutive numbers get neighbouring chains, which share a cache line.
     """
     cdef uint64_t spread = ((number >> 3) * <uint64_t>0x9E3779B97F4A7C15) & (UINT64_MAX >> 3)
     return ((spread ^ (spread >> 32)) << 3) | (number & 7)
@@ -165,7 +172,7 @@ cdef inline void sip_round(uint64_t *v) noexcept nogil:
 
 
 cdef uint64_t hash_bytes(HashKey *key, const char *data, size_t size) noexcept nogil:
-    """SipHash-1-3 of a stranger's bytes (Aumasson and Bernstein 2012): chains cannot be made long on purpose."""
+    """SipHash-1-3 (Aumasson and Bernstein 2012) of bytes that a client chose: it cannot make chains long on purpose."""
     cdef uint64_t[4] v
     cdef uint64_t word
     cdef size_t left = size

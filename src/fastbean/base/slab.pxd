@@ -1,4 +1,4 @@
-"""Memory for what there may be millions of: jobs, and the leaves of their table."""
+"""Memory for the objects that may exist in millions: jobs, and the leaves of the job table."""
 
 from libc.stdint cimport uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free
@@ -12,11 +12,11 @@ cdef extern from *:
     #endif
     """
     enum:
-        FASTBEAN_MOST_IN_SLOTS      # what slab_new gives a slot to, in bytes
+        FASTBEAN_MOST_IN_SLOTS      # slab_new uses a slot up to this size, in bytes
     int __builtin_ctzll(unsigned long long bits) nogil
 
 cdef enum:
-    CHUNK_BYTES = 65536             # and what a chunk's address is a multiple of
+    CHUNK_BYTES = 65536             # also the alignment of a chunk
     CHUNK_WORDS = 16
     SLOT_STEP_BYTES = 8
     LEAST_SLOT_BYTES = 64           # a chunk has 64 * CHUNK_WORDS slots at most
@@ -29,19 +29,19 @@ cdef struct Chunk:                  # its slots follow
     Slab *slab
     Chunk *next                     # of the same size and with room, or the next spare one
     Chunk *previous
-    uint32_t word                   # the first of `free` with a bit set; CHUNK_WORDS when all slots are taken
+    uint32_t word                   # index of the first word of `free` with a bit set; CHUNK_WORDS when none is free
     uint32_t used
     uint32_t slots
     uint32_t slot_bytes
-    uint64_t reciprocal             # 2**32 / slot_bytes, rounded up: for an offset of a slot the division is exact
+    uint64_t reciprocal             # 2**32 / slot_bytes, rounded up: for the offset of a slot the division is exact
     uint64_t free[CHUNK_WORDS]      # one bit for each slot
 
 cdef struct Slab:                   # all zero bytes = an empty one
     Chunk *roomy[SLOT_SIZES]        # chunks with room, by slot_bytes // SLOT_STEP_BYTES; the first is filled first
-    Chunk *spare                    # chunks without a slot in use, for whatever size comes next
+    Chunk *spare                    # chunks without a slot in use, for whichever size needs one next
     uint32_t spares
     uint32_t chunks                 # all of them
-    uint32_t sweep_at               # so many chunks are reason to look for free pages
+    uint32_t sweep_at               # with this many chunks, look for free pages
     bint many                       # between slab_expect_many and slab_expect_no_more
 
 cdef Chunk *slab_more(Slab *slab, uint32_t slot_bytes) noexcept nogil
@@ -58,7 +58,7 @@ cdef void keep_freed_memory() noexcept nogil
 
 
 cdef inline void *slot_take(Slab *slab, uint32_t size) noexcept nogil:
-    """A slot of `size` bytes, LEAST_SLOT_BYTES to MOST_SLOT_BYTES, with anything in it; NULL without memory."""
+    """A slot of `size` bytes, LEAST_SLOT_BYTES to MOST_SLOT_BYTES, uninitialised; NULL without memory."""
     cdef uint32_t number = (size + SLOT_STEP_BYTES - 1) // SLOT_STEP_BYTES
     cdef Chunk *chunk = slab.roomy[number]
     cdef uint32_t word
@@ -83,8 +83,8 @@ cdef inline Chunk *chunk_of(void *slot) noexcept nogil:
     return <Chunk *>(<uintptr_t>slot & ~<uintptr_t>(CHUNK_BYTES - 1))
 
 
-cdef inline void slot_give(void *slot) noexcept nogil:
-    """Give a slot back to the slab that it is of."""
+cdef inline void slot_free(void *slot) noexcept nogil:
+    """Free a slot; its address leads to its slab."""
     cdef Chunk *chunk = chunk_of(slot)
     cdef uint64_t offset = <uint64_t>(<char *>slot - <char *>chunk) - sizeof(Chunk)
     cdef uint64_t place = (offset * chunk.reciprocal) >> 32
@@ -100,22 +100,22 @@ cdef inline void slot_give(void *slot) noexcept nogil:
 
 
 cdef inline void slab_each_iteration(Slab *slab) noexcept nogil:
-    """At least once in an iteration. Slots of one size are of no use to another: when there are a quarter more chunks
-    than there were, whatever pages the others do not need any more go back."""
+    """Call it at least once per iteration. Free slots of one size cannot serve another: once the number of chunks has
+    grown by a quarter, release the pages that hold only free slots."""
     if slab.chunks >= slab.sweep_at:
         slab_sweep(slab)
 
 
 cdef inline void *slab_new(Slab *slab, size_t size) noexcept nogil:
-    """`size` bytes, LEAST_SLOT_BYTES at least, with anything in them; NULL without memory (nothing changed)."""
+    """`size` bytes, at least LEAST_SLOT_BYTES, uninitialised; NULL without memory (nothing changed)."""
     if size <= FASTBEAN_MOST_IN_SLOTS:
         return slot_take(slab, <uint32_t>size)
     return slab_large(slab, size)
 
 
 cdef inline void slab_drop(void *memory, size_t size) noexcept nogil:
-    """Free what `slab_new` has given for this `size`."""
+    """Free memory that `slab_new` returned for this `size`."""
     if size <= FASTBEAN_MOST_IN_SLOTS:
-        slot_give(memory)
+        slot_free(memory)
     else:
         free(memory)

@@ -1,22 +1,23 @@
-"""Memory for what there may be millions of: jobs, and the leaves of their table.
+"""Memory for the objects that may exist in millions: jobs, and the leaves of the job table.
 
-What is small lies in slots: a chunk is 64 KiB of the C library's heap, cut into slots of one size, a multiple of eight
-bytes. A slot has no header, and to take or give one costs about twenty instructions and no lock, where the C library
-takes ten times as many; its own heap has chunks and large jobs to look after, and little else. A slot is found in its
-chunk by its address alone. What is larger the C library gives: whoever frees it knows its size, and so which it is.
+Small objects are in slots. A chunk is 64 KiB of the C library's heap, cut into slots of one size, a multiple of eight
+bytes. A slot has no header, and taking or freeing one costs about twenty instructions and no lock, a tenth of what the
+C library needs; that one manages only chunks and large jobs. The address of a slot alone tells its place in its chunk.
+Larger objects come from the C library directly; the caller passes the size when it frees one, and that size says which
+of the two it was.
 
-Each server has a slab of its own, which nothing locks: it is used by one thread at a time. It ends after all its slots.
+Each server has its own slab. It has no lock, because one thread at a time uses it. All slots must be freed before it.
 
-In a debug build `slab_new` has the C library give everything, so that a sanitizer sees each piece end.
+In a debug build `slab_new` takes everything from the C library, so that a sanitizer sees each object freed.
 
-Always true:
+Invariants:
 
-- A chunk that has room stands in the list of its size, a chunk without does not; a spare one has no slot in use.
-- Nothing is read or written in pages in which no slot was ever taken: a chunk costs what is used of it.
-- A chunk without a slot in use is the only one of its size with room, or spare, for whatever size comes next. It is
-  kept: glibc does not hand out a gap of one chunk as a chunk again. `slab_release_to_os` frees all of them, and gives
-  the system the pages in between that hold no slot in use; so does `slab_each_iteration`, with the pages alone,
-  whenever chunks have become a quarter more, since what is free is of use to one size only.
+- A chunk with room is in the list of its size, a full chunk is in none; a spare chunk has no slot in use.
+- Pages in which no slot was ever taken are neither read nor written: a chunk costs only the memory that is used.
+- A chunk without a slot in use is either the only chunk of its size with room, or spare, for whichever size needs one
+  next. It is kept, because glibc does not reuse a gap of one chunk for an aligned chunk. `slab_release_to_os` frees all
+  such chunks, and releases the pages of the others that hold only free slots. `slab_each_iteration` does the latter
+  whenever the number of chunks has grown by a quarter, since the free slots of one size are no use to another.
 """
 
 cimport cython
@@ -77,7 +78,7 @@ cdef extern from *:
     static size_t fastbean_page_bytes(void) { return (size_t)sysconf(_SC_PAGESIZE); }
     static void fastbean_drop_pages(void *first, size_t size) { madvise(first, size, MADV_DONTNEED); }
     #else
-    /* What such advice does to memory that is used again is another thing elsewhere. */
+    /* Elsewhere this advice may do something else to memory that is used again. */
     static size_t fastbean_page_bytes(void) { return (size_t)-1; }
     static void fastbean_drop_pages(void *first, size_t size) { (void)first; (void)size; }
     #endif
@@ -92,11 +93,15 @@ cdef extern from *:
 cdef extern from "<stdlib.h>" nogil:
     int posix_memalign(void **memory, size_t alignment, size_t size)
 
+# glibc takes blocks of 128 KiB and more from mmap, and posix_memalign asks for size + alignment + its own header:
+# 65,464 + 65,536 stays below. A chunk from mmap would cost two system calls and a page fault for each of its pages.
+# Sweeping looks at each page of each chunk with room; below 8 MiB of growth the pages it could
+# release are not worth that.
 cdef enum:
-    RESTORE_STEP_BYTES = 33554432   # by which the heap grows while a large log is read
-    USUAL_STEP_BYTES = 131072       # glibc's own
-    ASKED_BYTES = 65464             # so that glibc asks itself for less than 128 KiB, which it would take from mmap
-    SWEEP_LEAST_CHUNKS = 128        # 8 MiB: fewer chunks more are not worth a look at all
+    RESTORE_STEP_BYTES = 33554432   # the step by which the heap grows while a large binlog is read
+    USUAL_STEP_BYTES = 131072       # glibc's default
+    ASKED_BYTES = 65464             # of a chunk; see above
+    SWEEP_LEAST_CHUNKS = 128        # 8 MiB
 
 
 # Chunks
@@ -123,7 +128,7 @@ cdef inline Chunk **list_of(Chunk *chunk) noexcept nogil:
 
 
 cdef Chunk *slab_more(Slab *slab, uint32_t slot_bytes) noexcept nogil:
-    """One more chunk with slots of this size, the first with room then; NULL without memory (nothing changed)."""
+    """Add a chunk with slots of this size, as the first with room; NULL without memory (nothing changed)."""
     cdef Chunk *chunk = slab.spare
     cdef void *memory = NULL
     cdef uint32_t word
@@ -162,7 +167,7 @@ cdef void free_chunk(Chunk *chunk) noexcept nogil:
 
 
 cdef void chunk_next_word(Chunk *chunk) noexcept nogil:
-    """The last slot of a word has been taken: go on to the next one with a free slot, or leave the list."""
+    """The last slot of a word was taken: step to the next word with a free slot, or leave the list."""
     while chunk.word < CHUNK_WORDS and chunk.free[chunk.word] == 0:
         chunk.word += 1
     if chunk.word == CHUNK_WORDS:
@@ -170,7 +175,7 @@ cdef void chunk_next_word(Chunk *chunk) noexcept nogil:
 
 
 cdef void chunk_has_room(Chunk *chunk) noexcept nogil:
-    """The first slot of a full chunk has been given back."""
+    """The first slot of a full chunk was freed: put the chunk back into its list."""
     cdef Chunk *other = list_of(chunk)[0]
     if other is not NULL and other.used == 0:
         retire(other)
@@ -178,14 +183,14 @@ cdef void chunk_has_room(Chunk *chunk) noexcept nogil:
 
 
 cdef void chunk_is_empty(Chunk *chunk) noexcept nogil:
-    """The last slot in use has been given back. The only chunk of its size with room stays where it is: a queue that
-    is empty again and again needs it again and again."""
+    """The last slot in use was freed. The only chunk of its size with room stays in its list: a queue that keeps
+    running empty would need it again at once."""
     if chunk.previous is not NULL or chunk.next is not NULL:
         retire(chunk)
 
 
 cdef void retire(Chunk *chunk) noexcept nogil:
-    """Make an empty chunk spare."""
+    """Move an empty chunk to the spare ones."""
     cdef Slab *slab = chunk.slab
     unlink_chunk(chunk, list_of(chunk))
     chunk.next = slab.spare
@@ -193,10 +198,10 @@ cdef void retire(Chunk *chunk) noexcept nogil:
     slab.spares += 1
 
 
-# Memory goes back
+# Releasing memory
 
 cdef bint are_free(Chunk *chunk, uint32_t first, uint32_t last) noexcept nogil:
-    """Whether no slot from `first` to `last` is in use."""
+    """Whether all slots from `first` to `last` are free."""
     cdef uint32_t word
     cdef uint64_t wanted
     for word in range(first // 64, last // 64 + 1):
@@ -211,8 +216,8 @@ cdef bint are_free(Chunk *chunk, uint32_t first, uint32_t last) noexcept nogil:
 
 
 cdef void drop_free_pages(Chunk *chunk, size_t page_bytes) noexcept nogil:
-    """Give the system the pages that hold nothing but free slots: neither the first one, where the chunk's header is,
-    nor the last one, where the C library's next header is. Of large pages a chunk has no others."""
+    """Release the pages that hold only free slots. The first page stays, because it has the chunk's header, and so does
+    the last one, because the C library's next header is there. With large pages there are no others."""
     cdef size_t at = page_bytes
     cdef size_t begin = 0
     cdef uint32_t first
@@ -232,7 +237,7 @@ cdef void drop_free_pages(Chunk *chunk, size_t page_bytes) noexcept nogil:
 
 
 cdef void free_empty_chunks(Slab *slab, bint with_pages) noexcept nogil:
-    """To the C library; with_pages: their pages to the system."""
+    """Return empty chunks to the C library; with_pages: and their pages to the system."""
     cdef size_t page_bytes = fastbean_page_bytes()
     cdef Chunk *chunk
     cdef uint32_t number
@@ -250,8 +255,7 @@ cdef void free_empty_chunks(Slab *slab, bint with_pages) noexcept nogil:
 
 
 cdef void slab_sweep(Slab *slab) noexcept nogil:
-    """Hand the pages of chunks that hold nothing but free slots back to the system; costs a look at each page of the
-    chunks with room."""
+    """Release the pages of chunks that hold only free slots. Costs a look at each page of each chunk with room."""
     cdef size_t page_bytes = fastbean_page_bytes()
     cdef Chunk *chunk
     cdef uint32_t number
@@ -265,7 +269,7 @@ cdef void slab_sweep(Slab *slab) noexcept nogil:
 
 
 cdef void slab_release_to_os(Slab *slab) noexcept nogil:
-    """Hand the pages of all that was freed back to the system; glibc alone keeps what lies below something that lives.
+    """Release the pages of everything that was freed. glibc keeps only what lies below an allocation that is in use.
 
     Costs a sweep, and glibc's own walk through its heap.
     """
@@ -275,9 +279,9 @@ cdef void slab_release_to_os(Slab *slab) noexcept nogil:
 
 
 cdef void slab_end(Slab *slab) noexcept nogil:
-    """Free the chunks of a slab of which no slot is in use, and leave an empty one.
+    """Free the chunks of a slab without a slot in use, and leave an empty slab.
 
-    Their pages go back to the system: where other servers of the process have chunks in between, glibc keeps the gaps.
+    Their pages go to the system too: glibc would keep the gaps between the chunks of other servers in this process.
     """
     free_empty_chunks(slab, True)
 
@@ -285,7 +289,7 @@ cdef void slab_end(Slab *slab) noexcept nogil:
 # The C library's heap
 
 cdef void *slab_large(Slab *slab, size_t size) noexcept nogil:
-    """What is too large for a slot; NULL without memory."""
+    """Allocate an object too large for a slot; NULL without memory."""
     cdef void *memory = malloc(size)
     if slab.many:
         fastbean_use_large_pages(memory)
@@ -318,13 +322,13 @@ cdef void slab_expect_no_more(Slab *slab) noexcept nogil:
     fastbean_trim()
 
 
-# Tests
+# For tests
 
 @cython.final
 cdef class Slots:
-    """A slab, for tests: slots by their addresses, in every build.
+    """A slab for tests: slots by their addresses, in every build.
 
-    Whoever takes a slot gives it back, as in the core.
+    A test must free each slot that it takes, as the core does.
     """
 
     cdef Slab slab
@@ -333,7 +337,7 @@ cdef class Slots:
         slab_end(&self.slab)
 
     def take(self, uint32_t size):
-        """The address of a slot.
+        """Take a slot; returns its address.
 
         Args:
             size: in bytes, LEAST_SLOT_BYTES to MOST_SLOT_BYTES.
@@ -351,17 +355,17 @@ cdef class Slots:
         return <uintptr_t>slot
 
     def give(self, uintptr_t address):
-        """Give back a slot that `take` has returned."""
-        slot_give(<void *>address)
+        """Free a slot that `take` returned."""
+        slot_free(<void *>address)
 
     def each_iteration(self):
-        """Let the system have free pages if there are many more chunks than there were."""
+        """Release free pages if there are many more chunks than at the last sweep."""
         slab_each_iteration(&self.slab)
 
-    def give_back(self):
-        """Give the system all pages that no slot in use needs."""
+    def release_to_os(self):
+        """Release all pages that hold no slot in use."""
         slab_release_to_os(&self.slab)
 
     def chunks(self):
-        """How many chunks there are, and how many of them are spare."""
+        """The number of chunks, and how many of them are spare."""
         return self.slab.chunks, self.slab.spares

@@ -1,8 +1,8 @@
-"""How long an iteration takes, at a few nanoseconds each: the system's coarse clock, read a few times in an iteration.
+"""Measures how long an iteration takes, for a few nanoseconds: reads the coarse clock a few times per iteration.
 
-The coarse clock is the monotonic one as the kernel's last iteration left it, up to 10 ms ago, so an iteration seems
-shorter than it was by at most that; nobody asks for less. It is told by the system without a look at the hardware, and
-costs a fifth of the other's reading. A stopwatch without a limit reads nothing.
+The coarse clock is the monotonic clock as of the kernel's last timer tick, up to 10 ms ago, so an iteration may seem up
+to 10 ms shorter than it was. That is precise enough here, and reading it costs a fifth of reading the exact clock,
+because it does not touch the hardware. A stopwatch without a limit reads no clock.
 """
 
 from libc.stdint cimport int64_t
@@ -23,13 +23,13 @@ cdef extern from *:
     int64_t fastbean_coarse_ns() noexcept nogil
 
 cdef enum TurnPhase:
-    PART_SERVE                      # sockets that were ready: commands read, run and answered; functions called
-    PART_WORK                       # commands left over, what time brings, slices of long commands, compaction
-    PART_BINLOG                        # the log written, and synced where the loop does that itself
-    PART_SEND                       # replies that waited for the log or for somebody else
+    PART_SERVE                      # sockets that were ready: commands read, run and answered; callbacks run
+    PART_WORK                       # postponed commands, timers, slices of long commands, compaction
+    PART_BINLOG                     # the binlog written, and synced where the loop does that itself
+    PART_SEND                       # replies that waited for the binlog or for another client
 
 cdef struct Stopwatch:
-    int64_t limit_ns                # an iteration that takes so long is slow; 0: none is
+    int64_t limit_ns                # an iteration that takes this long is slow; 0: none is
     int64_t begun_ns
     int64_t marked_ns
     int64_t longest_ns              # of one phase
@@ -37,14 +37,14 @@ cdef struct Stopwatch:
 
 
 cdef inline void stopwatch_begin(Stopwatch *watch, int64_t now_ns) noexcept nogil:
-    """An iteration begins, at this reading of the exact clock."""
+    """An iteration begins; `now_ns` is the exact clock's reading."""
     watch.begun_ns = now_ns
     watch.marked_ns = now_ns
     watch.longest_ns = 0
 
 
 cdef inline bint stopwatch_mark(Stopwatch *watch, TurnPhase phase) noexcept nogil:
-    """What was done since the last mark was this phase. Returns whether the iteration is slow by now."""
+    """Charge the time since the last mark to `phase`. Returns whether the iteration has reached the limit."""
     cdef int64_t now_ns
     if watch.limit_ns == 0:
         return False

@@ -1,7 +1,6 @@
 """The load tool, ``python -m fastbean.benchmark`` or ``fastbean-benchmark``: how fast is a beanstalk server?
 
-It works with any beanstalk server. ``tool`` reads the command line, ``scenarios`` says what is played, ``session``
-plays it and cleans up, ``server`` is the server that is measured, ``report`` tells what was found. Everything that is
-done for each request is compiled, in ``fastbean.benchmark.load``. docs/benchmark.md says how to get numbers that mean
-something.
+It works with any beanstalk server. ``tool`` reads the command line, ``scenarios`` defines the scenarios, ``session``
+runs them and cleans up, ``server`` is the server under test, ``report`` formats the results. Everything that happens
+once per request is compiled, in ``fastbean.benchmark.load``. docs/benchmark.md explains how to get meaningful numbers.
 """

@@ -7,7 +7,7 @@ from fastbean.benchmark import tool
 
 
 def main() -> int:
-    """Runs the program; a signal to stop is taken like Ctrl-C, so that no jobs are left behind."""
+    """Runs the program. SIGTERM and SIGHUP work like Ctrl-C, so that no jobs are left behind."""
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""What the two kinds of load share: their clients, and the loop that serves them. See _benchmark_clients.pyx."""
+"""The base of both kinds of load: their clients, and the loop that serves them. See clients.pyx."""
 
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -10,13 +10,13 @@ cdef enum:
     MAX_DEPTH = 100_000
     MAX_BODY_BYTES = 1 << 30
     MAX_BATCH_BYTES = 1 << 30
-    LINE_BYTES = 256                # the longest line of a reply that is understood
+    LINE_BYTES = 256                # the longest line of a reply that is accepted
     STAMP_BYTES = 16
     TTR_S = 120
 
 cdef enum Failure:
     NOTHING_FAILED
-    SYSTEM_FAILED                   # `errno_seen` says how
+    SYSTEM_FAILED                   # `errno_seen` has the error
     SERVER_CLOSED
     SERVER_SILENT
     REPLY_UNEXPECTED                # the line is in the client's `line`
@@ -24,28 +24,28 @@ cdef enum Failure:
 cdef struct Client:
     int fd
     uint32_t step                   # of the scenario
-    uint32_t flight                 # replies that it is owed
+    uint32_t flight                 # replies that it is still owed
     uint32_t counted                # `flight` when latencies were last counted
     uint32_t batch                  # operations under way
     uint32_t reply                  # which of a request's replies comes next
     bint writable_wanted
-    uint32_t stamp_missing          # bytes of `stamp` that the body has still to bring
-    size_t held                     # bytes in `line`, when a line has come in part
+    uint32_t stamp_missing          # bytes of `stamp` still missing from the received part of the body
+    size_t held                     # bytes in `line`, when only a part of a line was received
     uint64_t body_left              # bytes of a body to step over, its CRLF included
-    uint64_t sent_ns                # when the present batch was handed to the socket
+    uint64_t sent_ns                # when the present batch was passed to the socket
     uint64_t first                  # number of the first operation of the batch
     const char *unsent
     size_t unsent_bytes
-    char *kept                      # the client's own copy of what is unsent of a composed piece
-    char *deletes                   # the next step's requests, as far as replies named their jobs
+    char *kept                      # the client's own copy of the unsent part of a composed piece
+    char *deletes                   # the requests of the next step, for the jobs named by the replies so far
     size_t deletes_bytes
-    char stamp[STAMP_BYTES]         # how a body begins, when that was asked for
+    char stamp[STAMP_BYTES]         # the start of a body, if the load asked for it
     char line[LINE_BYTES]
 
 cdef class Clients:
     cdef Client *clients
     cdef uint32_t client_count
-    cdef Client *culprit            # whom `failure` befell; NULL when it befell nobody alone
+    cdef Client *culprit            # the client on which `failure` occurred; NULL when it concerns no single one
     cdef char *received
     cdef char *scratch              # requests are composed here; empty between two sends
     cdef int epoll
@@ -55,19 +55,19 @@ cdef class Clients:
     cdef uint64_t wanted
     cdef uint64_t left              # operations not begun yet
     cdef uint64_t begun
-    cdef uint64_t under_way         # what still has to come to an end: batches, or operations
+    cdef uint64_t under_way         # what has to finish before the run is over: batches, or operations
     cdef uint64_t start_ns
-    cdef uint64_t end_ns            # from when on no operation begins; 0: there is no such time
+    cdef uint64_t end_ns            # no operation begins after this time; 0: no limit
     cdef double interval_ns         # open loop: between two operations; 0: closed loop
     cdef uint64_t now_ns
-    cdef uint64_t heard_ns          # when the server last said something that it owed
+    cdef uint64_t heard_ns          # when the server last sent a reply that it owed
     cdef uint64_t limit_ns
     cdef Counts *counts
     cdef object address
     cdef object scenario
     cdef list sockets
 
-    # What the two kinds do each in their own way.
+    # Each kind of load overrides these.
     cdef void begin(self) noexcept nogil
     cdef void begin_due(self) noexcept nogil
     cdef bint can_begin(self) noexcept nogil
@@ -93,7 +93,7 @@ cdef class Clients:
 
 
 cdef inline char *write_number(char *at, uint64_t number) noexcept nogil:
-    """Writes decimal digits; returns where they end. At most 20 bytes."""
+    """Write `number` in decimal, at most 20 bytes; returns the end of what it wrote."""
     cdef char digits[20]
     cdef int count = 0
     while True:
@@ -110,7 +110,7 @@ cdef inline char *write_number(char *at, uint64_t number) noexcept nogil:
 
 
 cdef inline const char *read_number(const char *at, const char *end, uint64_t *number) noexcept nogil:
-    """Reads at least one and at most 20 decimal digits; returns where they end, NULL when they are none."""
+    """Read 1 to 20 decimal digits; returns where they end, NULL when there are none or more."""
     cdef const char *start = at
     number[0] = 0
     while at < end and c'0' <= at[0] <= c'9':

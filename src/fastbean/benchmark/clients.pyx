@@ -1,15 +1,16 @@
-"""Many clients of any beanstalk server, in one thread, over epoll: what all kinds of load have in common.
+"""Many clients of any beanstalk server, in one thread, over epoll: the base of all kinds of load.
 
-This base connects the clients, serves them, cuts what they receive into lines and bodies, and sends; what is asked and
-which answer is right is for the kinds of load: `_benchmark` (steps, over and over) and `_benchmark_wake`.
+This base connects the clients, serves them, cuts what they receive into lines and bodies, and sends. Which requests are
+sent and which replies are right is up to the kinds of load: `load` (steps, over and over) and `wake`.
 
-Two ways to pace. Closed loop: an operation begins when another one has ended, so no server is sent more than it
-answers. Open loop: operation i is due at start + i / rate, begins as soon after as a client is free, and is late from
-when it was due. Sleeping is finer than a millisecond there, and the last bit of a wait is spun.
+There are two ways to pace. Closed loop: an operation begins when another one has ended, so the server never gets more
+than it answers. Open loop: operation i is due at start + i / rate and begins as soon as a client is free; its latency
+counts from when it was due. An open loop sleeps with a resolution finer than a millisecond, and spins for the last part
+of a wait.
 
-Promises: while it runs nothing is allocated but for what a full socket did not take, the interpreter lock is free,
-and a received piece costs one clock read. What always holds: a client's `flight` is the number of replies that it is
-still owed; the run is over when nothing is left to begin and nothing is under way.
+Promises: a run allocates nothing except for data that a full socket did not accept, releases the interpreter lock, and
+reads the clock once per received piece. Invariants: a client's `flight` is the number of replies that it is still owed;
+the run is over when nothing is left to begin and nothing is under way.
 """
 
 import errno as errors
@@ -51,34 +52,34 @@ __all__ = ["Clients", "LoadError", "Result", "check", "connect", "cpu_ns", "name
 cdef enum:
     RECEIVE_BYTES = 1 << 18
     EVENTS = 512
-    SLICE_NS = 100_000_000          # how often a busy loop comes up to look for Ctrl-C
-    SPIN_NS = 100_000               # how long before an operation is due sleeping becomes too coarse
+    SLICE_NS = 100_000_000          # how often a busy loop checks for Ctrl-C
+    SPIN_NS = 100_000               # spin for the last part of a wait: sleeping is less precise than this
     WIND_UP_S = 3                   # how long an interrupted run waits for the replies that it is owed
 
 # What to do about an unexpected reply, by its first word.
 HINTS = {
     "JOB_TOO_BIG": "choose a smaller body (--body), or start the server with a larger limit (-z)",
-    "DRAINING": "the server is in drain mode and takes no jobs; run against one that does",
-    "OUT_OF_MEMORY": "the server has no room for more jobs; give it some, or ask for fewer operations",
-    "NOT_FOUND": "somebody else takes or deletes the jobs; run against a server of your own",
-    "TIMED_OUT": "somebody else takes the jobs; run against a server of your own",
-    "DEADLINE_SOON": "the server is too slow to delete what it handed out; choose a smaller depth",
+    "DRAINING": "the server is in drain mode and accepts no jobs; use one that does",
+    "OUT_OF_MEMORY": "the server has no room for more jobs; give it more memory, or run fewer operations",
+    "NOT_FOUND": "another client takes or deletes the jobs; use a server that has no other clients",
+    "TIMED_OUT": "another client takes the jobs; use a server that has no other clients",
+    "DEADLINE_SOON": "the server is too slow to delete the reserved jobs in time; choose a smaller depth",
     "INTERNAL_ERROR": "the server has a fault; its log may say more",
 }
 OTHER_HINT = "is this a beanstalk server that knows the command?"
 
 
 class LoadError(FastbeanError):
-    """The load could not be run to its end: the server is not there, went away, or gave a wrong answer."""
+    """The run failed: the server is not there, went away, or sent a wrong reply."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one run did.
+    """The result of one run.
 
-    operations: how many came to their end. seconds: from the first request to the last reply. latencies: closed loop:
-    from the moment a request was handed to the socket until its reply was read, one entry for each request; open loop:
-    from the moment an operation was due until its last reply was read, one entry for each operation.
+    operations: the number that were completed. seconds: from the first request to the last reply. latencies: closed
+    loop: from passing a request to the socket to reading its reply, one entry per request; open loop: from when an
+    operation was due to reading its last reply, one entry per operation.
     """
 
     operations: int
@@ -87,19 +88,19 @@ class Result:
 
     @property
     def rate(self) -> float:
-        """Operations a second."""
+        """Operations per second."""
         return self.operations / self.seconds
 
 
 def check(name, value, lowest, highest):
-    """Returns the value; ValueError if it is out of its range."""
+    """Return the value; raise ValueError if it is out of its range."""
     if not lowest <= value <= highest:
-        raise ValueError(f"{name} is {value}; it must lie between {lowest} and {highest}")
+        raise ValueError(f"{name} is {value}; it must be between {lowest} and {highest}")
     return value
 
 
 def name_of(address: tuple[str, int] | str) -> str:
-    """An address as people write it."""
+    """The address as people write it."""
     return address if isinstance(address, str) else f"{address[0]}:{address[1]}"
 
 
@@ -120,7 +121,7 @@ def connect(address: tuple[str, int] | str, limit_s: float) -> socket.socket:
 
 
 cdef class Clients:
-    """Connected clients of one server; `Load` and `Wake` are the kinds of it.
+    """Connected clients of one server; the base class of `Load` and `Wake`.
 
     A context manager: leaving it closes the connections. Raises ValueError for an argument out of range, LoadError
     when the server cannot be reached.
@@ -148,7 +149,7 @@ cdef class Clients:
         self.close()
 
     def close(self) -> None:
-        """Closes the connections. A second call does nothing."""
+        """Close the connections. A second call does nothing."""
         for sock in self.sockets:
             sock.close()
         self.sockets.clear()
@@ -161,12 +162,12 @@ cdef class Clients:
         rate: float = 0.0,
         progress: object = None,
     ) -> Result:
-        """Plays the scenario: `operations` times (at least once) or for so many seconds, whichever is over sooner.
+        """Run the scenario `operations` times (at least once) or for `seconds`, whichever ends first.
 
-        rate: operations a second, for an open loop; 0: closed loop. progress: called about ten times a second with the
-        number of operations that are done. Ctrl-C is heard as often; what is under way is then brought to its end.
-        Raises LoadError, and closes the connections, when the server goes away, gives an unexpected answer or owes
-        an answer for limit_s seconds.
+        rate: operations per second, for an open loop; 0: closed loop. progress: called about ten times a second with
+        the number of operations done. Ctrl-C is checked as often; operations under way are then completed. Raises
+        LoadError, and closes the connections, when the server goes away, sends an unexpected reply or owes a reply for
+        limit_s seconds.
         """
         if not self.sockets:
             raise ValueError(f"this {type(self).__name__} is closed; make another one")
@@ -206,7 +207,7 @@ cdef class Clients:
                 PyErr_CheckSignals()
             raise
         if self.failure != NOTHING_FAILED:
-            raise LoadError(self._complaint())
+            raise LoadError(self._failure_text())
 
     def _make_room(self, scratch_bytes: int) -> None:
         self.clients = <Client *>calloc(self.client_count, sizeof(Client))
@@ -216,7 +217,7 @@ cdef class Clients:
             raise MemoryError(f"no room for {self.client_count} clients")
 
     def _open(self, tube: str | None) -> None:
-        """Connects all clients and lets them use and watch the tube alone; None leaves them with the default one."""
+        """Connect all clients, and have them use and watch only this tube; None: the default tube."""
         cdef epoll_event event
         cdef uint32_t i
         memset(&event, 0, sizeof(event))
@@ -246,9 +247,9 @@ cdef class Clients:
         except OSError as error:
             hint = "is the server running there?"
             if error.errno in {errors.EMFILE, errors.ENFILE}:
-                hint = "raise the limit on open files (ulimit -n), or ask for fewer clients"
+                hint = "raise the limit on open files (ulimit -n), or use fewer clients"
             elif error.errno == errors.EADDRNOTAVAIL:
-                hint = "this host has no ports left; use a unix socket, or ask for fewer clients"
+                hint = "this host has no ports left; use a unix socket, or fewer clients"
             so_far = f" after {len(self.sockets)} of {self.client_count}" if self.sockets else ""
             raise LoadError(f"no connection to {name_of(self.address)}{so_far}: {error}; {hint}") from error
 
@@ -261,42 +262,42 @@ cdef class Clients:
             for sock in self.sockets:
                 sock.sendall(request)
             for at, sock in enumerate(self.sockets):
-                said = b""
-                while len(said) < len(wanted) and wanted.startswith(said):
+                received = b""
+                while len(received) < len(wanted) and wanted.startswith(received):
                     part = sock.recv(4096)
                     if not part:
                         raise LoadError(
-                            f"{server} closed connection {at + 1} of {self.client_count}; does it take so many?"
+                            f"{server} closed connection {at + 1} of {self.client_count}; does it accept that many?"
                         )
-                    said += part
-                if said != wanted:
-                    raise LoadError(f"{server} answered {said!r} to {request!r}; {OTHER_HINT}")
+                    received += part
+                if received != wanted:
+                    raise LoadError(f"{server} answered {received!r} to {request!r}; {OTHER_HINT}")
         except TimeoutError:
             raise LoadError(
-                f"{server} said nothing for {self.limit_ns / 1e9:g} s on connection {at + 1} of {self.client_count}; "
-                "raise the server's limit on open files (ulimit -n), or ask for fewer clients"
+                f"{server} sent no reply for {self.limit_ns / 1e9:g} s on connection {at + 1} of {self.client_count}; "
+                "raise the server's limit on open files (ulimit -n), or use fewer clients"
             ) from None
         except OSError as error:
-            raise LoadError(f"{server} cannot be reached any more: {error}") from error
+            raise LoadError(f"the connection to {server} failed: {error}") from error
 
-    def _complaint(self) -> str:
+    def _failure_text(self) -> str:
         server = name_of(self.address)
         total = f" of {self.wanted}" if self.wanted < <uint64_t>1 << 62 else ""
         progress = f"after {self.done}{total} operations of {self.scenario!r}"
         if self.failure == SERVER_SILENT:
             hint = "; are there enough ready jobs to take?" if self.scenario == "take" else ""
-            return f"{server} said nothing for {self.limit_ns / 1e9:g} s {progress}{hint}"
+            return f"{server} sent no reply for {self.limit_ns / 1e9:g} s {progress}{hint}"
         if self.failure == SERVER_CLOSED:
             return f"{server} closed a connection {progress}; was it stopped?"
         if self.failure == SYSTEM_FAILED:
-            return f"{server} cannot be reached any more: {strerror(self.errno_seen).decode()}, {progress}"
-        said = self.culprit.line[:self.culprit.held]
+            return f"the connection to {server} failed: {strerror(self.errno_seen).decode()}, {progress}"
+        received = self.culprit.line[:self.culprit.held]
         request, wanted = self._owed(self.culprit - self.clients)
-        hint = HINTS.get(said.split(None, 1)[0].decode("latin-1") if said.split() else "", OTHER_HINT)
-        return f"{server} answered {said!r} to a {request}, where {wanted!r} was expected, {progress}; {hint}"
+        hint = HINTS.get(received.split(None, 1)[0].decode("latin-1") if received.split() else "", OTHER_HINT)
+        return f"{server} answered {received!r} to a {request}, where {wanted!r} was expected, {progress}; {hint}"
 
     def _owed(self, client: int) -> tuple[str, bytes]:
-        """What the client asked last, and how a right answer begins."""
+        """The client's last request, and how a right reply to it begins."""
         raise NotImplementedError
 
     cdef void begin(self) noexcept nogil:
@@ -309,7 +310,7 @@ cdef class Clients:
         return False
 
     cdef const char *take_lines(self, Client *client, const char *at, const char *end) noexcept nogil:
-        """Takes whole lines, up to one that a body follows or one that is wrong; returns where the rest begins."""
+        """Handle whole lines, up to one with a body after it or a wrong one; returns where the rest begins."""
         return at
 
     cdef void take_end_of_body(self, Client *client) noexcept nogil:
@@ -319,7 +320,7 @@ cdef class Clients:
         pass
 
     cdef uint64_t due(self, uint64_t now_ns) noexcept nogil:
-        """How many operations may begin now."""
+        """The number of operations that may begin now."""
         cdef uint64_t number
         if self.end_ns and now_ns >= self.end_ns:
             self.left = 0
@@ -332,7 +333,7 @@ cdef class Clients:
         return self.start_ns + <uint64_t>(<double>operation * self.interval_ns)
 
     cdef void serve_for_a_slice(self) noexcept nogil:
-        """Serves the clients until all is done, something fails, a signal comes in or the slice is over."""
+        """Serve the clients until all is done, something fails, a signal arrives or the slice is over."""
         cdef epoll_event events[EVENTS]
         cdef uint64_t started_ns = self.now_ns
         cdef int ready
@@ -403,7 +404,7 @@ cdef class Clients:
                     at = self.hold_line(client, at, end)
 
     cdef const char *hold_line(self, Client *client, const char *at, const char *end) noexcept nogil:
-        """Keeps a line, or part of one, until it is whole; returns where the rest begins."""
+        """Keep a line, or part of one, until it is complete; returns where the rest begins."""
         cdef const char *found = <const char *>memchr(at, c'\n', end - at)
         cdef size_t size
         if found is not NULL:
@@ -433,13 +434,13 @@ cdef class Clients:
         return step
 
     cdef void send_shared(self, Client *client, const char *piece, size_t size) noexcept nogil:
-        """Sends a piece that outlives the run."""
+        """Send a piece that outlives the run."""
         client.unsent = piece
         client.unsent_bytes = size
         self.send_on(client)
 
     cdef void send_scratch(self, Client *client, size_t size) noexcept nogil:
-        """Sends what was composed in the scratch; what the socket does not take is kept for the client."""
+        """Send what was composed in the scratch; keep a copy of what the socket does not accept."""
         self.send_shared(client, self.scratch, size)
         if client.unsent_bytes == 0 or self.failure != NOTHING_FAILED:
             return
@@ -475,7 +476,7 @@ cdef class Clients:
             self.fail(SYSTEM_FAILED, client)
 
     cdef void refuse(self, Client *client, const char *line, size_t size) noexcept nogil:
-        """The reply is none that was asked for; its start is kept for the message."""
+        """The reply is not the one that is owed: keep its start for the message."""
         client.held = min(size, <size_t>LINE_BYTES)
         if line != client.line:
             memcpy(client.line, line, client.held)
@@ -492,7 +493,7 @@ cdef class Clients:
 
 
 def _operations(operations: int | None, seconds: float | None, rate: float) -> int:
-    """How many operations a run may have: all that were asked for, at a rate no more than fit into the time."""
+    """The number of operations of a run: as many as requested, but at a rate no more than fit into `seconds`."""
     check("rate", rate, 0, 1e9)
     if seconds is not None:
         check("seconds", seconds, 0, 1e6)
@@ -507,9 +508,9 @@ def _operations(operations: int | None, seconds: float | None, rate: float) -> i
 
 
 def cpu_ns(pid: int) -> int:
-    """The CPU time that the process has used so far, in nanoseconds, user and system together.
+    """The CPU time that the process has used so far, user and system, in nanoseconds.
 
-    Raises OSError when there is no such process or the system does not tell.
+    Raises OSError when there is no such process or the system does not say.
     """
     cdef clockid_t clock
     cdef int error = process_clock(pid, &clock)

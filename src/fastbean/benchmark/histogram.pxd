@@ -1,9 +1,9 @@
-"""What the load tool's other compiled modules see of a histogram: they record into it without the interpreter lock."""
+"""The struct of a histogram, so that the compiled modules can record into it without the interpreter lock."""
 
 from libc.stdint cimport uint64_t
 
 cdef enum:
-    # A bucket is at most 1/1024 of its value wide; values from 2**40 ns (18 minutes) on share the last one.
+    # A bucket is at most 1/1024 of its value wide; values of 2**40 ns (18 minutes) and more share the last one.
     FINE_BITS = 10
     MAX_BITS = 40
     BUCKETS = (MAX_BITS - FINE_BITS + 1) << FINE_BITS

@@ -1,9 +1,9 @@
 """The compiled core of the load tool: clients that go through a list of steps, over and over.
 
-A Load holds connected clients that all play one scenario, a short list of steps. A client sends `depth` requests of a
-step in one piece, and goes on once all of them are answered. Requests that never change are built once and shared by
-all clients; those that do (random priorities, tubes, ids) are composed just before they are sent. Every reply is
-checked. What always holds: what a client is owed are all replies to its present step.
+A Load has connected clients that all run one scenario, a short list of steps. A client sends `depth` requests of a step
+in one piece, and continues once all of them are answered. Requests that never change are built once and shared by all
+clients; those that do (random priorities, tubes, ids) are composed just before they are sent. Every reply is checked.
+Invariant: the replies that a client is owed all belong to its present step.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -36,8 +36,8 @@ cdef enum:
     DELETE_BYTES = 32               # room for one "delete <id>\r\n": 7 + 20 + 2
     INSERTED_BYTES = 31             # the longest "INSERTED <id>\r\n": 9 + 20 + 2
     NUMBERS_BYTES = 64              # room for the numbers in a request that is composed
-    LEAST_DELAY_S = 10_000          # no job becomes ready while it is measured
-    DELAYS_S = 1_000_000            # so many different delays
+    LEAST_DELAY_S = 10_000          # long enough that no job becomes ready during a measurement
+    DELAYS_S = 1_000_000            # the number of different delays
 
 cdef enum Request:
     SHARED                          # the same for all clients, built once
@@ -48,24 +48,24 @@ cdef enum Request:
     PEEK                            # at a job chosen at random
     DELETE_KNOWN                    # one job after the other
 
-cdef enum Content:                  # what stands in a reply behind the words that it starts with
+cdef enum Content:                  # of a reply, after its first words
     NOTHING
     ANYTHING
     JOB_ID
     JOB                             # an id and the size of a body that follows
-    BODY                            # the size of a body that follows, perhaps behind an id
+    BODY                            # the size of a body that follows, perhaps after an id
 
 cdef struct Reply:
     const char *start
     size_t start_bytes
-    const char *otherwise           # another right reply; NULL: there is none
+    const char *otherwise           # a second right reply; NULL: there is none
     size_t otherwise_bytes
     Content content
 
 cdef struct Step:
     Request request
-    const char *text                # `depth` requests in a row; of composed ones what ends each
-    size_t text_bytes               # of one
+    const char *text                # `depth` requests in a row; of a composed request, its end
+    size_t text_bytes               # of one request
     Reply replies[MAX_REPLIES]
     uint32_t reply_count
 
@@ -90,7 +90,7 @@ _REQUESTS = {
     "stats": SHARED,
     "delete of a known job": DELETE_KNOWN,
 }
-# How the replies to one request start, and what stands behind that.
+# How the replies to one request start, and what follows.
 _INSERTED = (b"INSERTED ", JOB_ID)
 _DELETED = (b"DELETED\r\n", NOTHING)
 _REPLIES = {
@@ -104,12 +104,12 @@ _REPLIES = {
     "delete of a known job": (_DELETED,),
 }
 _NEED_JOBS = {"peek", "discard"}
-# Somebody may have deleted it meanwhile; then all is well too.
+# Another client may have deleted the job meanwhile, which is fine.
 cdef bytes _GONE = b"NOT_FOUND\r\n"
 
 
 cdef class Jobs:
-    """The ids of jobs that were put, in that order, 8 bytes each: what to peek at, and what to delete in the end."""
+    """The ids of the jobs that were put, in order, 8 bytes each: for `peek`, and to delete the jobs at the end."""
 
     cdef uint64_t *ids
     cdef size_t count
@@ -127,11 +127,11 @@ cdef class Jobs:
             yield self.ids[i]
 
     def clear(self) -> None:
-        """Forgets them all."""
+        """Forget all ids."""
         self.count = 0
 
     cdef bint add(self, uint64_t job_id) noexcept nogil:
-        """False when there is no memory."""
+        """Returns False without memory."""
         cdef size_t room
         cdef uint64_t *ids
         if self.count == self.room:
@@ -150,26 +150,26 @@ cdef class Jobs:
 
 
 cdef class Load(Clients):
-    """Clients that are connected to one server and play one scenario, as often as `run` is called.
+    """Clients that are connected to one server and run one scenario; `run` may be called any number of times.
 
     address: (host, port), or the path of a unix socket. scenario: a key of SCENARIOS. clients: connections, 1 to
-    100,000. depth: requests that a client sends in one piece before it waits for all their answers, 1 to 100,000.
-    body_bytes: size of the jobs that are put, 0 to 1 GiB; a batch must stay below 1 GiB. limit_s: how long a server
-    may owe an answer, in seconds, before the run fails. tube: the one tube that is used and watched; None: the default
-    tube. tubes: "tubes" and "fill" put into so many, named after `tube`. pri: 0 to 2**32 - 1, or None for random ones.
-    delayed: jobs are put with random delays of hours. jobs: takes down the ids of what is put; "peek" and "discard"
-    go through them.
+    100,000. depth: requests that a client sends in one piece before it waits for all replies, 1 to 100,000.
+    body_bytes: size of the jobs that are put, 0 to 1 GiB; a batch must stay below 1 GiB. limit_s: how long to wait for
+    a reply, in seconds, before the run fails. tube: the one tube that is used and watched; None: the default tube.
+    tubes: the number of tubes into which "tubes" and "fill" put, named after `tube`. pri: 0 to 2**32 - 1, or None for
+    random ones. delayed: put jobs with random delays of hours. jobs: collects the ids of the jobs that are put; "peek"
+    and "discard" go through them.
 
-    A context manager: leaving it closes the connections. "take" takes jobs that are there already, and "put" leaves
-    them there. Random numbers are the same in every Load. Raises ValueError for an argument out of range, LoadError
-    when the server cannot be reached.
+    A context manager: leaving it closes the connections. "take" takes jobs that must exist already, and "put" leaves
+    its jobs on the server. Random numbers are the same in every Load. Raises ValueError for an argument out of range,
+    LoadError when the server cannot be reached.
     """
 
     cdef Step steps[MAX_STEPS]
     cdef uint32_t step_count
     cdef uint32_t depth
     cdef char *delete_room
-    cdef uint32_t *idle             # open loop: who has nothing to do, a ring of `client_count` in which all take turns
+    cdef uint32_t *idle             # open loop: a ring of the clients that have nothing to do, longest first
     cdef uint32_t idle_first
     cdef uint32_t idle_count
     cdef uint64_t random_state
@@ -198,7 +198,7 @@ cdef class Load(Clients):
         jobs: Jobs | None = None,
     ) -> None:
         if self.clients is not NULL:
-            raise RuntimeError("a Load is made once; make another one")
+            raise RuntimeError("a Load cannot be initialised twice; make another one")
         if scenario not in SCENARIOS:
             raise ValueError(f"there is no scenario {scenario!r}; there are: {', '.join(SCENARIOS)}")
         if scenario in _NEED_JOBS and not jobs:
@@ -251,7 +251,7 @@ cdef class Load(Clients):
             self.step_count += 1
 
     def _text(self, name: str, body_bytes: int) -> bytes:
-        """The request, or what ends it behind its numbers."""
+        """The request, or of a composed one the part after its numbers."""
         if "put" not in name:
             return b"%s\r\n" % name.encode("ascii") if _REQUESTS[name] == SHARED else b"\r\n"
         end = b"%d %d\r\n%s\r\n" % (TTR_S, body_bytes, b"x" * body_bytes)
@@ -286,7 +286,7 @@ cdef class Load(Clients):
         return self.idle_count > 0
 
     cdef void begin_due(self) noexcept nogil:
-        """Open loop: operations that have become due go to those who have waited longest for something to do."""
+        """Open loop: give the operations that have become due to the clients that have been idle longest."""
         cdef Client *client
         while self.idle_count and self.failure == NOTHING_FAILED and self.due(self.now_ns):
             client = &self.clients[self.idle[self.idle_first]]
@@ -295,7 +295,7 @@ cdef class Load(Clients):
             self.begin_batch(client)
 
     cdef void begin_batch(self, Client *client) noexcept nogil:
-        """The client's next operations, or none: it is idle then."""
+        """Begin the client's next operations; if none is due, the client becomes idle."""
         client.batch = min(<uint64_t>self.depth, self.due(self.now_ns))
         if client.batch == 0:
             self.idle[(self.idle_first + self.idle_count) % self.client_count] = client - self.clients
@@ -324,7 +324,7 @@ cdef class Load(Clients):
             self.send_scratch(client, self.compose(client, step))
 
     cdef size_t compose(self, Client *client, Step *step) noexcept nogil:
-        """Writes the requests of the client's batch into the scratch; returns their size."""
+        """Write the requests of the client's batch into the scratch; returns their size."""
         cdef char *at = self.scratch
         cdef uint64_t operation
         for operation in range(client.first, client.first + client.batch):
@@ -351,7 +351,7 @@ cdef class Load(Clients):
         return write_words(at, b" ", 1)
 
     cdef uint64_t random(self) noexcept nogil:
-        """The next number of splitmix64: all its bits are random, whatever the state starts with."""
+        """The next number of splitmix64: all its bits are random, whatever the seed."""
         cdef uint64_t mixed
         self.random_state += <uint64_t>0x9E3779B97F4A7C15
         mixed = self.random_state
@@ -375,7 +375,7 @@ cdef class Load(Clients):
         return at
 
     cdef const char *take_inserted(self, Client *client, const char *at, const char *end) noexcept nogil:
-        """The commonest reply in the least time, as long as there is no need to look where its line ends."""
+        """A fast path for the most frequent reply: while a whole one must be in the buffer, its end needs no search."""
         cdef const char *digits
         cdef uint64_t number
         while end - at >= INSERTED_BYTES and client.flight and memcmp(at, b"INSERTED ", 9) == 0:
@@ -399,7 +399,7 @@ cdef class Load(Clients):
         return False
 
     cdef inline bint take_reply(self, Client *client, const char *at, const char *end) noexcept nogil:
-        """One line. False: it is not what the client is owed."""
+        """Handle one line. Returns False if it is not the reply that the client is owed."""
         cdef Step *step = &self.steps[client.step]
         cdef Reply *reply = &step.replies[client.reply]
         if client.flight == 0:
@@ -417,7 +417,7 @@ cdef class Load(Clients):
     cdef inline bint take_content(
         self, Client *client, Content content, const char *at, const char *end
     ) noexcept nogil:
-        """Reads what stands behind a reply's first words, up to its CRLF. False: not understood."""
+        """Parse a reply after its first words, up to its CRLF. Returns False if it is malformed."""
         cdef uint64_t number
         cdef const char *start = at
         at = read_number(at, end, &number)
@@ -439,7 +439,7 @@ cdef class Load(Clients):
         return True
 
     cdef void note_delete(self, Client *client, const char *job_id, size_t size) noexcept nogil:
-        """Composes the delete of a job that was reserved."""
+        """Compose the delete of a job that was reserved."""
         cdef char *start = client.deletes + client.deletes_bytes
         cdef char *at = write_words(start, b"delete ", 7)
         at = write_words(at, job_id, size)
@@ -447,7 +447,7 @@ cdef class Load(Clients):
         client.deletes_bytes += at - start
 
     cdef void take_pause(self, Client *client) noexcept nogil:
-        """After each received piece: takes down latencies, and goes on when all of a step is answered."""
+        """After each received piece: count latencies, and take the next step once all of this one is answered."""
         cdef uint32_t answered = client.counted - client.flight
         if answered:
             if self.interval_ns == 0:
@@ -466,7 +466,7 @@ cdef class Load(Clients):
         self.begin_batch(client)
 
     cdef void count_operations(self, Client *client) noexcept nogil:
-        """Open loop: the operations that have come to their end took since when they were due."""
+        """Open loop: count the latencies of the operations that have completed, from when each was due."""
         cdef uint32_t replies = self.steps[client.step].reply_count
         cdef uint32_t before = client.batch - (client.counted + replies - 1) // replies
         cdef uint32_t ended = client.batch - (client.flight + replies - 1) // replies
@@ -494,6 +494,6 @@ def run(
     body_bytes: int = 64,
     limit_s: float = 10.0,
 ) -> Result:
-    """Connects, plays the scenario `operations` times, and closes the connections; arguments and errors as of Load."""
+    """Connect, run the scenario `operations` times, and close the connections; arguments and errors as for Load."""
     with Load(address, scenario, clients=clients, depth=depth, body_bytes=body_bytes, limit_s=limit_s) as load:
         return load.run(operations)

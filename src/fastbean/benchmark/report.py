@@ -1,4 +1,4 @@
-"""What was found, as text and as JSON: figures of one server, or of two and the ratios between neighbouring rounds."""
+"""The results as text and as JSON: those of one server, or of two with the ratios between neighbouring rounds."""
 
 import statistics
 from dataclasses import asdict
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 NAME_CELLS, CELLS = 13, 10
-WITH_DECIMALS = 10_000  # from here on they would only widen the columns
+WITH_DECIMALS = 10_000  # above this, decimals would only widen the columns
 MIB = 1 << 20
 
 
@@ -26,7 +26,7 @@ def latencies_us(figures: "Figures") -> dict[str, float]:
     return {**found, "max": figures.latencies.max_ns / 1000, "mean": figures.latencies.mean_ns / 1000}
 
 
-# What two servers are compared by: a ratio above 1 means that the first one's figure is higher.
+# What two servers are compared by. A ratio above 1 means that the first server's value is higher.
 COMPARED: "dict[str, Callable[[Figures], float | None]]" = {
     "rate": lambda figures: figures.rate,
     "p99": lambda figures: latencies_us(figures)["p99"],
@@ -36,7 +36,7 @@ COMPARED: "dict[str, Callable[[Figures], float | None]]" = {
 
 
 def ratios(first: "Sequence[Figures]", second: "Sequence[Figures]") -> dict[str, dict[str, float]]:
-    """Median, lowest and highest ratio of the first server's figures to the second's, round by round."""
+    """The median, lowest and highest ratio of the first server's values to the second's, round by round."""
     found = {}
     for name, figure in COMPARED.items():
         pairs = [(figure(one), figure(other)) for one, other in zip(first, second, strict=True)]
@@ -47,7 +47,7 @@ def ratios(first: "Sequence[Figures]", second: "Sequence[Figures]") -> dict[str,
 
 
 def title(settings: "Settings") -> str:
-    """How the scenarios are played, in a line."""
+    """How the scenarios are run, in one line."""
     parts = [
         _count(settings.clients, "client"),
         f"{_count(settings.depth, 'request')} at a time",
@@ -55,9 +55,9 @@ def title(settings: "Settings") -> str:
         f"open loop at {settings.rate:,.10g} operations a second" if settings.rate else "closed loop",
     ]
     if settings.idle:
-        parts.append(f"{_count(settings.idle, 'idle connection')} beside")
+        parts.append(f"{_count(settings.idle, 'idle connection')}")
     if settings.backlog:
-        parts.append(f"{_count(settings.backlog, 'job')} standing by")
+        parts.append(f"{_count(settings.backlog, 'job')} as a backlog")
     return ", ".join(parts)
 
 
@@ -66,13 +66,13 @@ def _count(number: int, thing: str) -> str:
 
 
 def heading() -> str:
-    """The names of the columns."""
+    """The column headings."""
     names = ["op/s", *(f"{name} us" for name in [*QUANTILES, "max"]), "CPU us/op", "memory MiB"]
     return _columns("", names)
 
 
 def row(name: str, rounds: "Sequence[Figures]") -> str:
-    """The medians of the rounds, in columns."""
+    """The medians over the rounds, in columns."""
     found = [latencies_us(each) for each in rounds]
     cells = [f"{statistics.median(each.rate for each in rounds):,.0f}"]
     cells += [_median([each[kind] for each in found], 1, 1) for kind in [*QUANTILES, "max"]]
@@ -94,7 +94,7 @@ def _median(values: "Iterable[float | None]", unit: int, digits: int) -> str:
 
 
 def ratio_line(first: "Sequence[Figures]", second: "Sequence[Figures]") -> str:
-    """The ratios of two servers, in words."""
+    """The ratios of two servers, in one line."""
     parts = (
         f"{name} {each['median']:.2f} ({each['min']:.2f} - {each['max']:.2f})"
         for name, each in ratios(first, second).items()
@@ -107,7 +107,7 @@ def document(
     servers: "dict[str, tuple[Target, str]]",
     scenarios: "dict[str, dict[str, list[Figures]]]",
 ) -> "dict[str, Any]":
-    """Everything, for JSON. servers: by letter, with the version that each one tells. scenarios: the rounds of each."""
+    """All results, for JSON. servers: by letter, with the version each one reports. scenarios: the rounds of each."""
     return {
         "fastbean": __version__,
         "histogram_relative_error": RELATIVE_ERROR,

@@ -1,4 +1,4 @@
-"""What can be played: each scenario by its name, what one operation of it is, and what it needs."""
+"""The scenarios: the name of each, what one of its operations is, and what it needs."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 class Scenario:
     """One way to load a server.
 
-    words: what an operation is. core: the scenario of the compiled core that is timed, "" for workers that are woken.
-    leaves_jobs: they are deleted afterwards. takes_jobs: they are put before. looks_at_jobs: some have to stand there.
-    in_many_tubes, random_pri, delayed: how the jobs are put.
+    words: what an operation is. core: the scenario of the compiled core that is timed; "" for workers that are woken.
+    leaves_jobs: it leaves jobs, which are deleted afterwards. takes_jobs: it takes jobs, which are put before.
+    looks_at_jobs: it needs a backlog of jobs. in_many_tubes, random_pri, delayed: how the jobs are put.
     """
 
     name: str
@@ -31,7 +31,7 @@ SCENARIOS = {
         Scenario("cycle", "put a job, reserve one, delete it", "cycle"),
         Scenario(
             "tubes",
-            "use a tube, chosen at random of --tubes, and put a job there",
+            "use a tube, chosen at random from --tubes, and put a job there",
             "tubes",
             leaves_jobs=True,
             in_many_tubes=True,
@@ -44,7 +44,7 @@ SCENARIOS = {
             random_pri=True,
         ),
         Scenario("delays", "put a job with a random delay of hours", "put", leaves_jobs=True, delayed=True),
-        Scenario("peek", "peek at a job, chosen at random of --backlog, by its id", "peek", looks_at_jobs=True),
+        Scenario("peek", "peek at a job, chosen at random from --backlog, by its id", "peek", looks_at_jobs=True),
         Scenario("stats", "ask for the server's statistics", "stats"),
         Scenario("wake", "put a job for which --clients workers wait; latency: until one of them has it", ""),
     )

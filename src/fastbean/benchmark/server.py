@@ -1,6 +1,6 @@
-"""The server that is measured: its address, its process, and a plain client that looks at it and cleans up.
+"""The server under test: its address, its process, and a simple client that inspects it and cleans up.
 
-The client waits for each reply and costs what Python costs; nothing that is timed goes through it.
+The client waits for each reply and is as slow as Python; nothing that is timed goes through it.
 """
 
 import time
@@ -23,9 +23,9 @@ STATES = ("ready", "reserved", "delayed", "buried")
 
 
 class Target:
-    """A server by its address, HOST, HOST:PORT, [IPV6]:PORT or unix:PATH, and perhaps the id of its process.
+    """A server by its address, HOST, HOST:PORT, [IPV6]:PORT or unix:PATH, and optionally its process id.
 
-    Raises ValueError for what is no address.
+    Raises ValueError for a malformed address.
     """
 
     def __init__(self, text: str, pid: int | None = None) -> None:
@@ -33,14 +33,14 @@ class Target:
             parsed = parse_address(text, DEFAULT_PORT)
         except ListenError:
             raise ValueError(
-                f"{text!r} is no address of a server; write 127.0.0.1:{DEFAULT_PORT} or unix:/run/fastbean.sock, say"
+                f"{text!r} is no address of a server; write 127.0.0.1:{DEFAULT_PORT}, for example, or unix:/run/x.sock"
             ) from None
         self.address: tuple[str, int] | str = parsed.path or (parsed.host, parsed.port)
         self.name = text
         self.pid = pid
 
     def cpu_ns(self) -> int:
-        """The CPU time that the server has used, in nanoseconds; 0 when its process is not known."""
+        """The CPU time that the server has used, in nanoseconds; 0 if its process id is unknown."""
         if self.pid is None:
             return 0
         try:
@@ -49,7 +49,7 @@ class Target:
             raise self._no_process() from None
 
     def resident_bytes(self) -> int | None:
-        """The memory that the server holds; None when its process is not known."""
+        """The server's resident memory in bytes; None if its process id is unknown."""
         if self.pid is None:
             return None
         try:
@@ -62,11 +62,11 @@ class Target:
         raise self._no_process()
 
     def _no_process(self) -> LoadError:
-        return LoadError(f"there is no process {self.pid} to look at; give the process id of {self.name}")
+        return LoadError(f"there is no process {self.pid}; give the process id of {self.name}")
 
 
 class Client:
-    """One connection to a server, for looking and cleaning up. A context manager; raises LoadError when it fails."""
+    """One connection to a server, to inspect it and clean up. A context manager; raises LoadError when it fails."""
 
     def __init__(self, target: Target, limit_s: float) -> None:
         self._name = target.name
@@ -89,28 +89,28 @@ class Client:
         self._socket.close()
 
     def statistics(self, tube: str | None = None) -> dict[str, str]:
-        """The server's statistics, or a tube's; empty when there is no such tube."""
+        """The statistics of the server, or of a tube; empty if there is no such tube."""
         self._send("stats" if tube is None else f"stats-tube {tube}")
         lines = self._text().splitlines()
         pairs = (line.partition(":") for line in lines)
         return {name: value.strip().strip('"') for name, colon, value in pairs if colon}
 
     def tubes(self, prefix: str) -> list[str]:
-        """The tubes whose names start like this."""
+        """The tubes whose names start with `prefix`."""
         self._send("list-tubes")
         names = (line[2:].strip('"') for line in self._text().splitlines() if line.startswith("- "))
         return [name for name in names if name.startswith(prefix)]
 
     def await_waiting(self, tube: str, workers: int, limit_s: float) -> None:
-        """Comes back once so many clients wait for a job of the tube."""
+        """Returns once `workers` clients wait for a job of the tube. Raises LoadError after limit_s seconds."""
         give_up_s = time.monotonic() + limit_s
         while int(self.statistics(tube).get("current-waiting", 0)) < workers:
             if time.monotonic() > give_up_s:
-                raise LoadError(f"{self._name} does not let {workers} workers wait in reserve; does it take so many?")
+                raise LoadError(f"{self._name} does not let {workers} workers wait; does it accept as many clients?")
             time.sleep(SETTLE_STEP_S)
 
     def empty(self, tube: str) -> int:
-        """Deletes what is in the tube; returns how many jobs it could not get at: some clients still hold them."""
+        """Deletes the tube's jobs; returns how many it could not delete because other clients have reserved them."""
         self._ask(f"use {tube}", "USING")
         self._ask(f"watch {tube}", "WATCHING")
         self._ask("ignore default", "WATCHING")
@@ -122,7 +122,7 @@ class Client:
                 give_up_s = time.monotonic() + SETTLE_LIMIT_S
             else:
                 time.sleep(SETTLE_STEP_S)
-        # The tube goes away once nobody watches it; and the next one is emptied alone.
+        # Unwatch the tube, so that the server frees it, and the next one is emptied alone.
         self._ask("watch default", "WATCHING")
         self._ask("use default", "USING")
         self._ask(f"ignore {tube}", "WATCHING")
@@ -133,7 +133,7 @@ class Client:
         return sum(int(found.get(f"current-jobs-{state}", 0)) for state in STATES)
 
     def _delete_some(self) -> int:
-        """Deletes the first ready jobs; returns how many."""
+        """Deletes up to RESERVES_AT_ONCE ready jobs; returns how many."""
         self._send(*["reserve-with-timeout 0"] * RESERVES_AT_ONCE)
         ids = []
         for _ in range(RESERVES_AT_ONCE):
@@ -160,7 +160,7 @@ class Client:
         try:
             self._socket.sendall("".join(f"{command}\r\n" for command in commands).encode("ascii"))
         except OSError as error:
-            raise LoadError(f"{self._name} cannot be reached any more: {error}") from error
+            raise LoadError(f"the connection to {self._name} failed: {error}") from error
 
     def _line(self) -> str:
         try:

@@ -1,10 +1,10 @@
-"""Plays one scenario against one server, as often as wanted, and leaves the server as it was.
+"""Runs one scenario against one server, any number of times, and leaves the server as it was.
 
-A session has a tube of its own, or many, all named after one random prefix. What is timed is the scenario alone: jobs
-that it takes are put before, jobs that it leaves are deleted afterwards, on other connections. With a limit in seconds,
-scenarios that leave or take jobs go in slices of SLICE_JOBS, so that the server never holds more; latencies of all
-slices are counted together, and so are times. When it is closed, however it went, every job with the prefix is gone, or
-LeftoverError says where to look.
+A session uses one tube of its own, or many, all with the same random prefix. Only the scenario itself is timed: jobs
+that it takes are put before, jobs that it leaves are deleted afterwards, over other connections. With a limit in
+seconds, scenarios that leave or take jobs run in slices of SLICE_JOBS, so that the server never holds more jobs; the
+latencies and the times of all slices are added up. Closing the session, whatever happened in it, deletes every job in
+its tubes; if that fails, LeftoverError says where to look.
 """
 
 import secrets
@@ -32,14 +32,15 @@ LEAST_S = 0.001
 
 
 class LeftoverError(LoadError):
-    """Jobs may have been left on the server."""
+    """Some jobs may still be on the server."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How every scenario is played. operations and seconds: what is over sooner ends it; None: that does not.
+    """How every scenario is run. It ends after `operations` or `seconds`, whichever comes first; None: no such limit.
 
-    rate: operations a second of an open loop; 0: closed loop. pri None: random. backlog None: what the scenario needs.
+    rate: operations per second of an open loop; 0: closed loop. pri: None: random. backlog: None: as many jobs as the
+    scenario needs.
     """
 
     clients: int = 50
@@ -57,7 +58,7 @@ class Settings:
 
 @dataclass
 class Figures:
-    """What was measured. cpu_us: the server's CPU time an operation. resident_bytes: its memory at the end."""
+    """What was measured. cpu_us: the server's CPU time per operation. resident_bytes: its memory at the end."""
 
     operations: int = 0
     seconds: float = 0.0
@@ -67,15 +68,15 @@ class Figures:
 
     @property
     def rate(self) -> float:
-        """Operations a second."""
+        """Operations per second."""
         return self.operations / self.seconds
 
 
 class Session:
     """One scenario against one server. A context manager.
 
-    Raises LoadError when the server does not do what it should; leaving it, LeftoverError, or, when an error is on its
-    way already, adds a note to that.
+    Raises LoadError when the server fails or answers wrongly. Leaving the session raises LeftoverError; if another
+    exception is already being raised, it adds a note to that instead.
     """
 
     def __init__(self, target: "Target", scenario: "Scenario", settings: Settings) -> None:
@@ -87,8 +88,8 @@ class Session:
         self._jobs = Jobs()
         self._standing = Jobs()
         self._loads: list[Load | Wake] = []
-        self._touched = False  # jobs may be there
-        self._spare = 0  # jobs to take that are left of an earlier slice
+        self._touched = False  # whether the session may have put jobs
+        self._spare = 0  # jobs to take that an earlier slice left
         self._pri = None if scenario.random_pri else settings.pri
         backlog = settings.backlog
         if backlog is None:
@@ -121,7 +122,7 @@ class Session:
         rate: float = 0.0,
         progress: "Callable[[int], None] | None" = None,
     ) -> Figures:
-        """Plays the scenario, as Settings says; progress is told the number of operations that are done."""
+        """Runs the scenario as `Settings` describes; calls `progress` with the number of operations done."""
         figures = Figures()
         used_ns = 0
         self._touched = True
@@ -150,7 +151,7 @@ class Session:
         return figures
 
     def _slice(self, left: int | None, left_s: float | None, rate: float) -> int | None:
-        """How many operations come next; puts the jobs that they take."""
+        """Puts the jobs that the next slice takes; returns the number of its operations."""
         if not (self._scenario.leaves_jobs or self._scenario.takes_jobs):
             return left
         wanted = left
@@ -188,7 +189,7 @@ class Session:
                 jobs=self._standing if self._scenario.looks_at_jobs else jobs,
             )
         else:
-            # An open loop needs as many jobs on their way as there are workers; a closed one has the depth.
+            # An open loop needs as many jobs in flight as there are workers; a closed one has `depth`.
             self._load = Wake(
                 self._target.address,
                 workers=settings.clients,
@@ -231,7 +232,7 @@ class Session:
             jobs.clear()
 
     def _clean_up(self) -> None:
-        """Closes the connections, which gives back what they reserved, and deletes every job of the session's."""
+        """Closes the connections, which releases their reserved jobs, and deletes every job of the session."""
         for load in self._loads:
             load.close()
         if not self._touched:
@@ -247,7 +248,7 @@ class Session:
             raise self._leftover(f"{held} are still reserved")
 
     def _clean_up_after(self, error: BaseException) -> None:
-        """As _clean_up; what it cannot do is a note of the error that is on its way."""
+        """Like _clean_up, but adds what fails as a note to `error`, which is already being raised."""
         try:
             self._clean_up()
         except LeftoverError as leftover:
@@ -258,5 +259,5 @@ class Session:
 
 
 def _counting_from(before: int, progress: "Callable[[int], None]") -> "Callable[[int], None]":
-    """The operations of earlier slices count too."""
+    """Adds the operations of earlier slices to the progress."""
     return lambda done: progress(before + done)

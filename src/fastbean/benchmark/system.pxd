@@ -1,4 +1,4 @@
-"""The system calls of the load tool: epoll, sockets, clocks. All that needs Linux stands here."""
+"""The system calls of the load tool: epoll, sockets, clocks. Everything that needs Linux is here."""
 
 from libc.stdint cimport uint32_t, uint64_t
 from posix.time cimport clockid_t, timespec
@@ -13,11 +13,12 @@ cdef extern from *:
     #include <poll.h>
     #include <sys/epoll.h>
     static inline int process_clock(pid_t pid, clockid_t *clock) {return clock_getcpuclockid(pid, clock);}
-    /* Sleeps until a descriptor is ready or the time is over: finer than epoll_wait's milliseconds. */
+    /* Sleeps until a descriptor is ready or the time is over, more precisely than epoll_wait's milliseconds allow. */
     static inline int epoll_sleep(int epoll, const struct timespec *limit)
     {struct pollfd one = {epoll, POLLIN, 0}; return ppoll(&one, 1, limit, NULL);}
     #else
-    /* Elsewhere the modules build and say at their first use that they need Linux. */
+    /* On other systems the modules build, and report at their first use that they need Linux. */
+
     #include <stdint.h>
     enum {EPOLLIN = 1, EPOLLOUT = 4, EPOLL_CTL_ADD = 1, EPOLL_CTL_MOD = 3};
     typedef union {uint64_t u64;} epoll_data_t;

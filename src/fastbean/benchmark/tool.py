@@ -1,10 +1,10 @@
 """The load tool's command line: ``python -m fastbean.benchmark [SERVER] -t put,take ...``.
 
-Exit statuses: 0 all is well; 2 a wrong flag or value; 130 interrupted; 1 everything else: no connection, an unexpected
-answer, too few descriptors. Each has one line on stderr that says what to do, and another one if jobs may be left on
-the server.
+Exit statuses: 0 success; 2 a wrong flag or value; 130 interrupted; 1 everything else: no connection, an unexpected
+reply, too few descriptors. Each error prints one line on stderr that says what to do, and another one if jobs may be
+left on the server.
 
-The progress line is a few lines of our own, as in ``fastbean.binlog``: it needs nothing that has to be installed.
+The progress line is a few lines of our own, as in ``fastbean.binlog``, so that no other package has to be installed.
 """
 
 import argparse
@@ -38,7 +38,7 @@ WARM_UP_OPERATIONS = 1_000
 OTHER_DESCRIPTORS = 32  # the program's own, and those of the connections that prepare and clean up
 MOST = 10**12
 MOST_BODY_BYTES = 1 << 30
-STAMP_BYTES = 16  # a job that wakes somebody carries a time
+STAMP_BYTES = 16  # a job that wakes a worker carries a timestamp
 
 
 class WrongUsageError(FastbeanError):
@@ -53,20 +53,20 @@ def main(argv: "Sequence[str] | None" = None) -> int:
         Run(_parser().parse_args(argv)).run()
         sys.stdout.flush()
     except FastbeanError as error:
-        _complain(error, str(error))
+        _print_error(error, str(error))
         return error.exit_status
     except KeyboardInterrupt as error:
-        _complain(error, "interrupted")
+        _print_error(error, "interrupted")
         return INTERRUPTED
     except BrokenPipeError as error:
-        _complain(error, "nobody reads the results")
-        sys.stdout = None  # what is left in it cannot be written either
+        _print_error(error, "the reader of the results is gone")
+        sys.stdout = None  # the rest of its buffer cannot be written either
         return 1
     return 0
 
 
 class Run:
-    """What one command line asks for: scenarios, one after the other, on one server or on two in turn."""
+    """One invocation: the scenarios, one after the other, on one server or alternately on two."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._check(arguments)
@@ -96,40 +96,40 @@ class Run:
 
     @staticmethod
     def _check(arguments: argparse.Namespace) -> None:
-        """What one flag has to do with another one."""
+        """Checks the flags against each other."""
         wakes = any(not each.core for each in arguments.scenarios)
         if arguments.against is None:
             for flag, value in (("--rounds", arguments.rounds), ("--against-pid", arguments.against_pid)):
                 if value is not None:
-                    raise WrongUsageError(f"{flag} goes with --against, which gives the other server")
+                    raise WrongUsageError(f"{flag} needs --against, which gives the other server")
         if arguments.depth * arguments.body > MOST_BODY_BYTES:
-            raise WrongUsageError("--depth times --body is above 1 GiB; choose smaller ones")
+            raise WrongUsageError("--depth times --body is above 1 GiB; choose smaller values")
         if wakes and arguments.body < STAMP_BYTES:
-            raise WrongUsageError(f"wake needs a --body of at least {STAMP_BYTES} bytes: its jobs carry a time")
+            raise WrongUsageError(f"wake needs a --body of at least {STAMP_BYTES} bytes: its jobs carry a timestamp")
         if wakes and arguments.backlog:
-            raise WrongUsageError("wake has no use for a --backlog: its workers would take it")
+            raise WrongUsageError("wake cannot have a --backlog: its workers would take those jobs")
         if arguments.backlog == 0 and any(each.looks_at_jobs for each in arguments.scenarios):
             raise WrongUsageError("peek needs a --backlog of at least 1 job to look at")
 
     def run(self) -> None:
-        """Plays everything and prints what was found. Raises LoadError."""
-        self._make_sure_of_descriptors()
+        """Runs everything and prints the results. Raises LoadError."""
+        self._check_descriptors()
         servers = {letter: (target, self._version(target)) for letter, target in self._targets.items()}
         if not self._arguments.json:
             for letter, (target, version) in servers.items():
-                _say(("" if len(servers) == 1 else f"{letter}  ") + f"{target.name}, version {version}")
-            _say(f"{report.title(self._settings)}" + (f"; {self._rounds} rounds in turn" if self._rounds > 1 else ""))
-            _say("")
-            _say(report.heading())
+                _print(("" if len(servers) == 1 else f"{letter}  ") + f"{target.name}, version {version}")
+            _print(f"{report.title(self._settings)}" + (f"; {self._rounds} rounds each" if self._rounds > 1 else ""))
+            _print("")
+            _print(report.heading())
         found = {}
         for scenario in self._scenarios:
             found[scenario.name] = self._play(scenario)
             if not self._arguments.json:
-                self._print(scenario, found[scenario.name])
+                self._print_scenario(scenario, found[scenario.name])
         if self._arguments.json:
-            _say(json.dumps(report.document(self._settings, servers, found), indent=2))
+            _print(json.dumps(report.document(self._settings, servers, found), indent=2))
 
-    def _make_sure_of_descriptors(self) -> None:
+    def _check_descriptors(self) -> None:
         limit = raise_descriptor_limit()
         clients = (self._settings.clients + self._settings.idle) * len(self._targets)
         needed = clients + OTHER_DESCRIPTORS
@@ -145,7 +145,7 @@ class Run:
             return client.statistics().get("version", "unknown")
 
     def _play(self, scenario: "Scenario") -> "dict[str, list[Figures]]":
-        """The rounds of each server: A, B, A, B ..., so that what the machine does meanwhile befalls both."""
+        """The rounds of each server, alternating A, B, A, B ..., so that other load on the machine affects both."""
         found: dict[str, list[Figures]] = {letter: [] for letter in self._targets}
         with contextlib.ExitStack() as stack:
             stack.callback(self._progress.clear)
@@ -170,62 +170,62 @@ class Run:
             settings.operations, settings.seconds, settings.rate, self._progress.start(what, settings.operations)
         )
 
-    def _print(self, scenario: "Scenario", found: "dict[str, list[Figures]]") -> None:
+    def _print_scenario(self, scenario: "Scenario", found: "dict[str, list[Figures]]") -> None:
         for letter, rounds in found.items():
-            _say(report.row(scenario.name + (f" {letter}" if len(found) > 1 else ""), rounds))
+            _print(report.row(scenario.name + (f" {letter}" if len(found) > 1 else ""), rounds))
             rate = min(each.rate for each in rounds)
             if self._settings.rate and rate < 0.98 * self._settings.rate:
-                _say(f"  it did not keep up: {rate:,.0f} a second; what it was late by is in the latencies")
+                _print(f"  it did not keep up: {rate:,.0f} a second; the latencies include the delay")
         if "B" in found:
-            _say(report.ratio_line(found["A"], found["B"]))
+            _print(report.ratio_line(found["A"], found["B"]))
         sys.stdout.flush()
 
 
 class _Progress:
-    """A line on stderr that is written over and over, if that is a terminal."""
+    """A line on stderr that is overwritten again and again, if stderr is a terminal."""
 
     def __init__(self) -> None:
         self._shown = sys.stderr.isatty()
 
     def start(self, what: str, operations: int | None) -> "Callable[[int], None] | None":
-        """What is to be called with the number of operations that are done; None when nobody would see it."""
+        """A function to call with the number of operations done; None if stderr is not a terminal."""
         if not self._shown:
             return None
         started_s = time.monotonic()
         whole = "" if operations is None else f" of {operations:,}"
 
-        def tell(done: int) -> None:
+        def show(done: int) -> None:
             rate = done / max(time.monotonic() - started_s, 1e-9)
             sys.stderr.write(f"\r\x1b[K{what}: {done:,}{whole} operations, {rate:,.0f} a second")
             sys.stderr.flush()
 
-        return tell
+        return show
 
     def clear(self) -> None:
-        """Takes the line away."""
+        """Erases the line."""
         if self._shown:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
-def _complain(error: BaseException, text: str) -> None:
+def _print_error(error: BaseException, text: str) -> None:
     for line in (text, *getattr(error, "__notes__", ())):
         sys.stderr.write(f"fastbean-benchmark: {line}\n")
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Reports a wrong argument in one line."""
 
     def error(self, message: str) -> "NoReturn":
-        raise WrongUsageError(f"{message}; --help tells more")
+        raise WrongUsageError(f"{message}; see --help")
 
 
 def _whole(lowest: int, highest: int) -> "Callable[[str], int]":
-    """A reader of whole numbers in a range."""
+    """A function that reads a whole number from `lowest` to `highest`."""
 
     def read(text: str) -> int:
         try:
@@ -233,7 +233,7 @@ def _whole(lowest: int, highest: int) -> "Callable[[str], int]":
         except ValueError:
             number = lowest - 1
         if not lowest <= number <= highest:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {lowest} to {highest}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {lowest} to {highest}")
         return number
 
     return read
@@ -245,7 +245,7 @@ def _above_zero(text: str) -> float:
     except ValueError:
         number = 0.0
     if not 0 < number <= 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0, and up to 1000000")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and up to 1000000")
     return number
 
 
@@ -275,7 +275,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="fastbean-benchmark",
         description="Measure a beanstalk server. It uses tubes of its own and deletes the jobs that it puts.",
         epilog=f"scenarios, and what one operation of each is:\n{scenarios}\n\n"
-        "exit status: 0 done, 2 wrong usage, 130 interrupted, 1 anything else",
+        "exit status: 0 success, 2 wrong usage, 130 interrupted, 1 any other error",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -290,12 +290,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_what(parser)
     _add_how_much(parser)
-    add("--pid", type=_whole(1, 2**31 - 1), metavar="PID", help="the server's process: tell its CPU time and memory")
-    add("--against", type=_address, metavar="SERVER", help="another server: both take turns, and ratios are told")
+    add("--pid", type=_whole(1, 2**31 - 1), metavar="PID", help="the server's process: report its CPU time and memory")
+    add("--against", type=_address, metavar="SERVER", help="another server: alternate between both, report ratios")
     add("--against-pid", type=_whole(1, 2**31 - 1), metavar="PID", help="the other server's process")
-    add("--rounds", type=_whole(1, 10_000), metavar="N", help=f"turns of each server; default {DEFAULT_ROUNDS}")
+    add("--rounds", type=_whole(1, 10_000), metavar="N", help=f"rounds on each server; default {DEFAULT_ROUNDS}")
     add("--json", action="store_true", help="print JSON")
-    add("--limit", type=_above_zero, default=10.0, metavar="S", help="seconds a server may owe an answer; default 10")
+    add("--limit", type=_above_zero, default=10.0, metavar="S", help="seconds to wait for a reply; default 10")
     add("--version", action="version", version=f"fastbean-benchmark {__version__}")
     return parser
 
@@ -308,27 +308,27 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         type=_names,
         default=[SCENARIOS[name] for name in DEFAULT_SCENARIOS],
         metavar="NAMES",
-        help=f"what to play, with commas between, or all; default {','.join(DEFAULT_SCENARIOS)}",
+        help=f"scenarios to run, separated by commas, or all; default {','.join(DEFAULT_SCENARIOS)}",
     )
     clients = _whole(1, 99_999)
-    add("-c", "--clients", type=clients, default=50, metavar="N", help="connections at work; default 50")
+    add("-c", "--clients", type=clients, default=50, metavar="N", help="active connections; default 50")
     add("-d", "--depth", type=_whole(1, 100_000), default=1, metavar="N", help="requests in flight on each; default 1")
     add("-b", "--body", type=_whole(0, MOST_BODY_BYTES), default=64, metavar="BYTES", help="size of a job; default 64")
     add("--tubes", type=_whole(1, 10_000_000), default=10_000, metavar="N", help="of the scenario tubes; default 10000")
     add("--priority", type=_priority, default=0, metavar="N", help="priority of jobs, a number or random; default 0")
-    add("--backlog", type=_whole(0, 10**9), metavar="N", help="jobs standing by; default 0, but 1000 for peek")
+    add("--backlog", type=_whole(0, 10**9), metavar="N", help="jobs put before the run; default 0, but 1000 for peek")
     add("--idle", type=_whole(0, 99_999), default=0, metavar="N", help="connections that do nothing; default 0")
 
 
 def _add_how_much(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("-n", "--operations", type=_whole(1, MOST), metavar="N", help="how many; default 100000, or as long as -s says")
-    add("-s", "--seconds", type=_above_zero, metavar="S", help="for how long, setting up and cleaning up not counted")
+    add("-n", "--operations", type=_whole(1, MOST), metavar="N", help="default 100000, or as many as fit into -s")
+    add("-s", "--seconds", type=_above_zero, metavar="S", help="how long to run, without setting up and cleaning up")
     add(
         "-r",
         "--rate",
         type=_above_zero,
         default=0.0,
         metavar="N",
-        help="operations a second, due at fixed times (open loop); default: as fast as they are done (closed loop)",
+        help="operations per second, due at fixed times (open loop); default: as fast as possible (closed loop)",
     )

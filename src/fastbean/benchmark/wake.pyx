@@ -1,10 +1,10 @@
 """Workers that wait in reserve, and one producer that wakes them: how long a job takes from its put to a worker.
 
-Every worker is blocked until a job comes; it then sends `delete` and the next `reserve` in one piece, so that it waits
-again at once. The producer puts a job only when fewer than `depth` are on their way (closed loop) or when one is due
-(open loop). A job carries the moment that it counts from in its body, so it does not matter which worker gets it, nor
-whether the producer has heard of it before. What always holds: each worker is owed a RESERVED, and before that a
-DELETED if it had a job; `under_way` counts the INSERTED and the DELETED that are still to come.
+Every worker blocks until a job arrives; it then sends `delete` and the next `reserve` in one piece, so that it waits
+again at once. The producer puts a job only when fewer than `depth` are in flight (closed loop) or when one is due (open
+loop). The body of a job carries the time from which its latency counts, so it does not matter which worker gets the
+job, or whether the producer has received the reply to its put by then. Invariant: each worker is owed a RESERVED, and
+before that a DELETED if it had a job; `under_way` counts the INSERTED and DELETED replies that are still to come.
 """
 
 from libc.stdint cimport uint64_t
@@ -28,29 +28,29 @@ from fastbean.benchmark.clients import check
 __all__ = ["Wake"]
 
 cdef enum:
-    PUTS_AT_ONCE = 64               # that are composed in one piece
+    PUTS_AT_ONCE = 64               # composed in one piece
     DELETE_BYTES = 48               # room for "delete <id>\r\nreserve\r\n"
 
 
 cdef class Wake(Clients):
-    """One producer, and workers that wait for what it puts, as often as `run` is called.
+    """One producer and the workers that wait for its jobs; `run` may be called any number of times.
 
-    address: (host, port), or the path of a unix socket. workers: 1 to 99,999. depth: jobs on their way at once, 1 to
-    100,000. body_bytes: 16 to 1 GiB, since a job carries a time. limit_s: how long the server may owe an answer.
+    address: (host, port), or the path of a unix socket. workers: 1 to 99,999. depth: jobs in flight at once, 1 to
+    100,000. body_bytes: 16 to 1 GiB, since a job carries a timestamp. limit_s: how long to wait for a reply.
     tube: the one tube that is used and watched; None: the default tube.
 
-    After __init__ the workers have sent their reserves; `run` makes the more sense the longer the server has had them.
-    An operation is a job: its latency is that from its put (open loop: from when it was due) to a worker's RESERVED
-    with all its body. Raises ValueError for an argument out of range, LoadError when the server cannot be reached.
+    __init__ sends the workers' reserves. Call `run` once the server has had time to process them. An operation is a
+    job: its latency is the time from its put (open loop: from when it was due) until a worker has read its RESERVED
+    and its whole body. Raises ValueError for an argument out of range, LoadError when the server cannot be reached.
     """
 
     cdef uint64_t depth
     cdef uint64_t on_the_way        # jobs put and not deleted
-    cdef const char *put            # the request up to the stamp
+    cdef const char *put            # the request before the timestamp
     cdef size_t put_bytes
-    cdef const char *put_end        # and behind it
+    cdef const char *put_end        # and after it
     cdef size_t put_end_bytes
-    cdef list texts                 # keeps alive what these point to
+    cdef list texts                 # keeps `put` and `put_end` alive
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ cdef class Wake(Clients):
         tube: str | None = None,
     ) -> None:
         if self.clients is not NULL:
-            raise RuntimeError("a Wake is made once; make another one")
+            raise RuntimeError("a Wake cannot be initialised twice; make another one")
         self.client_count = check("workers", workers, 1, MAX_CLIENTS - 1) + 1
         self.depth = check("depth", depth, 1, MAX_DEPTH)
         check("body_bytes", body_bytes, STAMP_BYTES, MAX_BODY_BYTES)
@@ -131,7 +131,7 @@ cdef class Wake(Clients):
         return at
 
     cdef bint take_reply(self, Client *client, const char *at, const char *end) noexcept nogil:
-        """One line. False: it is not what the client is owed."""
+        """Handle one line. Returns False if it is not the reply that the client is owed."""
         if client == self.clients:
             if client.flight == 0 or end - at < 12 or memcmp(at, b"INSERTED ", 9) != 0:
                 return False
@@ -149,7 +149,7 @@ cdef class Wake(Clients):
         return True
 
     cdef bint take_job(self, Client *client, const char *at, const char *end) noexcept nogil:
-        """Reads `RESERVED <id> <bytes>`; the body follows. False: not understood, or no job of this load."""
+        """Parse `RESERVED <id> <bytes>`; the body follows. Returns False if it is malformed, or no job of this load."""
         cdef uint64_t body_bytes
         if end - at < 9 or memcmp(at, b"RESERVED ", 9) != 0:
             return False
@@ -164,7 +164,7 @@ cdef class Wake(Clients):
         return True
 
     cdef void take_end_of_body(self, Client *client) noexcept nogil:
-        """The worker has its job: takes down the latency, deletes it and waits for another one."""
+        """The worker has its job: count the latency, delete the job and wait for another one."""
         cdef uint64_t stamp = 0
         cdef int i
         cdef char *at

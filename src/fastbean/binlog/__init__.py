@@ -1,4 +1,4 @@
-"""The binlog: what a server stores with ``-b DIR``. ``binlog`` puts it together; ``tool`` is its command line.
+"""The binlog: what a server stores with ``-b DIR``. ``binlog`` is its top; ``tool`` is its command line.
 
-Of the engine it knows ``engine.journal`` alone.
+Of the engine it imports ``engine.journal`` alone.
 """

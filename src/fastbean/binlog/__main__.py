@@ -1,4 +1,4 @@
-"""``python -m fastbean.binlog``: the program that looks after directories with logs; see ``tool``."""
+"""``python -m fastbean.binlog``: the program that works on binlog directories; see ``tool``."""
 
 import signal
 import sys

@@ -1,18 +1,19 @@
-"""The log of the real beanstalkd, versions 7 (1.5 and later) and 5 (up to 1.4.6): read strictly, written as version 7.
+"""The binlog of the real beanstalkd, versions 7 (1.5 and later) and 5 (up to 1.4.6): strict reader, version 7 writer.
 
-What it promises. Reading changes nothing in the directory. Every live job of a sound log comes back. The format has no
-checksums, so each record is held against what a server can have written: sizes inside the file, names of tubes, whole
-seconds, the CR LF after a body, members that never change. What fails is reported in ``BeanstalkdBinlog.damage``, and
-reading goes on at the next record that passes: nothing is left out in silence. A changed byte that makes another
-possible record (in a body or a priority, say) cannot be seen; nor that a power cut left zeros in place of the end of a
-short record, its state, which then says "deleted", to beanstalkd too. Behind damage every byte may begin a record, so a
-copy of a log inside a body could be taken for one.
+Promises. Reading changes nothing in the directory. Every live job of a sound binlog is read. The format has no
+checksums, so each record is checked against what a server can have written: sizes inside the file, names of tubes,
+whole seconds, the CR LF after a body, members that never change. What fails is reported in ``BeanstalkdBinlog.damage``,
+and reading continues at the next valid record: nothing is left out silently.
 
-What it costs. Reading: three to five microseconds a record and five for each job that is handed out; memory for one
-file (up to 64 MiB, larger ones are mapped) and for one copy of the record of each live job. Writing: one pass; buried
-jobs are held until its end, because beanstalkd buries them in the order of the log.
+Limits. A changed byte that makes another valid record (in a body or a priority, for example) cannot be noticed. Neither
+can zeros that a power cut left in place of the end of a short record, its state, which then says "deleted", to
+beanstalkd too. After damage every byte may begin a record, so a copy of a binlog inside a body could be taken for one.
 
-What always holds: records are kept in the layout of version 7, whichever version they were read from.
+Costs. Reading: three to five microseconds per record and five per live job; memory for one file (up to 64 MiB, larger
+ones are mapped) and for one copy of the record of each live job. Writing: one pass; buried jobs are held until its end,
+because beanstalkd buries them in the order of the binlog.
+
+Invariant: records are kept in the layout of version 7, whichever version they were read from.
 """
 
 import contextlib
@@ -67,20 +68,20 @@ NUMBERS: "dict[State, int]" = {"ready": READY, "buried": BURIED, "delayed": DELA
 
 FILE_NAME = re.compile(r"binlog\.(0|[1-9][0-9]*)")
 FOREIGN = (
-    "{path} was written on {machine} and cannot be read here: start its beanstalkd once more and move the jobs over "
-    "with a client, or move the files away"
+    "{path} was written on {machine} and cannot be read here: start its beanstalkd once more and move the jobs with a "
+    "client, or move the files away"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Something in a log that could not be used.
+    """A part of a binlog that could not be used.
 
-    - ``path``: the file. ``offset``: where it begins. ``end``: where reading went on; equal to ``offset`` when nothing
-      was left out.
-    - ``what``: what is wrong, in words.
-    - ``torn``: it is no more than a record that a server was writing when it was stopped, the last one in the file.
-      No client was told that it was written, as far as beanstalkd's sync policy promises that.
+    - ``path``: the file. ``offset``: where the damage begins. ``end``: where reading continued; equal to ``offset``
+      when nothing was left out.
+    - ``what``: what is wrong.
+    - ``torn``: it is only the last record of the file, which a server was writing when it was stopped. No client
+      received a reply that depends on it, as far as beanstalkd's sync policy promises that.
     """
 
     path: Path
@@ -95,14 +96,14 @@ class Damage:
 
 
 class BeanstalkdBinlog:
-    """What a beanstalkd's log directory holds; ``read`` makes it.
+    """The content of a beanstalkd's binlog directory; ``read`` makes it.
 
     - ``files``: the files, in the order in which they were read.
-    - ``damage``: a list of ``Damage``, in the order in which it was found; empty for a sound log.
-    - ``highest_id``: the highest id in any record, dead jobs and those of shed files included; 0 if there is none.
+    - ``damage``: a list of ``Damage``, in the order in which it was found; empty for a sound binlog.
+    - ``highest_id``: the highest id in any record, dead jobs and those of removed files included; 0 if there is none.
     - ``records``: how many records were read.
 
-    ``len(log)`` is the number of live jobs.
+    ``len(binlog)`` is the number of live jobs.
     """
 
     def __init__(self) -> None:
@@ -121,7 +122,7 @@ class BeanstalkdBinlog:
 
     @property
     def jobs(self) -> "Iterator[SavedJob]":
-        """The live jobs, in order of their ids; made while they are asked for, each time anew."""
+        """The live jobs, in order of their ids; each iteration makes them anew."""
         burials = self._burials
         for id in sorted(self._bodies):
             record = self._bodies[id]
@@ -148,7 +149,7 @@ class BeanstalkdBinlog:
             )
 
     def _read_file(self, path: Path, data: "Data") -> None:
-        """Takes in one file, whatever state it is in."""
+        """Read one file, whatever state it is in."""
         written_end = _written_end(data)
         layout = self._layout(path, data, written_end)
         if layout is None:
@@ -164,17 +165,17 @@ class BeanstalkdBinlog:
             at = self._read_records(path, data, layout, went_on)
 
     def _layout(self, path: Path, data: "Data", written_end: int) -> "Layout | None":
-        """The layout of this file; None, with the damage told, if it has none that is known."""
+        """The layout of this file; None, with the damage reported, if it has no known one."""
         if written_end == 0 or len(data) < VERSION_BYTES:
             self.damage.append(
-                Damage(path, 0, len(data), "the file was hardly begun: it does not say its version", torn=True)
+                Damage(path, 0, len(data), "the file is barely begun: it does not say its version", torn=True)
             )
             return None
         version = int.from_bytes(data[:VERSION_BYTES], "little")
         if version not in LAYOUTS:
             if int.from_bytes(data[:VERSION_BYTES], "big") in LAYOUTS:
                 raise BinlogError(FOREIGN.format(path=path, machine="a big-endian machine"))
-            what = f"no known beanstalkd writes version {version}: nothing of this file was read"
+            what = f"no known beanstalkd writes version {version}: nothing in this file was read"
             self.damage.append(Damage(path, 0, len(data), what))
             return None
         layout = LAYOUTS[version]
@@ -185,7 +186,7 @@ class BeanstalkdBinlog:
         return layout
 
     def _read_records(self, path: Path, data: "Data", layout: Layout, at: int) -> int:
-        """Takes in the records from ``at`` on, up to the first that is none; returns its offset."""
+        """Read the records from ``at`` to the first invalid one; returns the offset of that one."""
         parse = layout.parse
         length_bytes = layout.length.size
         converts = layout is not VERSION_7
@@ -218,20 +219,18 @@ class BeanstalkdBinlog:
             at = end
 
     def _update(self, path: Path, at: int, id: int, state: int, changed: bytes) -> None:
-        """Takes in a short record: a new state of a job, or its end."""
+        """Apply a short record: a new state of a job, or its deletion."""
         record = self._bodies.get(id)
         burial = self.records + 1 if state == BURIED else 0
         if record is None:
-            # What came before was in a shed file. The job is gone by now, or its copy or its end comes later.
+            # The full record was in a removed file. Either the job is gone, or its copy or its deletion comes later.
             if state == DELETED:
                 self._unexplained.pop(id, None)
             else:
                 self._unexplained[id] = (path, at, burial)
             return
         if unchanging(changed, 0) != unchanging(record, VERSION_7.length.size + record[0]):
-            what = (
-                f"a record about job {id} has another ttr, size or time of creation than the job: it was not followed"
-            )
+            what = f"a record about job {id} has another ttr, size or creation time than the job: it was ignored"
             self.damage.append(Damage(path, at, at, what))
             return
         if burial:
@@ -245,7 +244,7 @@ class BeanstalkdBinlog:
             self._updated[id] = changed
 
     def _check_copy(self, path: Path, at: int, id: int, record: bytes) -> None:
-        """Holds the copy that compaction wrote of a job against the record that is known of it."""
+        """Check the copy of a job that compaction wrote against the job's record so far."""
         before = self._bodies[id]
         start = VERSION_7.length.size + record[0]
         body = start + VERSION_7.job.size
@@ -255,28 +254,26 @@ class BeanstalkdBinlog:
             and before[body:] == record[body:]
         )
         if not same:
-            what = (
-                f"the copy of job {id} is not like the job before, in tube, ttr, time of creation or body: it was taken"
-            )
+            what = f"the copy of job {id} differs from the job so far in tube, ttr, creation time or body: it was used"
             self.damage.append(Damage(path, at, at, what))
 
-    def _tell_gap(self, before: Path, path: Path) -> None:
-        """Files that are missing between two."""
+    def _report_gap(self, before: Path, path: Path) -> None:
+        """Report files that are missing between two others."""
         first, last = (int(file.name.rpartition(".")[2]) for file in (before, path))
         if last - first > 1:
             missing = f"binlog.{first + 1}" + (f" to binlog.{last - 1}" if last - first > 2 else "")
-            self.damage.append(Damage(path, 0, 0, f"before this file {missing} must have been, and is missing"))
+            self.damage.append(Damage(path, 0, 0, f"{missing}, which should precede this file, is missing"))
 
-    def _tell_lost_jobs(self) -> None:
-        """After the last file: who was changed, and neither deleted nor seen."""
+    def _report_lost_jobs(self) -> None:
+        """After the last file, report jobs that were changed, but neither deleted nor put."""
         for id, (path, at, _) in self._unexplained.items():
-            what = f"job {id} was changed here, but the record with its body is in none of the files: it is lost"
+            what = f"job {id} was changed here, but no file has the record with its body: it is lost"
             self.damage.append(Damage(path, at, at, what))
         self._unexplained.clear()
 
 
 def has_binlog(directory: "str | os.PathLike[str]") -> list[Path]:
-    """The files of a beanstalkd's log in this directory, in numeric order; none if it is no directory.
+    """The files of a beanstalkd's binlog in this directory, in numeric order; none if it is not a directory.
 
     Raises :class:`~fastbean.errors.BinlogError` when the directory cannot be read.
     """
@@ -294,34 +291,34 @@ def has_binlog(directory: "str | os.PathLike[str]") -> list[Path]:
 def read(
     directory: "str | os.PathLike[str]", *, on_progress: "Callable[[int, int], None] | None" = None
 ) -> BeanstalkdBinlog:
-    """Reads the log that a beanstalkd left in this directory, which must not be in use.
+    """Reads the binlog that a beanstalkd left in this directory, which must not be in use.
 
     - ``on_progress``: called after each file with the bytes read so far and the bytes of all files.
 
-    Damage does not end it: it stands in the log's ``damage``. Raises :class:`~fastbean.errors.BinlogError` when a
-    file cannot be read at all, or was written by a beanstalkd on a big-endian or 32-bit machine.
+    Damage does not end it, but is reported in ``damage``. Raises :class:`~fastbean.errors.BinlogError` when a file
+    cannot be read at all, or was written by a beanstalkd on a big-endian or 32-bit machine.
     """
-    log = BeanstalkdBinlog()
-    log.files = has_binlog(directory)
-    total = sum(_size(path) for path in log.files)
+    binlog = BeanstalkdBinlog()
+    binlog.files = has_binlog(directory)
+    total = sum(_size(path) for path in binlog.files)
     done = 0
-    for number, path in enumerate(log.files):
+    for number, path in enumerate(binlog.files):
         if number:
-            log._tell_gap(log.files[number - 1], path)
+            binlog._report_gap(binlog.files[number - 1], path)
         data = _load(path)
-        log._read_file(path, data)
+        binlog._read_file(path, data)
         done += len(data)
         if on_progress is not None:
             on_progress(done, total)
-    log._tell_lost_jobs()
-    return log
+    binlog._report_lost_jobs()
+    return binlog
 
 
 @dataclass(frozen=True, slots=True)
 class Oversized:
-    """A job that a beanstalkd takes from its log only when it was started with a larger ``-z``.
+    """A job that a beanstalkd reads from its binlog only when it was started with a larger ``-z``.
 
-    - ``id``: the job. ``max_job_size``: the least ``-z`` in bytes, or None when no beanstalkd takes a job so large.
+    - ``id``: the job. ``max_job_size``: the smallest sufficient ``-z`` in bytes, or None when none is large enough.
     """
 
     id: int
@@ -330,7 +327,7 @@ class Oversized:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What ``write`` wrote: its files in order, the number of jobs, and those jobs that need a larger ``-z``."""
+    """What ``write`` wrote: its files in order, the number of jobs, and the jobs that need a larger ``-z``."""
 
     files: list[Path]
     jobs: int
@@ -345,23 +342,23 @@ def write(
     max_job_size: int = DEFAULT_MAX_JOB_SIZE_BYTES,
     highest_id: int = 0,
 ) -> Written:
-    """Writes a log of version 7 from which a beanstalkd 1.5 or later starts with all these jobs; synced.
+    """Writes a version 7 binlog from which a beanstalkd 1.5 or later starts with all these jobs, and syncs it.
 
-    - ``directory``: empty, or new in a directory that exists. The files in it can be read by this user only; a
-      beanstalkd of another user has to be given them, for it passes over files that it may not read.
+    - ``directory``: empty, or new in a directory that exists. Only this user can read the files in it. If beanstalkd
+      runs as another user, give them to that user: it skips files that it may not read.
     - ``jobs``: in any order. Buried jobs are written last, in the order of their burial.
-    - ``file_bytes``: a file is closed before it would grow past this (4096 or more), but holds at least one job.
-    - ``max_job_size``: the ``-z`` that the beanstalkd will have. Replay counts the closing CR LF, so it takes bodies of
-      two bytes less, and leaves the rest of a file out after a larger one. Each of those gets a file of its own.
-    - ``highest_id``: ids up to this one will not be given out again, if that beanstalkd is started only once.
+    - ``file_bytes``: a file is closed before it would grow past this (4096 or more), but has at least one job.
+    - ``max_job_size``: the ``-z`` with which beanstalkd will run. Its replay counts the closing CR LF, so it accepts
+      bodies of two bytes less, and skips the rest of a file after a larger one. Each larger job gets a file of its own.
+    - ``highest_id``: ids up to this one will not be assigned again, if that beanstalkd is started only once.
 
-    Replay counts a burial more for each buried job; so one burial less is written.
+    beanstalkd's replay counts one more burial for each buried job; therefore one less is written.
 
-    Raises ValueError for a job that the format cannot hold, and :class:`~fastbean.errors.BinlogError` when the
+    Raises ValueError for a job that the format cannot represent, and :class:`~fastbean.errors.BinlogError` when the
     directory is not empty or cannot be written. After an error the files are removed again.
     """
     if file_bytes < MIN_FILE_BYTES:
-        raise ValueError(f"a log file of {file_bytes} bytes is too small: give at least {MIN_FILE_BYTES}")
+        raise ValueError(f"a binlog file of {file_bytes} bytes is too small: give at least {MIN_FILE_BYTES}")
     directory = os.fspath(directory)
     try:
         _make_empty(directory)
@@ -379,12 +376,12 @@ def write(
             return writer.finish()
     except OSError as error:
         raise BinlogError(
-            f"cannot write a log into {directory}: {error.strerror}; mend that, or name another directory"
+            f"cannot write a binlog into {directory}: {error.strerror}; fix that, or name another directory"
         ) from error
 
 
 class _Writer:
-    """Writes records into one file after another; leaving it before ``finish`` removes what it wrote."""
+    """Writes records into one file after another. If it is left before ``finish``, it removes what it wrote."""
 
     def __init__(self, directory: str, file_bytes: int, max_job_size: int) -> None:
         self._directory = directory
@@ -405,14 +402,14 @@ class _Writer:
         if self._finished:
             return
         if self._file is not None:
-            with contextlib.suppress(OSError):  # what failed before is what has to be told
+            with contextlib.suppress(OSError):  # the first failure is the one to report
                 self._file.close()
         for path in self._files:
             with contextlib.suppress(OSError):
                 os.unlink(path)
 
     def add(self, job: SavedJob) -> None:
-        """Writes one job."""
+        """Write one job."""
         record = _record_of(job)
         needed = len(job.body) + len(CRLF)
         is_oversized = needed > self._max_job_size
@@ -426,7 +423,7 @@ class _Writer:
         self.highest_id = max(self.highest_id, job.id)
 
     def use_up(self, id: int) -> None:
-        """Writes that there was a job of this id, and that it is deleted."""
+        """Write a put and a delete of a job with this id, so that beanstalkd never assigns it again."""
         members = (id, 0, 0, SECOND_NS, len(CRLF), 1, 0, 0, 0, 0, 0, 0)
         put = _checked(b"default", (*members, READY), CRLF)
         delete = VERSION_7.length.pack(0) + VERSION_7.job.pack(*members, DELETED)
@@ -434,7 +431,7 @@ class _Writer:
         self.highest_id = id
 
     def finish(self) -> Written:
-        """Closes and syncs everything."""
+        """Close and sync everything."""
         if not self._files:
             self._open_file()
         self._close_file()
@@ -468,7 +465,7 @@ class _Writer:
 
 
 def _record_of(job: SavedJob) -> bytes:
-    """The full record of a job; a ValueError if the format cannot hold it."""
+    """The full record of a job; raises ValueError if the format cannot represent it."""
     is_buried = job.state == "buried"
     members = (
         job.id,
@@ -489,7 +486,7 @@ def _record_of(job: SavedJob) -> bytes:
 
 
 def _checked(tube: bytes, members: "Members", body: bytes) -> bytes:
-    """The full record of these parts, once reading has found no fault with it."""
+    """The full record of these parts; raises ValueError unless the reader accepts it."""
     try:
         record = VERSION_7.length.pack(len(tube)) + tube + VERSION_7.job.pack(*members) + body
     except struct.error as error:
@@ -501,7 +498,7 @@ def _checked(tube: bytes, members: "Members", body: bytes) -> bytes:
 
 
 def _written_end(data: "Data") -> int:
-    """The offset behind the last byte that is not zero: what comes then was only made room for."""
+    """The offset after the last byte that is not zero: the rest was only allocated."""
     end = len(data)
     while end >= len(ZEROS) and data[end - len(ZEROS) : end] == ZEROS:
         end -= len(ZEROS)
@@ -510,7 +507,7 @@ def _written_end(data: "Data") -> int:
 
 
 def _load(path: Path) -> "Data":
-    """What is in a file. Small files are not mapped, because reading tells of a failing disk and a mapping kills."""
+    """The content of a file. Small files are read, not mapped: a failing disk makes a read fail, but a mapping kill."""
     try:
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size > MAPPED_BYTES:
@@ -528,19 +525,19 @@ def _size(path: Path) -> int:
 
 
 def _unreadable(path: Path, error: OSError) -> BinlogError:
-    return BinlogError(f"cannot read {path}: {error.strerror}; nothing was changed: mend that and try again")
+    return BinlogError(f"cannot read {path}: {error.strerror}; nothing was changed: fix that and try again")
 
 
 def _make_empty(directory: str) -> None:
-    """Makes the directory, or accepts one that is empty."""
+    """Create the directory, or accept an empty one."""
     try:
         os.mkdir(directory)
     except FileExistsError:
         if not os.path.isdir(directory):
-            raise BinlogError(f"{directory} is no directory: name a new one, or an empty one") from None
+            raise BinlogError(f"{directory} is not a directory: name a new one, or an empty one") from None
         if os.listdir(directory):
             raise BinlogError(
-                f"{directory} is not empty: a log is only written into a new or empty directory"
+                f"{directory} is not empty: a binlog is only written into a new or empty directory"
             ) from None
     else:
         segment_files.sync_directory(str(Path(directory).absolute().parent))

@@ -1,11 +1,11 @@
-"""How beanstalkd's records lie in a file: versions 7 and 5, each as the C structs of the machine that wrote them.
+"""The layout of beanstalkd's records in a file: versions 7 and 5, each the C structs of the machine that wrote them.
 
-A record is the length of the tube's name, the name, the struct of the job and its body; when the length is zero the
-struct is all. There is no checksum, no length of the record and no mark at its start, so `Layout.parse` holds each
+A record is the length of the tube's name, the name, the struct of the job and its body; when the length is zero, the
+record is only the struct. There is no checksum, no record length and no start marker, so `Layout.parse` checks each
 record against what a server can have written, and `Layout.find` tries every byte for the start of the next one.
 
-Parsing costs one to two microseconds a record, looking for the next one about a tenth of that a byte. Nothing here
-keeps state or opens files.
+Parsing costs one to two microseconds per record, searching for the next one about a tenth of that per byte. Nothing
+here keeps state or opens files.
 """
 
 import re
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Data: TypeAlias = bytes | mmap.mmap
     Members: TypeAlias = tuple[int, ...]
-    Found: TypeAlias = tuple[int, int, Members]  # where a record ends, where its struct begins, what stands in it
+    Found: TypeAlias = tuple[int, int, Members]  # where a record ends, where its struct begins, its members
 
 VERSION_BYTES = 4
 MAX_NAME_BYTES = 200
@@ -30,7 +30,7 @@ CRLF = b"\r\n"
 
 DELETED, READY, RESERVED, BURIED, DELAYED = range(5)
 
-# Places in what `Layout.job` unpacks.
+# Indexes into what `Layout.job` unpacks.
 ID, BODY_SIZE, STATE = 0, 4, 12
 CREATED_OFFSET = 40  # in the struct of every layout for 64 bits
 
@@ -38,7 +38,7 @@ TUBE_NAME = re.compile(rb"[A-Za-z0-9+/;.$_()][A-Za-z0-9+/;.$_()-]*")
 
 
 class Layout:
-    """How the records of one version lie in a file; for one kind of machine, since they are C structs as they were.
+    """The layout of one version's records on one kind of machine, since they are dumped C structs.
 
     - ``length_format``: the struct format of the length of the tube's name.
     - ``job_format``: the format of the struct of a job.
@@ -58,37 +58,37 @@ class Layout:
         )
 
     def parse(self, data: "Data", at: int) -> "Found | str":
-        """The record at offset ``at``: where it ends, where its job's struct begins, and the members of that struct.
+        """Parse the record at offset ``at``: where it ends, where its job's struct begins, and that struct's members.
 
-        What cannot have been written by a server is told in words instead.
+        If no server can have written it, returns the reason instead.
         """
         try:
             (name_bytes,) = self.length.unpack_from(data, at)
             if name_bytes > MAX_NAME_BYTES:
-                return f"{name_bytes} is no length of a tube's name"
+                return f"{name_bytes} is not a valid length of a tube's name"
             name = at + self.length.size
             start = name + name_bytes
             job = self.job.unpack_from(data, start)
         except struct.error:
-            return "the record here reaches past the end of the file"
+            return "this record reaches past the end of the file"
         if not self._is_possible(job):
-            return "here should be a record, and is none" if job[ID] == 0 else f"no server writes this of job {job[ID]}"
+            return "there is no record here" if job[ID] == 0 else f"no server writes this about job {job[ID]}"
         end: int = start + self.job.size
         if name_bytes == 0:
             return end, start, job
         if job[STATE] == DELETED:
-            return f"the record that holds the body of job {job[ID]} calls it deleted"
+            return f"the record with the body of job {job[ID]} says that it is deleted"
         if not TUBE_NAME.fullmatch(data, name, start):
             return f"the tube of job {job[ID]} has an impossible name"
         end += job[BODY_SIZE]
         if end > len(data):
-            return "the record here reaches past the end of the file"
+            return "this record reaches past the end of the file"
         if data[end - 2 : end] != CRLF:
             return f"the body of job {job[ID]} does not end with CR LF"
         return end, start, job
 
     def find(self, data: "Data", at: int, end: int) -> int:
-        """The offset of the next record that passes, from ``at`` up to ``end``; ``end`` if there is none."""
+        """The offset of the next valid record between ``at`` and ``end``; ``end`` if there is none."""
         for match in self.possible_start.finditer(data, at, end):
             if not isinstance(self.parse(data, match.start()), str):
                 return match.start()
@@ -97,8 +97,8 @@ class Layout:
     def is_only_begun(self, data: "Data", at: int, written_end: int) -> bool:
         """Whether a server can have been stopped while it wrote the record at ``at``.
 
-        What is there of it is as it must be, and is not all of it; behind it there are only zeros, from ``written_end``
-        on, or nothing. Where that cannot be told from a changed byte the answer is no.
+        That is so if what is there of the record is valid but incomplete, and from ``written_end`` there are only
+        zeros, or nothing. Where this cannot be distinguished from a changed byte, the answer is no.
         """
         name = at + self.length.size
         if name > len(data):
@@ -113,7 +113,7 @@ class Layout:
         if body > len(data) or (name_bytes and written_end <= body):
             return TUBE_NAME.fullmatch(data, name, start) is not None or name_bytes == 0
         if name_bytes == 0:
-            return written_end <= start + CREATED_OFFSET  # a whole one goes on: no time of creation is zero
+            return written_end <= start + CREATED_OFFSET  # a complete record is longer: no creation time is zero
         job: Members = self.job.unpack_from(data, start)
         sound = self._is_possible(job) and job[STATE] != DELETED
         return sound and written_end < body + job[BODY_SIZE] and data[written_end - 2 : written_end] != CRLF
@@ -141,7 +141,7 @@ class Layout:
 VERSION_7 = Layout("<I", "<QI4xqqi4xqq5IB3x", 1)
 VERSION_5 = Layout("<Q", "<QI4xqqi4xqq5IB", 1000)
 LAYOUTS = {7: VERSION_7, 5: VERSION_5}
-# Machines of 32 bits: i386 packs tighter, others only have the shorter length. Theirs of version 7 is the one above.
+# 32-bit machines: i386 packs tighter, others only have the shorter length. Their version 7 is the one above.
 LAYOUTS_32_BIT = {
     7: (Layout("<I", "<QIqqiqq5IB3x", 1),),
     5: (Layout("<I", "<QIqqiqq5IB", 1000), Layout("<I", "<QI4xqqi4xqq5IB", 1000)),
@@ -149,19 +149,19 @@ LAYOUTS_32_BIT = {
 
 
 def unchanging(data: bytes, start: int) -> tuple[bytes, bytes]:
-    """The members that every record of a job repeats, in the struct of version 7 at ``start``: ttr, size, creation."""
+    """The members that are the same in every record of a job: ttr, size, creation. ``start``: of a version 7 struct."""
     return data[start + 24 : start + 36], data[start + 40 : start + 48]
 
 
 def struct_of_version_7(job: "Members", layout: Layout) -> bytes:
-    """A job's struct as version 7 writes it, from the members that another layout gave."""
+    """A job's struct as version 7 writes it, from members in another layout."""
     id, pri, delay, ttr, body_size, created, deadline, *rest = job
     tick = layout.tick_ns
     return VERSION_7.job.pack(id, pri, delay * tick, ttr * tick, body_size, created * tick, deadline * tick, *rest)
 
 
 def record_of_version_7(data: "Data", at: int, found: "Found", layout: Layout) -> bytes:
-    """A full record as version 7 writes it, from one that another layout found at ``at``."""
+    """A full record as version 7 writes it, from the record that another layout found at ``at``."""
     end, start, job = found
     tube = data[at + layout.length.size : start]
     body = data[start + layout.job.size : end]

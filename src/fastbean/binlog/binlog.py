@@ -26,13 +26,13 @@ LARGE_BINLOG_BYTES = 1 << 25
 
 
 class Binlog:
-    """The log of one server in ``directory``.
+    """The binlog of one server in ``directory``.
 
-    ``segment_bytes`` is the size of a file, rounded up to 4096. ``fsync_ms`` 0 syncs before each reply, None never.
-    ``max_bytes`` bounds the log, 0 does not. ``log`` is called with a level, an event and fields, ``progress`` with a
-    text while a long log is read.
+    ``segment_bytes`` is the size of a file, rounded up to a multiple of 4096. ``fsync_ms`` 0 syncs before each reply,
+    None never. ``max_bytes`` limits the size of the binlog; 0 does not. ``log`` is called with a level, an event and
+    fields, ``progress`` with a text while a long binlog is read.
 
-    Raises BinlogError if the directory cannot be used, or holds a log that is damaged where it was synced.
+    Raises BinlogError if the directory cannot be used, or its binlog is damaged where it was synced.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Binlog:
         self._directory = os.fspath(directory) or os.curdir
         self._engine = engine
         self._log = log
-        # Only replies that wait for a sync are worth a disk that is written to twice.
+        # Writing each segment twice only pays off if replies wait for syncs.
         self._written = fsync_ms == 0
         self._lock = DirectoryLock(self._directory)
         self._descriptors: list[int] = []
@@ -113,7 +113,7 @@ class Binlog:
             raise
 
     def _take_spares(self, spares: list[str]) -> None:
-        """Keep what an earlier run prepared: on a full disk there may be no other. What is of no use goes."""
+        """Keep the spares of an earlier run, since a full disk may have no room for others; remove unusable ones."""
         for place, path in enumerate(spares):
             number = self.journal.next_segment
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -125,24 +125,24 @@ class Binlog:
             self.journal.add_spare(number, fd, size)
 
     def warn_of_slow_syncs(self, slow_ns: int, on_slow_sync: "Callable[[bool, int, int, int], None]") -> None:
-        """Tell of what takes ``slow_ns`` nanoseconds or longer, 0 for nothing.
+        """Report operations that take ``slow_ns`` nanoseconds or longer; 0 reports nothing.
 
-        A sync that replies may wait for is told to ``on_slow_sync``: whether it still goes on, its milliseconds, files
-        and bytes. The making of a segment, which puts may wait for, and its removal are told to the log.
+        ``on_slow_sync`` is called for a sync that replies may wait for: whether it is still running, its milliseconds,
+        files and bytes. Making a segment, which puts may wait for, and removing one are logged.
         """
         self.journal.slow_sync_ns = slow_ns
         self.journal.on_slow_sync = on_slow_sync
         self._segment_worker.slow_ns = slow_ns
 
     def attach(self, selector: "selectors.BaseSelector") -> None:
-        """Let the loop hear of syncs that are done and segments that are made."""
+        """Have the loop watch for finished syncs and finished segments."""
         import selectors
 
         selector.register(self._sync_pipes[2], selectors.EVENT_READ, lambda _mask: self.journal.sync_done())
         selector.register(self._wake_pipe[0], selectors.EVENT_READ, self._take_results)
 
     def close(self) -> None:
-        """Write and sync what is left, end the threads, let the directory go."""
+        """Write and sync the rest, end the threads, release the directory."""
         self.journal.stop_syncs()
         self._sync_thread.join()
         self.journal.finish(self._engine.next_job_id)

@@ -1,14 +1,15 @@
-"""Whether a log is sound, torn or damaged: the rules that a start (``replay``) and the tools (``survey``) share.
+"""Whether a binlog is sound, torn or damaged: the rules that a start (``replay``) and the tools (``inspection``) share.
 
-A torn tail is what a power cut may take away. Everything else that is missing had been synced once, and is damage. What
-proves it:
+A torn tail is what a power cut may take away. Everything else that is missing had been synced, so its absence is
+damage. The evidence:
 
-- Numbers follow one another: new segments are made at the end, old ones go from the beginning. A number that is missing
-  between two others is a segment that got lost.
-- Before a segment goes, the log says so, and is synced up to there: as long as it does not say so, its first segment
-  is the one with the number 1.
-- A mark of the last sync (a record of the type durable) that lies beyond the place where reading ends.
-- A header that is broken though records follow it, or that belongs elsewhere: a power cut leaves zeros.
+- Segment numbers are consecutive: new segments are added at the end, old ones are removed at the beginning. A number
+  that is missing between two others is a lost segment.
+- Before segments are removed, a shed record says so, and the binlog is synced up to that record. Until there is one,
+  the first segment is number 1.
+- A mark (a record of the type durable, which says up to where the binlog was synced) beyond the place where reading
+  ends.
+- A header that is broken though records follow it, or that belongs to another segment: a power cut leaves zeros.
 """
 
 import itertools
@@ -31,26 +32,26 @@ def gap(numbers: "Sequence[int]") -> int:
 
 
 def lacks_first(first: int, needed: int) -> bool:
-    """Whether segments before the ``first`` one are lost, when the log says that it needs none below ``needed``."""
+    """Whether segments before ``first`` are lost, when the binlog says that it needs none below ``needed``."""
     return first > max(needed, 1)
 
 
 def trouble_at_head(header: "Header | None", number: int, end_lsn: int | None, *, after_spare: bool) -> str | None:
-    """Why a segment cannot follow in a log that ends at ``end_lsn`` (None: that has not begun); None if it can.
+    """Why a segment cannot follow in a binlog that ends at ``end_lsn`` (None: not known yet); None if it can.
 
-    ``after_spare``: a segment before it holds nothing.
+    ``after_spare``: the segment before it is empty.
     """
     if header is None:
-        return "no header can be read here"
+        return "there is no readable header"
     if header.number != number:
-        return f"by its header this is segment {header.number}"
+        return f"the header says that this is segment {header.number}"
     if after_spare or (end_lsn is not None and header.first_lsn != end_lsn):
-        return "this does not follow what stands before it: something is missing"
+        return "this does not continue the segment before it: something is missing"
     return None
 
 
 def is_misplaced(data: "memoryview | mmap.mmap", number: int, end_lsn: int) -> bool:
-    """Whether the head of a segment that is in trouble shows that it was damaged, and not just torn."""
+    """Whether the head of a segment in trouble proves damage, and not just a torn tail."""
     head = bytes(data[: HEADER.size])
     header = segment_files.parse_header(head)
     if header is None:

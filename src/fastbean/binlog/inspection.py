@@ -1,13 +1,13 @@
-"""What a log's directory holds, found out without changing anything, also while a server works on it.
+"""Reads a binlog directory without changing anything, even while a server is working on it.
 
-A server only appends to the last segment and removes the first, so what was read stays true. `open_segments` sees to it
-that nothing is missing at either end: no segment may go, or come, between two looks at the directory. Whatever it maps
-can be read to its end, even if the server removes it meanwhile.
+A server only appends to the last segment and removes the first, so what was read stays true. `open_segments` makes sure
+that nothing is missing at either end: it lists the directory before and after, and no segment may have come or gone in
+between. What it has mapped can be read to the end, even if the server removes the file meanwhile.
 
-The rules are those of a start (see ``verdict``): the first bytes that are no record end the log; if what was there had
-been synced, it is damaged, otherwise its tail is torn. What a server is writing just then is neither.
+The rules are those of a start (see ``damage_rules``): the binlog ends at the first bytes that are no record. If what
+was there had been synced, the binlog is damaged, otherwise its tail is torn. What a server is just writing is neither.
 
-Costs about five microseconds a record, and the memory of all live jobs.
+It costs about five microseconds per record, and the memory of all live jobs.
 """
 
 import mmap
@@ -35,10 +35,10 @@ SETTLE_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Where a log ends that should go on.
+    """The place where a binlog ends although it should continue.
 
-    - ``path``, ``offset``: the file, and where in it; None if the file is missing. ``what``: what is wrong, in words.
-    - ``torn``: it is what a power cut may take, and a start will cut it; nothing that was synced is missing.
+    - ``path``, ``offset``: the file, and where in it; None if the file is missing. ``what``: what is wrong.
+    - ``torn``: a power cut may cause it, and a start cuts the tail here; nothing that was synced is missing.
     """
 
     path: str
@@ -51,10 +51,10 @@ class Fault:
 
 
 class Segment:
-    """One file: its ``number``, ``path``, whole content (``data``), and ``header``, None if it has none that is valid.
+    """One file: its ``number``, ``path``, content (``data``), and ``header``, None if it has no valid one of its own.
 
-    ``found_header`` may be that of another segment. A segment is ``spare`` if it is prepared and nothing was written
-    into it yet.
+    ``found_header`` may be that of another segment. A segment is ``spare`` if it was prepared but nothing was written
+    to it yet.
     """
 
     def __init__(self, number: int, path: str) -> None:
@@ -66,7 +66,7 @@ class Segment:
         self.look_again()
 
     def look_again(self) -> None:
-        """Read the header, which a server may have written since."""
+        """Read the header again; a server may have written it since."""
         head = bytes(self.data[: HEADER.size])
         self.found_header = segment_files.parse_header(head, self.path)
         self.header = self.found_header
@@ -75,13 +75,13 @@ class Segment:
         self.spare = not any(head) and is_zero_from(self.data)
 
     def scan(self, first_lsn: int, at: int = HEADER.size) -> "Iterator[tuple[int, Members | None]]":
-        """The records from the offset ``at`` on, each with its offset.
+        """The records from the offset ``at``, each with its offset.
 
-        The last ones are the offset where they end, with an empty dict if nothing was written there, or None; whoever
-        goes on after that gets the records behind the damage.
+        After the last one comes the offset where they end, with an empty dict if nothing was written after it, or with
+        None if that is damage. A caller that continues after None gets the records after the damage.
         """
         while len(self.data) > HEADER.size:
-            # A view that begins a header's length before the place: the header itself is not looked at.
+            # A view that begins a header's length before `at`, because `records` skips a header unread.
             skipped = at - HEADER.size
             for offset, found in records(self.data[skipped:], self.number, first_lsn + skipped):
                 at = offset + skipped
@@ -97,9 +97,9 @@ class Segment:
 
 
 def open_segments(directory: str) -> list[Segment]:
-    """All segments of a directory, spares too, in order; complete at the moment of the call or later.
+    """All segments of a directory, spares included, in order; complete as of the call or later.
 
-    Raises BinlogError if there is no log of fastbean's, or it cannot be read.
+    Raises BinlogError if the directory has no binlog of fastbean's, or it cannot be read.
     """
     for _ in range(LOOKS):
         try:
@@ -112,46 +112,47 @@ def open_segments(directory: str) -> list[Segment]:
             continue
         except OSError as error:
             raise BinlogError(f"{error.filename or directory}: cannot read it: {error.strerror}") from error
-        # The first look saw all that was there at its end, but for what had gone before; the second one, all that
-        # was there at its start. Being equal, they miss no first and no last segment.
+        # The first listing has everything that existed at its end, except for what had been removed before; the second
+        # one everything that existed at its start. If they are equal, no first and no last segment is missing.
         if after == before:
             _refuse_what_is_no_binlog(directory, found)
-            # Newest first: what is begun only then cannot follow one that looks as if it was not.
+            # Newest first: a segment that the server begins meanwhile must not follow one that still looked spare.
             for segment in reversed(found):
                 segment.look_again()
                 if segment.header is None and not segment.spare:
                     time.sleep(SETTLE_S)  # its server may be writing the header
                     segment.look_again()
             return found
-    raise BinlogError(f"{directory}: its files come and go too fast to be read; try again when there is less work")
+    raise BinlogError(f"{directory}: its files change too fast to be read; try again when the server has less work")
 
 
 def _refuse_what_is_no_binlog(directory: str, found: list[Segment]) -> None:
     if segment_files.is_there(os.path.join(directory, replacement.MARKER)):
-        raise BinlogError(f"{directory}: its log is being replaced; start fastbean on it, or repair it, to finish that")
+        raise BinlogError(f"{directory}: its binlog is being replaced; start fastbean on it, or repair it, to finish")
     if found:
         return
     from fastbean.binlog import beanstalkd
 
     if beanstalkd.has_binlog(directory):
-        raise BinlogError(f"{directory}: holds a beanstalkd's log; start fastbean with -b on it to take it over")
-    raise BinlogError(f"{directory}: there is no log in it, no file fastbean-N.log")
+        raise BinlogError(f"{directory}: contains a beanstalkd's binlog; start fastbean with -b on it to take it over")
+    raise BinlogError(f"{directory}: there is no binlog in it, no file fastbean-N.log")
 
 
 class Inspection:
-    """Reads a whole log.
+    """Reads a whole binlog.
 
-    - ``segments``: those that are in use. ``spares``: how many are prepared.
+    - ``segments``: those in use. ``spares``: the number of prepared ones.
     - ``jobs``: the live ones by id. ``records``: how many were read.
-    - ``first_lsn``, ``end_lsn``: where the log begins and ends. ``durable_lsn``: up to where it says that it is synced.
-    - ``id_limit``: no id at or above it was given out. ``needed_from``: the oldest segment that is needed, by its
-      number, as far as the log says.
-    - ``fault``: where the log ends too early, or None.
-    - ``ends``: of each segment that was read, the offset where its records end.
+    - ``first_lsn``, ``end_lsn``: where the binlog begins and ends. ``durable_lsn``: up to where it says that it is
+      synced.
+    - ``id_limit``: every id ever assigned is below it. ``needed_from``: the number of the oldest segment that is
+      needed, as far as the binlog says.
+    - ``fault``: where the binlog ends too early, or None.
+    - ``ends``: for each segment that was read, the offset where its records end.
 
-    ``on_bytes`` is called after each segment with the bytes read so far and those of all. Without ``keep_jobs`` no job
-    is kept, and none is missed. With ``salvage`` the reading goes on behind damage: ``gaps`` then tells what was left
-    out, and ``unknown`` holds the ids of jobs that were changed and whose put could not be read.
+    ``on_bytes`` is called after each segment with the bytes read so far and the total. Without ``keep_jobs``, jobs are
+    neither kept nor checked. With ``salvage``, reading continues after damage: ``gaps`` then lists what was left out,
+    and ``unknown`` has the ids of jobs that were changed but whose put could not be read.
     """
 
     def __init__(
@@ -181,7 +182,7 @@ class Inspection:
         self._keep_jobs = keep_jobs
         self._salvage = salvage
         self._known_from: int | None = None
-        self._gap_behind = False  # the segment before ended with damage, by which the next one cannot follow
+        self._gap_behind = False  # whether the segment before ended with damage, so that the LSN cannot continue
         self._tubes: dict[bytes, bytes] = {}
         self._look_for_gap(directory, numbers)
         for place, segment in enumerate(self.segments):
@@ -208,7 +209,7 @@ class Inspection:
             lost = damage_rules.gap(numbers)
 
     def _lost(self, directory: str, number: int) -> None:
-        """A segment is missing, as its neighbours or the log itself tell."""
+        """A segment is missing, according to its neighbours or to the binlog itself."""
         path = segment_files.path_of(directory, number)
         what = "missing, and maybe others beside it"
         self.gaps.append(f"{path}: {what}")
@@ -216,7 +217,7 @@ class Inspection:
             self.fault = Fault(path, None, what, torn=False)
 
     def _read(self, place: int, segment: Segment) -> None:
-        """Take in one segment, to its end or to the first damage."""
+        """Read one segment, to its end or to the first damage."""
         what = self._trouble_at_head(place, segment)
         if what is not None:
             self._fault(place, 0, what)
@@ -232,7 +233,7 @@ class Inspection:
             if found:
                 self._apply(place, at, found)
             elif found is None and not self._settles(place, at):
-                self._fault(place, at, "no record can be read here")
+                self._fault(place, at, "there is no readable record here")
             if self._is_over():
                 break
         self.ends.append(self.end_lsn - first_lsn + HEADER.size)
@@ -256,7 +257,7 @@ class Inspection:
         self.id_limit = max(self.id_limit, header.id_limit)
 
     def _apply(self, place: int, at: int, found: "Members") -> None:
-        """Do what a record says."""
+        """Apply one record."""
         self.records += 1
         kind = found["type"]
         if kind == "durable":
@@ -299,11 +300,14 @@ class Inspection:
         )
 
     def _change_of_unknown(self, place: int, at: int, id: int, deleted: bool) -> None:
-        """A segment that was shed may hold the put of a job below the floor, and its end too."""
+        """A change of a job whose put was not seen.
+
+        That is normal for a job below the floor: a removed segment may have had its put, and its end too.
+        """
         if self._known_from is not None and id < self._known_from:
             return
         if not self._salvage:
-            what = f"job {id} changes here, and its put is not in the log: something before it is missing"
+            what = f"job {id} changes here, but its put is not in the binlog: something before it is missing"
             self.fault = Fault(self.segments[place].path, at, what, torn=False)
         elif deleted:
             self.unknown.discard(id)
@@ -311,7 +315,7 @@ class Inspection:
             self.unknown.add(id)
 
     def _fault(self, place: int, at: int, what: str) -> None:
-        """The log ends here, at the offset ``at`` of a segment, too early."""
+        """The binlog ends too early, at the offset ``at`` of a segment."""
         segment = self.segments[place]
         if self._salvage:
             self.gaps.append(f"{segment.path}: offset {at}: {what}")
@@ -330,7 +334,7 @@ class Inspection:
         return mark
 
     def _settles(self, place: int, at: int) -> bool:
-        """Whether a server is just writing here: then there is a whole record soon."""
+        """Whether a server is just writing here: if so, there soon is a complete record."""
         if place != len(self.segments) - 1:
             return False
         segment = self.segments[place]
@@ -344,7 +348,7 @@ class Inspection:
 
 
 def by_their_headers(found: list[Segment]) -> None:
-    """Take segments for what they say that they are, and not for what their names say."""
+    """Order segments by the numbers in their headers instead of those in their names."""
     for segment in found:
         if segment.header is None and segment.found_header is not None:
             segment.number = segment.found_header.number
@@ -353,7 +357,7 @@ def by_their_headers(found: list[Segment]) -> None:
 
 
 def _without_spares(found: list[Segment]) -> list[Segment]:
-    """All but the spares at the end."""
+    """All segments except the spares at the end."""
     count = len(found)
     while count and found[count - 1].spare:
         count -= 1

@@ -1,4 +1,4 @@
-"""The log's records: a job's state into bytes, bytes into a job's state."""
+"""The records of the binlog: encodes a job's state into bytes, and decodes it."""
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -6,17 +6,17 @@ from fastbean.base.buffer cimport Buffer
 from fastbean.engine.journal cimport STATE_DELAYED, JobImage
 
 cdef enum RecordType:
-    RECORD_END                      # zeros: nothing has been written here
+    RECORD_END                      # zeros: nothing was written here
     RECORD_PUT                      # everything about a job; also its copy by compaction
     RECORD_UPDATE                   # everything about a job that can change
     RECORD_DELETE
-    RECORD_DURABLE                  # the LSN up to which the log was synced when this was written
-    RECORD_NEXT_ID                  # no id at or above this one has been given out
-    RECORD_SHED                     # segments below this number are not needed any more
+    RECORD_DURABLE                  # the LSN up to which the binlog was synced when this was written
+    RECORD_NEXT_ID                  # every id assigned so far is below this one
+    RECORD_SHED                     # segments below this number are no longer needed
 
 cdef enum Fault:
     FAULT_NONE
-    FAULT_END                       # nothing more was written: zeros, or the end of the file
+    FAULT_END                       # no more records: zeros, or the end of the file
     FAULT_BROKEN                    # bytes that are no record
 
 cdef enum:
@@ -31,12 +31,12 @@ cdef enum:
 
 cdef struct Record:
     RecordType type
-    uint64_t number                 # an id, an LSN or a segment: of all types but put and update
+    uint64_t number                 # an id, an LSN or a segment; of all types except put and update
     size_t size                     # in the file
-    JobImage job                    # of put and update; name and body, which a put has, point into the file
+    JobImage job                    # of put and update; the name and body of a put point into the file
 
 cdef inline char *put_varint(char *at, uint64_t number) noexcept nogil:
-    """Write `number`, at most MAX_VARINT_BYTES; returns where it ends."""
+    """Write `number`, at most MAX_VARINT_BYTES; returns the end of what it wrote."""
     while number >= 0x80:
         at[0] = <char>(number & 0x7F | 0x80)
         number >>= 7
@@ -61,16 +61,17 @@ cdef bint is_zero(const char *data, size_t size) noexcept nogil
 
 
 cdef inline void job_to_wall(JobImage *job, int64_t wall_offset_ns) noexcept nogil:
-    """Tell the times of a job by the wall clock, which is so far ahead of the monotonic one."""
+    """Convert the times of a job to wall time, which is `wall_offset_ns` ahead of the monotonic clock."""
     job.created_ns += wall_offset_ns
     if job.state == STATE_DELAYED:
         job.deadline_ns += wall_offset_ns
 
 
 cdef inline void job_from_wall(JobImage *job, int64_t wall_offset_ns, int64_t now_ns) noexcept nogil:
-    """Tell the times of a job that was read by the monotonic clock: it says `now_ns`, and is so far behind the wall's.
+    """Convert the times of a job that was read to monotonic time, which is `wall_offset_ns` behind wall time.
 
-    The wall clock may have been set back since: then no job becomes one of the future, and no delay longer than it was.
+    The wall clock may have been set back since. So no job gets a creation time after `now_ns`, and no delay gets longer
+    than it was.
     """
     job.created_ns = min(job.created_ns - wall_offset_ns, now_ns)
     if job.state == STATE_DELAYED:

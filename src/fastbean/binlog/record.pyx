@@ -1,11 +1,11 @@
-"""The log's records: a job's state into bytes, bytes into a job's state.
+"""The records of the binlog: encodes a job's state into bytes, and decodes it.
 
 A record is: its CRC32C (4 bytes, little-endian), the length of what follows as a varint, a type, and the members of
-that type. Numbers are varints (seven bits a byte, the lowest first; the highest bit says that more follow). The
-checksum also covers the number of the segment and the record's LSN, so that the bytes of another place or time are
-never taken for a record. docs/binlog.md tells it byte by byte.
+that type. Numbers are varints (seven bits per byte, the lowest first; the highest bit says that more follow). The
+checksum also covers the number of the segment and the record's LSN, so that bytes from another place or time are never
+taken for a record. docs/binlog.md describes each byte.
 
-Encoding and reading cost O(bytes); nothing is allocated but the buffer's own memory.
+Encoding and decoding cost O(bytes) and allocate only the buffer's own memory.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -104,16 +104,16 @@ make_crc_tables()
 
 
 cdef uint32_t crc32c(uint32_t crc, const char *data, size_t size) noexcept nogil:
-    """CRC32C (RFC 3720, appendix B.4) of `size` bytes, going on from `crc`; 0 begins."""
+    """CRC32C (RFC 3720, appendix B.4) of `size` bytes, continued from `crc`; start with 0."""
     return fastbean_crc32c(crc, data, size) if has_instruction else crc32c_by_tables(crc, data, size)
 
 
 cdef uint32_t crc32c_by_tables(uint32_t crc, const char *data, size_t size) noexcept nogil:
-    """The same without help of the processor."""
+    """The same without the processor's instruction."""
     cdef uint64_t word
     crc = ~crc
     while size >= 8:
-        memcpy(&word, data, 8)          # little-endian, as all of the log
+        memcpy(&word, data, 8)          # little-endian, as the whole binlog
         word ^= crc
         crc = (
             crc_tables[7][word & 0xFF] ^ crc_tables[6][(word >> 8) & 0xFF] ^ crc_tables[5][(word >> 16) & 0xFF]
@@ -143,7 +143,7 @@ cdef inline uint32_t record_crc(uint32_t segment, uint64_t lsn, const char *data
 cdef void fill_segment_header(
     char *header, uint32_t number, uint64_t first_lsn, uint64_t id_limit, uint64_t floor
 ) noexcept nogil:
-    """The SEGMENT_HEADER_BYTES in front of a segment's records."""
+    """Write the SEGMENT_HEADER_BYTES before a segment's records."""
     cdef uint32_t version = FORMAT_VERSION
     cdef uint32_t crc
     memset(header, 0, SEGMENT_HEADER_BYTES)
@@ -163,7 +163,7 @@ cdef inline char *put_fixed(char *at, uint64_t number) noexcept nogil:
 
 
 cdef char *put_changing(char *at, JobImage *job) noexcept nogil:
-    """The members that an update carries, too."""
+    """Write the members that a put and an update share."""
     at = put_varint(at, job.id)
     at[0] = <char>job.state
     at = put_varint(at + 1, job.pri)
@@ -184,7 +184,7 @@ cdef void append_record(
     Buffer *buffer, const char *head, size_t head_bytes, const char *body, size_t body_bytes, uint32_t segment,
     uint64_t lsn,
 ) noexcept nogil:
-    """The record whose members are `head` and, behind it, `body`. Without memory the buffer says that it failed."""
+    """Append the record with the members `head`, followed by `body`. Without memory it sets the buffer's ``failed``."""
     cdef size_t start = buffer.len
     cdef uint32_t crc
     cdef char *at
@@ -200,7 +200,7 @@ cdef void append_record(
 
 
 cdef void append_put(Buffer *buffer, JobImage *job, uint32_t segment, uint64_t lsn) noexcept nogil:
-    """Everything about a job. `segment` and `lsn` are where the record begins."""
+    """Append a put: everything about a job. `segment` and `lsn`: where the record begins."""
     cdef char[MAX_RECORD_OVERHEAD] head
     cdef char *at = head
     at[0] = <char>RECORD_PUT
@@ -214,7 +214,7 @@ cdef void append_put(Buffer *buffer, JobImage *job, uint32_t segment, uint64_t l
 
 
 cdef void append_update(Buffer *buffer, JobImage *job, uint32_t segment, uint64_t lsn) noexcept nogil:
-    """What can change of a job."""
+    """Append an update: what can change in a job."""
     cdef char[MAX_RECORD_OVERHEAD] head
     cdef char *at = head
     at[0] = <char>RECORD_UPDATE
@@ -229,7 +229,7 @@ cdef void append_delete(Buffer *buffer, uint64_t id, uint32_t segment, uint64_t 
 cdef void append_number(
     Buffer *buffer, RecordType type, uint64_t number, uint32_t segment, uint64_t lsn,
 ) noexcept nogil:
-    """A record of one number."""
+    """Append a record of one number."""
     cdef char[1 + MAX_VARINT_BYTES] head
     cdef char *at = head
     at[0] = <char>type
@@ -254,20 +254,20 @@ cdef const char *get_varint(const char *at, const char *end, uint64_t *number) n
     return NULL
 
 
-cdef struct Reader:                     # what is left of a record
+cdef struct Reader:                     # the rest of a record
     const char *at
     const char *end
     bint broken                         # it ended too early, or a number was out of its range
 
 
 cdef inline uint64_t take_varint(Reader *reader, uint64_t limit) noexcept nogil:
-    """The next number; one above `limit`, which has seven bits at least, makes the record a broken one."""
+    """Take the next number; one above `limit`, which has at least seven bits, makes the record a broken one."""
     cdef const char *at = reader.at
     cdef uint64_t number = 0
     if at < reader.end and <uint8_t>at[0] < 0x80:
         reader.at = at + 1
         return <uint8_t>at[0]
-    # Nobody else gets to see the reader itself: so it stays in registers.
+    # No pointer to the reader leaves this function, so the compiler keeps it in registers.
     reader.at = get_varint(at, reader.end, &number)
     if reader.at is NULL or number > limit:
         reader.at = reader.end
@@ -298,9 +298,9 @@ cdef inline uint8_t take_byte(Reader *reader) noexcept nogil:
 
 
 cdef inline bint take_zeros(Reader *reader, JobImage *job) noexcept nogil:
-    """The delay and the counters of a job with which nothing has happened yet: all are zero. Else takes nothing.
+    """Take the delay and the counters of a fresh job, if all of them are zero; otherwise take nothing.
 
-    So are most of a log; to read their zeros one by one took a twelfth of the instructions of a start.
+    Most jobs of a binlog are like that; reading their zeros one by one took a twelfth of the instructions of a start.
     """
     cdef uint64_t bytes
     if reader.end - reader.at < 8:
@@ -354,10 +354,10 @@ cdef inline void take_rest_of_put(Reader *reader, JobImage *job) noexcept nogil:
 
 
 cdef Fault read_record(const char *data, size_t size, uint32_t segment, uint64_t lsn, Record *record) noexcept nogil:
-    """Read the record at `data`, of which `size` bytes are there, and which should stand at `segment` and `lsn`.
+    """Read the record at `data`, where there are `size` bytes, and which should be at `segment` and `lsn`.
 
-    Returns FAULT_NONE with the record filled in; FAULT_END when there are only zeros where its head would be, or
-    nothing; FAULT_BROKEN for anything else, a record that is cut included.
+    Returns FAULT_NONE with the record filled in; FAULT_END when there are only zeros in place of its head, or nothing;
+    FAULT_BROKEN for anything else, including a truncated record.
     """
     cdef Reader reader
     cdef uint64_t length
@@ -386,7 +386,7 @@ cdef Fault read_record(const char *data, size_t size, uint32_t segment, uint64_t
     elif RECORD_DELETE <= record.type <= RECORD_SHED:
         record.number = take_varint(&reader, <uint64_t>-1)
         if record.type == RECORD_SHED and record.number > segment:
-            # No segment calls itself needless: a log that believed it would be left without one to go on in.
+            # A segment cannot declare itself unneeded: a binlog that accepted it would have no segment to continue in.
             return FAULT_BROKEN
     else:
         return FAULT_BROKEN
@@ -394,8 +394,8 @@ cdef Fault read_record(const char *data, size_t size, uint32_t segment, uint64_t
 
 
 cdef bint is_zero(const char *data, size_t size) noexcept nogil:
-    """Whether nothing but zeros stands there."""
-    # Each byte is the one before it, and the first one is zero.
+    """Whether there are only zeros."""
+    # The first byte is zero, and each byte equals the one before it.
     return size == 0 or (data[0] == 0 and memcmp(data, data + 1, size - 1) == 0)
 
 
@@ -411,10 +411,10 @@ cdef object crc_of(data, Crc reckon):
 
 
 def checksum(data) -> int:
-    """CRC32C (RFC 3720) of `data`, as the headers of segments carry it."""
+    """CRC32C (RFC 3720) of `data`, as in the headers of segments."""
     return crc_of(data, crc32c)
 
 
 def checksum_by_tables(data) -> int:
-    """The same, reckoned as on a processor that has no instruction for it; for tests."""
+    """The same, computed as on a processor without an instruction for it; for tests."""
     return crc_of(data, crc32c_by_tables)

@@ -1,6 +1,6 @@
-"""Reading and writing single records of a log's file, for the tools and for whoever looks at damage.
+"""Reads and writes single records of a binlog file, for the tools and for the inspection of damage.
 
-Everything here works on the bytes of one file and knows neither engine nor server; a running log needs none of it.
+Everything here works on the bytes of one file and knows neither engine nor server; a running binlog does not need it.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -14,7 +14,7 @@ from fastbean.binlog.record cimport (
 )
 
 cdef enum:
-    MARK_LENGTH_AT = 4              # where the length stands in a record of one number
+    MARK_LENGTH_AT = 4              # the offset of the length in a record of one number
     SMALLEST_MARK = 7
     LONGEST_MARK = 11
 
@@ -28,7 +28,7 @@ def records(const uint8_t[::1] data not None, uint32_t number, uint64_t first_ls
         first_lsn: the LSN of its first record.
 
     Yields:
-        For each record its offset in the file and a dict of its members; at last the offset where reading ended, and
+        For each record its offset in the file and a dict of its members; finally the offset where reading ended, and
         "end" or "broken".
     """
     cdef size_t at = SEGMENT_HEADER_BYTES
@@ -74,13 +74,13 @@ cdef dict members(Record *record):
 
 
 def is_zero_from(const uint8_t[::1] data not None, size_t offset=0) -> bool:
-    """Whether nothing but zeros stands in ``data`` from ``offset`` (in bytes) on."""
+    """Whether ``data`` contains only zeros from ``offset``, in bytes."""
     cdef size_t size = data.shape[0]
     return offset >= size or is_zero(<const char *>&data[0] + offset, size - offset)
 
 
 def highest_mark(const uint8_t[::1] data not None, uint32_t number, uint64_t first_lsn, str kind="durable") -> int:
-    """Look through a damaged segment for what it says of the last sync, of the ids, or of what was shed.
+    """Search a damaged segment for what it says about the last sync, the ids, or the segments that are needed.
 
     Every offset is tried, since one unreadable record hides where the next one begins.
 
@@ -92,7 +92,7 @@ def highest_mark(const uint8_t[::1] data not None, uint32_t number, uint64_t fir
             the number of the first segment that is needed.
 
     Returns:
-        The highest such number, 0 if no readable record tells.
+        The highest such number, 0 if no readable record has one.
     """
     cdef size_t at = SEGMENT_HEADER_BYTES
     cdef size_t size = data.shape[0]
@@ -101,7 +101,7 @@ def highest_mark(const uint8_t[::1] data not None, uint32_t number, uint64_t fir
     cdef int wanted = {"durable": RECORD_DURABLE, "next-id": RECORD_NEXT_ID, "shed": RECORD_SHED}[kind]
     cdef Record record
     while at + SMALLEST_MARK <= size:
-        # Only what looks like such a record is checked: the checksum of a long run at each offset would take for ever.
+        # Only what looks like such a record is checked: computing a checksum at each offset would take too long.
         if (
             data[at + MARK_LENGTH_AT] <= LONGEST_MARK and data[at + MARK_LENGTH_AT + 1] == wanted
             and read_record(start + at, size - at, number, first_lsn + at - SEGMENT_HEADER_BYTES, &record) == FAULT_NONE
@@ -112,7 +112,7 @@ def highest_mark(const uint8_t[::1] data not None, uint32_t number, uint64_t fir
 
 
 def encode_put(job, uint32_t number, uint64_t lsn) -> bytes:
-    """The record of a job, as a put of it or its copy by compaction would be.
+    """Encode the record of a job, as a put or its copy by compaction writes it.
 
     Args:
         job: a `fastbean.binlog.saved_job.SavedJob`; its values are not checked but for their ranges.
@@ -157,7 +157,7 @@ def encode_put(job, uint32_t number, uint64_t lsn) -> bytes:
 
 
 def encode_mark(uint64_t durable_lsn, uint32_t number, uint64_t lsn) -> bytes:
-    """The record that says up to which LSN the log is synced. It begins at `lsn`, in the segment of this number.
+    """Encode the mark that the binlog is synced up to `durable_lsn`; it begins at `lsn`, in segment `number`.
 
     Raises:
         MemoryError: there is no memory for it.
@@ -169,7 +169,7 @@ def encode_mark(uint64_t durable_lsn, uint32_t number, uint64_t lsn) -> bytes:
 
 
 def encode_shed(uint32_t below, uint32_t number, uint64_t lsn) -> bytes:
-    """The record that says that segments below a number are not needed. It begins at `lsn`, in the segment `number`.
+    """Encode the record that segments below `below` are not needed; it begins at `lsn`, in segment `number`.
 
     Raises:
         MemoryError: there is no memory for it.
@@ -181,7 +181,7 @@ def encode_shed(uint32_t below, uint32_t number, uint64_t lsn) -> bytes:
 
 
 cdef bytes take_bytes(Buffer *buffer):
-    """What is in the buffer, which is given back."""
+    """The content of the buffer, which is freed."""
     if buffer.failed:
         buffer_free(buffer)
         raise MemoryError("no memory for a record")
@@ -191,7 +191,7 @@ cdef bytes take_bytes(Buffer *buffer):
 
 
 def find_record(const uint8_t[::1] data not None, uint32_t number, uint64_t first_lsn, size_t at) -> int:
-    """Look behind damage for the next record.
+    """Search for the next record after damage.
 
     Args:
         data: the whole file.
@@ -215,7 +215,7 @@ def find_record(const uint8_t[::1] data not None, uint32_t number, uint64_t firs
 
 
 cdef bint is_plausible(const char *head, size_t size) noexcept nogil:
-    """Whether a record can begin like this: its checksum would take long to try at each offset of a file."""
+    """Whether a record can begin like this: computing a checksum at each offset of a file would take too long."""
     cdef const uint8_t *at = <const uint8_t *>head
     cdef const uint8_t *end = at + min(size, 24)
     cdef uint64_t length = 0

@@ -1,14 +1,15 @@
-"""A log in place of another: of a beanstalkd's when it is taken over, of a damaged one when it is repaired.
+"""Replaces one binlog by another: a beanstalkd's when it is taken over, a damaged one when it is repaired.
 
-What it promises: whatever interrupts it, a kill or a power cut, the next start finds either the old log, as it was, or
-the new one with every job; nothing is lost, nothing is there twice, and no file of the old log is ever removed.
+Promise: whatever interrupts it, a kill or a power cut, the next start finds either the old binlog, unchanged, or the
+new one with every job. No job is lost or duplicated, and no file of the old binlog is ever deleted.
 
-How: the new segments are written under other names (``fastbean-N.part``) and synced. Then ``replacing``, the marker, is
-renamed into place: it names the new files, the old ones, and the subfolder into which these go. From that moment on the
-new log is the one that counts. Only then the new files get their names, the old ones are moved, and the marker goes.
-Every one of these steps can be done again, and is, by the next start, as long as the marker is there.
+How: the new segments are written under temporary names (``fastbean-N.part``) and synced. Then ``replacing``, the
+marker, is renamed into place: it lists the new files, the old ones, and the subfolder for the old ones. That rename is
+the moment at which the new binlog replaces the old one. Only then do the new files get their final names, the old ones
+are moved, and the marker is removed. Each of these steps may be repeated, and the next start repeats them as long as
+the marker exists.
 
-The caller holds the lock of the directory all the time.
+The caller holds the lock of the directory throughout.
 """
 
 import contextlib
@@ -29,15 +30,15 @@ if TYPE_CHECKING:
     from fastbean.binlog.saved_job import SavedJob
 
 MARKER = "replacing"
-CRC = struct.Struct("<I")  # closes a segment's header
+CRC = struct.Struct("<I")  # at the end of a segment's header
 JOBS_PER_PROGRESS = 10000
-GROWTH = 40  # room behind the jobs of a segment that is full before its size, for the mark of the last one
+GROWTH = 40  # room after the jobs of a full segment, so that the last one also has room for its shed record and mark
 
 
 class PartWriter:
-    """Writes jobs into segments that do not count yet.
+    """Writes jobs into segments that are not in use yet.
 
-    ``first_number``, ``first_lsn``: where the new log begins. ``id_limit``: no id at or above it was ever given out.
+    ``first_number``, ``first_lsn``: where the new binlog begins. ``id_limit``: every id ever assigned is below it.
     """
 
     def __init__(self, directory: str, *, segment_bytes: int, first_number: int, first_lsn: int, id_limit: int) -> None:
@@ -62,7 +63,10 @@ class PartWriter:
         self._highest_id = max(self._highest_id, job.id)
 
     def finish(self) -> None:
-        """Write the last one, with room to go on in it, and marks: where the log begins, and that all is synced."""
+        """Write the last segment, at full size, so that a server can append, with a shed record and a mark at its end.
+
+        The shed record says where the binlog begins, the mark that all of it is synced.
+        """
         shed = encode_shed(self._first_number, self._number, self._lsn)
         self._data += shed
         self._lsn += len(shed)
@@ -89,7 +93,7 @@ class PartWriter:
 
 
 def write_file(path: str, data: "bytes | bytearray | memoryview", allocated_bytes: int = 0) -> None:
-    """A new file with this content, of at least so many bytes; synced, but for its name."""
+    """Create a file with this content and at least ``allocated_bytes``; sync it, but not its directory."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         rest = memoryview(data)
@@ -103,7 +107,7 @@ def write_file(path: str, data: "bytes | bytearray | memoryview", allocated_byte
 
 
 def part_of(directory: str, number: int) -> str:
-    """The file of a new segment as long as it does not count."""
+    """The path of a new segment until it is in use."""
     return segment_files.path_of(directory, number, PART)
 
 
@@ -119,14 +123,14 @@ def replace(
     first_lsn: int = 0,
     on_jobs: "Callable[[int], None]" = lambda _done: None,
 ) -> str:
-    """Put a log of these jobs in the place of the files ``old``.
+    """Replace the files ``old`` by a binlog of these jobs.
 
-    - ``aside``: how the name of the subfolder for the old files begins.
-    - ``segment_bytes``: of a new segment. ``first_number``, ``first_lsn``: where the new log begins.
-    - ``id_limit``: no id at or above it was ever given out.
-    - ``on_jobs``: called now and then with how many jobs are written.
+    - ``aside``: the start of the name of the subfolder for the old files.
+    - ``segment_bytes``: of a new segment. ``first_number``, ``first_lsn``: where the new binlog begins.
+    - ``id_limit``: every id ever assigned is below it.
+    - ``on_jobs``: called now and then with the number of jobs written.
 
-    Returns the name of the subfolder. Raises BinlogError if the new log cannot be written; the old one still counts.
+    Returns the name of the subfolder. Raises BinlogError if the new binlog cannot be written; the old one stays in use.
     """
     import json
 
@@ -145,12 +149,12 @@ def replace(
         plan = {"aside": folder, "new": writer.numbers, "old": [os.path.basename(path) for path in old]}
         write_file(marker + PART, json.dumps(plan).encode() + b"\n")
     except OSError as error:
-        # A full disk gets its room back, if that works; the next start does it in any case.
+        # Try to free the space on a full disk; the next start does it in any case.
         with contextlib.suppress(OSError):
             remove_parts(directory)
         raise BinlogError(
-            f"{directory}: cannot write the new log: {error.strerror}; the old one is as it was. Make room for all its "
-            "live jobs, and try again"
+            f"{directory}: cannot write the new binlog: {error.strerror}; the old one is unchanged. Make room for all "
+            "its live jobs, and try again"
         ) from error
     os.rename(marker + PART, marker)
     segment_files.sync_directory(directory)
@@ -159,9 +163,9 @@ def replace(
 
 
 def finish(directory: str) -> bool:
-    """Complete what a marker says was decided; false when there is no marker.
+    """Complete the replacement that a marker describes; returns False when there is no marker.
 
-    Raises BinlogError when the directory is not as it was left, and then changes nothing.
+    Raises BinlogError, and changes nothing, when the directory is not as the replacement left it.
     """
     marker = os.path.join(directory, MARKER)
     try:
@@ -178,7 +182,7 @@ def finish(directory: str) -> bool:
         old = [os.path.join(directory, name) for name in plan["old"]]
         new = [(part_of(directory, number), segment_files.path_of(directory, number)) for number in plan["new"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise BinlogError(f"{marker}: not readable; restore the directory from a copy") from error
+        raise BinlogError(f"{marker}: cannot be read; restore the directory from a copy") from error
     _check_as_left(directory, aside, old, new)
     for part, path in new:
         if is_there(part):
@@ -186,7 +190,8 @@ def finish(directory: str) -> bool:
     segment_files.sync_directory(directory)
     os.makedirs(aside, mode=0o700, exist_ok=True)
     segment_files.sync_directory(directory)
-    # Oldest first: a beanstalkd that is started in between gives its new file a number that tells.
+    # Oldest first: a beanstalkd that is started in between gives its new file a number by which _check_as_left notices
+    # it.
     for path in old:
         if is_there(path):
             os.rename(path, os.path.join(aside, os.path.basename(path)))
@@ -201,7 +206,7 @@ def _check_as_left(directory: str, aside: str, old: list[str], new: list[tuple[s
     for part, path in new:
         if not is_there(part) and not is_there(path):
             raise BinlogError(
-                f"{path}: missing, though its log was about to be used; put it back, or restore all from a copy"
+                f"{path}: missing, though its binlog was about to be used; put it back, or restore all from a copy"
             )
     from fastbean.binlog.beanstalkd import has_binlog
 
@@ -209,19 +214,19 @@ def _check_as_left(directory: str, aside: str, old: list[str], new: list[tuple[s
     for found in has_binlog(directory):
         if found.name not in known or is_there(os.path.join(aside, found.name)):
             raise BinlogError(
-                f"{found}: a beanstalkd has run here since its log was about to be taken over; move this file into a "
-                "folder of its own, start again, and bring its jobs over with a client"
+                f"{found}: a beanstalkd has run here since its binlog was about to be taken over; move this file into "
+                "a folder of its own, start again, and bring its jobs over with a client"
             )
 
 
 def remove_parts(directory: str) -> None:
-    """Remove what a replacement wrote that was never decided; there must be no marker."""
+    """Remove the files of a replacement that got no marker; there must be no marker."""
     for name in [*segment_files.list_names(directory, PART), MARKER + PART]:
         segment_files.remove(os.path.join(directory, name))
 
 
 def new_folder_name(directory: str, start: str) -> str:
-    """A name for a new subfolder: how it starts, and the time."""
+    """A name for a new subfolder: ``start`` and the time."""
     name = time.strftime(f"{start}-%Y%m%dT%H%M%S")
     count = 0
     while is_there(os.path.join(directory, name + (f"-{count}" if count else ""))):

@@ -1,9 +1,9 @@
-"""From the files of a log to the jobs in an engine: reading, and what is done about damage.
+"""Reads the files of a binlog into an engine, and deals with damage.
 
-Reading ends at the first bytes that are no record. If the log says of itself that it was synced beyond that place, what
-is missing there was acknowledged: the start is refused, and nothing is changed. Otherwise it is what a power cut may
-take away: all from there on, in later segments too, is saved in a subfolder, cut off, and reported. ``verdict`` holds
-the rules, which the tools share.
+Reading ends at the first bytes that are no record. If the binlog says that it was synced beyond that place, what is
+missing there was acknowledged: the start is refused, and nothing is changed. Otherwise it is what a power cut may take
+away: everything after that place, later segments included, is saved in a subfolder, cut off, and reported.
+``damage_rules`` has the rules, which the tools share.
 """
 
 import mmap
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PROGRESS_S = 2.0
-WHOLE = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)  # all pages at once, for all of them will be read
+WHOLE = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)  # all pages at once, because all of them will be read
 
 
 class Replay:
-    """Reads the log in ``directory`` into ``journal`` (and so into its engine). ``progress`` is called with a text."""
+    """Reads the binlog in ``directory`` into ``journal`` (and its engine). ``progress`` is called with a text."""
 
     def __init__(
         self, directory: str, journal: BinlogWriter, log: "Callable[..., None]", progress: "Callable[[str], None]"
@@ -36,7 +36,7 @@ class Replay:
         self._log = log
         self._progress = progress
         self._told_s = time.monotonic()
-        self.last: tuple[int, str] | None = None  # the segment in which the log goes on
+        self.last: tuple[int, str] | None = None  # the segment in which the binlog continues
         self.spares: list[str] = []
 
     def run(self) -> None:
@@ -67,9 +67,9 @@ class Replay:
             self._progress(f"reading the log: {done} of {count} segments")
 
     def _read(self, number: int, path: str) -> int | None:
-        """Load one segment. Returns the offset from which on it is damaged, or None."""
+        """Load one segment. Returns the offset at which it is damaged, or None."""
         with open(path, "rb") as file:
-            # It may be known to the page cache only; what is told to clients from here on must not be less safe.
+            # It may only be in the page cache; replies from here on must not depend on less safe data.
             os.fsync(file.fileno())
             if reads_as_zeros(file.fileno()):
                 self.spares.append(path)
@@ -98,7 +98,7 @@ class Replay:
         return end, offset
 
     def _highest(self, number: int, path: str, kind: str) -> int:
-        """What a segment tells of the kind (see `highest_mark`); without a readable header it begins where we are."""
+        """The highest number of this kind in a segment; see `highest_mark`. Without a header, at the present LSN."""
         with open(path, "rb") as file:
             data = file.read()
         header = segment_files.parse_header(data)
@@ -111,7 +111,7 @@ class Replay:
             return damage_rules.is_misplaced(data, number, self._journal.end)
 
     def _cut(self, path: str, offset: int, found: list[tuple[int, str]], place: int) -> None:
-        """The log ends at `offset` of the file at this place; deal with all behind it."""
+        """The binlog ends at `offset` of the file at this place; deal with everything after it."""
         behind = found[place:]
 
         def highest(kind: str) -> int:
@@ -134,7 +134,7 @@ class Replay:
 
 
 def set_aside(directory: str, path: str, offset: int, later: list[str]) -> str:
-    """Save a segment's bytes from `offset` on, and all later segments, in a new subfolder; then cut them off.
+    """Save a segment's bytes from `offset`, and all later segments, in a new subfolder; then cut them off.
 
     Returns the subfolder's name.
     """
@@ -148,13 +148,13 @@ def set_aside(directory: str, path: str, offset: int, later: list[str]) -> str:
             replacement.write_file(saved, data[offset:].rstrip(b"\0"))
         segment_files.sync_directory(aside)
         segment_files.sync_directory(directory)
-        # Later segments first: the log must never look as if it went on behind a gap.
+        # Later segments first: the binlog must never seem to continue after a gap.
         for each in reversed(later):
             os.rename(each, os.path.join(aside, os.path.basename(each)))
             segment_files.sync_directory(directory)
         segment_files.sync_directory(aside)
-        # Its blocks stay: on a full disk there would be no others. A header goes last: without it, what stands behind
-        # it would look like damage.
+        # Its blocks stay allocated: a full disk would have no others. A header is zeroed last: without it, what follows
+        # would look like damage.
         if offset < HEADER.size < size:
             write_zeros(file.fileno(), size, HEADER.size)
             os.fsync(file.fileno())

@@ -1,7 +1,7 @@
-"""A job as the log keeps it: everything that a restart must bring back, in plain values.
+"""A job as the binlog stores it: everything that a restart must restore, in plain values.
 
-What passes between fastbean's own log, the logs of beanstalkd and the tools that show them. Nothing changes it once it
-is made. Times are wall time, in nanoseconds since 1970, because they outlive the process and the machine's clock.
+fastbean's own binlog, the reader and writer of beanstalkd's, and the tools exchange jobs in this form. It is immutable.
+Times are wall time, in nanoseconds since 1970, because they outlive the process and the machine's monotonic clock.
 """
 
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ class SavedJob:
     """One job.
 
     - ``id``: 1 and up. ``pri``: 0..4294967295, the most urgent is 0.
-    - ``delay_s``, ``ttr_s``: seconds, 0..4294967295; the delay is the one that was asked for last. A ttr is at least 1.
-    - ``created_ns``: when it was put. ``deadline_ns``: when it becomes ready, if it is delayed; 0 if not.
-    - ``state``: "ready" (a reserved job too: no reservation outlives its server), "delayed" or "buried".
-    - ``burial``: the number of the burial of a buried job, 0 for others. The lower number was buried first.
-    - ``reserves``, ``timeouts``, ``releases``, ``buries``, ``kicks``: how often that happened to it.
+    - ``delay_s``, ``ttr_s``: seconds, 0..4294967295. The delay is the last one requested. A ttr is at least 1.
+    - ``created_ns``: when it was put. ``deadline_ns``: when a delayed job becomes ready; 0 for others.
+    - ``state``: "ready" (also a reserved job: no reservation outlives its server), "delayed" or "buried".
+    - ``burial``: the sequence number of a buried job's burial, 0 for others. The lower number was buried first.
+    - ``reserves``, ``timeouts``, ``releases``, ``buries``, ``kicks``: how often each happened to the job.
     - ``tube``: its name. ``body``: without the closing CR LF.
     """
 

@@ -1,7 +1,7 @@
-"""The files of a log: their names and headers, and the thread that makes and removes them.
+"""The files of a binlog: their names and headers, and the thread that makes and removes them.
 
-A segment is ``fastbean-N.log``. A file whose header is still zero is a spare: allocated, and not used yet. What may
-take long (creating, allocating, removing, syncing the folder) happens in the segment_worker's thread, never in the
+A segment is ``fastbean-N.log``. A file whose header is still zero is a spare: allocated, but not used yet. What may
+take long (creating, allocating, removing, syncing the folder) happens in the segment worker's thread, never in the
 loop.
 """
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 
 MAGIC = b"fastbean"
 FORMAT_VERSION = 1
-NEWEST_PLAUSIBLE_VERSION = 255  # beyond it, the number is damage and not a format
+NEWEST_PLAUSIBLE_VERSION = 255  # above this, the number is damage and not a format
 HEADER = struct.Struct("<8sIIQQQ20xI")  # magic, version, number, first LSN, id limit, floor, CRC32C of all before
 VERSION_AT = 8
-BLOCK_BYTES = 512  # that st_blocks counts
+BLOCK_BYTES = 512  # the unit of st_blocks
 REMOVE_RETRY_S = 1.0
-PART = ".part"  # the end of the name of a file that does not count yet
+PART = ".part"  # the end of the name of a file that is not in use yet
 
 
-# The classes here are plain ones: to import `dataclasses`, or to make named tuples, takes a part of each start.
+# These are plain classes: importing `dataclasses`, or making named tuples, would delay each start.
 class Header:
-    """What a segment says of itself.
+    """The header of a segment.
 
-    ``number``: in the name too. ``first_lsn``: of its first record. ``id_limit``: no id at or above it had been given
-    out when the segment was begun. ``floor``: no id at or above it had been put.
+    ``number``: also in the name. ``first_lsn``: of its first record. ``id_limit``: every id assigned before the segment
+    was begun is below it. ``floor``: every id put before is below it.
     """
 
     __slots__ = ("first_lsn", "floor", "id_limit", "number")
@@ -56,20 +56,20 @@ def name_of(number: int, end: str = ".log") -> str:
 
 
 def path_of(directory: str, number: int, end: str = ".log") -> str:
-    """The file of the segment with this number."""
+    """The path of the segment with this number."""
     return os.path.join(directory, name_of(number, end))
 
 
 def list_names(directory: str, end: str = ".log") -> list[str]:
-    """The names of a directory that are those of segments, or nearly, in no order. OSError if it cannot be read."""
+    """The names in a directory that are, or resemble, names of segments, in no order. OSError if it cannot be read."""
     return [name for name in os.listdir(directory) if name.startswith("fastbean-") and name.endswith(end)]
 
 
 def list_segments(directory: str) -> list[tuple[int, str]]:
-    """All segments of a directory, spares too, by number, each with its path.
+    """All segments of a directory, spares included, by number, each with its path.
 
-    Raises BinlogError for what has nearly the name of a segment, and for a segment's name on what is no file: to leave
-    it out may be to lose jobs, and to read it may never end. Raises OSError if the directory cannot be read.
+    Raises BinlogError for a name that resembles a segment's, and for a segment's name on something that is no file:
+    ignoring it might lose jobs, and reading it might never end. Raises OSError if the directory cannot be read.
     """
     found = []
     for name in list_names(directory):
@@ -85,7 +85,7 @@ def list_segments(directory: str) -> list[tuple[int, str]]:
 
 
 def refuse_what_is_no_file(path: str) -> None:
-    """BinlogError if something else than a file is there; a segment may go at any moment, and nothing is no error."""
+    """Raises BinlogError if something other than a file is there; no error if nothing is, since segments may vanish."""
     status = status_of(path)
     is_odd = os.path.islink(path) if status is None else not stat.S_ISREG(status.st_mode)
     if is_odd:
@@ -93,7 +93,7 @@ def refuse_what_is_no_file(path: str) -> None:
 
 
 def status_of(path: str) -> os.stat_result | None:
-    """What is there: None for nothing, and for a link that leads nowhere. OSError where that cannot be seen."""
+    """The status of what is there; None for nothing and for a dangling link. OSError where that cannot be found out."""
     try:
         return os.stat(path)
     except OSError as error:
@@ -103,18 +103,18 @@ def status_of(path: str) -> os.stat_result | None:
 
 
 def is_there(path: str) -> bool:
-    """Whether something is there. Raises OSError where that cannot be seen, and `os.path.exists` would say no."""
+    """Whether something is there. Raises OSError where `os.path.exists` would hide an error and return False."""
     return status_of(path) is not None
 
 
 def remove(path: str) -> None:
-    """Remove a file, if it is there."""
+    """Remove a file, if it exists."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
 
 
 def parse_header(data: bytes, name: str = "this log") -> Header | None:
-    """The header at the beginning of a segment (``name`` is for the message); None if those bytes are not one.
+    """Parse the header of a segment (``name`` is for the message); None if those bytes are not one.
 
     Raises BinlogError for a format that only a newer fastbean knows.
     """
@@ -124,7 +124,7 @@ def parse_header(data: bytes, name: str = "this log") -> Header | None:
     if magic != MAGIC:
         return None
     sound = checksum(data[: HEADER.size - 4]) == crc
-    # A newer format may check its header otherwise: one that claims to be newer is never taken for a torn one.
+    # A newer format may compute its checksum differently: a header that claims to be newer never counts as torn.
     if version > FORMAT_VERSION and (sound or version <= NEWEST_PLAUSIBLE_VERSION) and not _is_really_known(data, crc):
         raise BinlogError(
             f"{name}: at offset 8 it says that it has format {version}, and this fastbean knows formats up to "
@@ -134,7 +134,7 @@ def parse_header(data: bytes, name: str = "this log") -> Header | None:
 
 
 def _is_really_known(data: bytes, crc: int) -> bool:
-    """Whether only the number of the version is damaged: with one that is known the checksum is right."""
+    """Whether only the version number is damaged: with a known one the checksum is right."""
     return any(
         checksum(data[:VERSION_AT] + struct.pack("<I", version) + data[VERSION_AT + 4 : HEADER.size - 4]) == crc
         for version in range(1, FORMAT_VERSION + 1)
@@ -142,7 +142,7 @@ def _is_really_known(data: bytes, crc: int) -> bool:
 
 
 def sync_directory(directory: str) -> None:
-    """Make the names of a directory safe."""
+    """Sync the names in a directory."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -151,10 +151,10 @@ def sync_directory(directory: str) -> None:
 
 
 def create(directory: str, number: int, size: int, *, written: bool = False) -> int:
-    """A spare segment of ``size`` zero bytes, allocated and safe. Returns its descriptor; OSError leaves nothing.
+    """Make a spare segment of ``size`` zero bytes, allocated and synced; returns its descriptor. OSError leaves none.
 
-    ``written``: the zeros are written too. Then no sync has to tell the file system that a block is in use now, which
-    about halves what a sync takes on ext4 or xfs; it costs writing the file twice.
+    ``written``: write the zeros too. A later sync then does not have to record that a block is in use, which about
+    halves its time on ext4 or xfs; the price is that the file is written twice.
     """
     path = path_of(directory, number)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -175,9 +175,9 @@ def create(directory: str, number: int, size: int, *, written: bool = False) -> 
 
 
 def allocated(fd: int) -> int:
-    """The size of a file, all of it allocated; 0 if there is no room for that.
+    """Allocate all of a file; returns its size, or 0 if there is no room.
 
-    A copy of a file may have holes where zeros were, and a write into a hole of a full disk would fail.
+    A copy of a file may have holes in place of zeros, and on a full disk a write into a hole would fail.
     """
     status = os.fstat(fd)
     try:
@@ -189,17 +189,17 @@ def allocated(fd: int) -> int:
 
 
 def remove_newest(directory: str, paths: "Sequence[str]") -> None:
-    """Remove the last segments of a directory, the newest first: at no time there may be a gap."""
+    """Remove the last segments of a directory, the newest first, so that there never is a gap."""
     for path in reversed(paths):
         os.unlink(path)
         sync_directory(directory)
 
 
 def recycle(directory: str, old: int, number: int, size: int) -> int:
-    """Make a spare of a segment that is not needed any more, without giving its blocks back to the file system.
+    """Make a spare of a segment that is no longer needed, without freeing its blocks.
 
-    Under the name that it has in between, a start removes it. Returns its descriptor. After an OSError the old segment
-    is there as it was, or gone.
+    In between it has a name under which a start removes it. Returns its descriptor. After an OSError the old segment is
+    either unchanged or gone.
     """
     path = path_of(directory, number)
     part = path_of(directory, number, PART)
@@ -222,12 +222,12 @@ def recycle(directory: str, old: int, number: int, size: int) -> int:
 
 
 class Result:
-    """What the segment_worker has done.
+    """A result of the segment worker.
 
-    ``kind``: "made" (a spare), "recycled" (an old segment is a spare now), "refused" (there can be no spare), "removed"
-    (an old segment), or "failed" (a sync, and with it the log). What was to be recycled and could not be is "refused",
-    and "removed" too, now or later. ``number``, ``fd``, ``size``: the segment's, as far as it has them. ``text``: why
-    it failed.
+    ``kind``: "made" (a spare), "recycled" (an old segment became a spare), "refused" (no spare can be made), "removed"
+    (an old segment), or "failed" (a sync, and with it the binlog). A segment that could not be recycled is "refused",
+    and also "removed", now or later. ``number``, ``fd``, ``size``: of the segment, if it has them. ``text``: why it
+    failed.
     """
 
     __slots__ = ("fd", "kind", "number", "size", "text")
@@ -241,7 +241,7 @@ class Result:
 
 
 class Task:
-    """What the segment_worker is to do: make ``number``, recycle ``old`` as ``number``, or remove ``old``; 0: none."""
+    """A task of the segment worker: make ``number``, recycle ``old`` as ``number``, or remove ``old``; 0: none."""
 
     __slots__ = ("number", "old", "size", "sync_first")
 
@@ -255,9 +255,8 @@ class Task:
 class SegmentWorker:
     """The thread that makes and removes segments.
 
-    ``wake`` is called from the thread after each result; the loop then calls ``results``. ``log`` is called with a
-    level, an event and fields. ``written``: see ``create``. ``slow_ns``: what takes so many nanoseconds is warned of,
-    with 0 nothing.
+    The thread calls ``wake`` after each result; the loop then calls ``results``. ``log`` is called with a level, an
+    event and fields. ``written``: see ``create``. ``slow_ns``: tasks that take this long are logged; 0 logs none.
     """
 
     def __init__(
@@ -278,34 +277,34 @@ class SegmentWorker:
         self._to_remove: deque[Task] = deque()
         self.slow_ns = 0
         self._full_told = False
-        self._synced_to = 0  # a segment before which all are full and synced, so far as removals wanted it
+        self._synced_to = 0  # removals have synced all segments before this one, which are full
         self._thread = threading.Thread(target=self._work, name="fastbean-segment_worker", daemon=True)
         self._thread.start()
 
     def create(self, number: int, size: int) -> None:
-        """Have a spare made."""
+        """Request a spare."""
         self._ask(Task(number, size))
 
     def recycle(self, old: int, number: int, size: int, sync_first: int = 0) -> None:
-        """Have a spare made of an old segment, once those before it are gone. ``sync_first``: see ``remove``."""
+        """Request a spare made from an old segment once those before it are removed. ``sync_first``: see ``remove``."""
         self._ask(Task(number, size, old, sync_first))
 
     def remove(self, number: int, size: int, sync_first: int = 0) -> None:
-        """Have a segment removed. They go in the order of these calls, each only when the one before is gone.
+        """Request the removal of a segment. Segments are removed in the order of these calls, one after the other.
 
-        ``sync_first``: all segments behind it up to this one are synced before that; 0 for none.
+        ``sync_first``: all later segments up to this one are synced before that; 0 for none.
         """
         self._ask(Task(0, size, number, sync_first))
 
     def results(self) -> list[Result]:
-        """What was made since the last call."""
+        """The results since the last call."""
         found = []
         while self._results:
             found.append(self._results.popleft())
         return found
 
     def close(self) -> None:
-        """Finish what is asked for, and end."""
+        """Finish the requested tasks, and end."""
         self._ask(None)
         self._thread.join()
 
@@ -369,14 +368,14 @@ class SegmentWorker:
         elif not is_there(path_of(self._directory, task.old)):
             self._tell(Result("removed", task.old, task.size))
             return
-        # It could not go, or not before those: it is removed behind them, and what goes later behind it.
+        # It could not be removed, or not before the others: it is removed after them, and later ones after it.
         self._to_remove.append(Task(0, task.size, task.old, task.sync_first))
 
     def _rename_and_clear(self, task: Task) -> int:
         return recycle(self._directory, task.old, task.number, task.size)
 
     def _remove_all(self) -> None:
-        """A segment goes only after those before it: deletes must not go before the puts that they end."""
+        """A segment is removed only after those before it: deletes must not vanish before the puts that they end."""
         while self._to_remove:
             task = self._to_remove[0]
             if not self._sync(task):
@@ -391,9 +390,9 @@ class SegmentWorker:
             self._tell(Result("removed", task.old, task.size))
 
     def _sync(self, task: Task) -> bool:
-        """Sync all from the oldest segment that stays to the one that tells what may be removed.
+        """Sync all segments from the oldest that stays to the one with the shed record.
 
-        What was copied out of a segment must be as safe as it was there. False when a sync fails, which ends the log.
+        What was copied out of a segment must be as safe as it was there. False when a sync fails: the binlog ends.
         """
         for number in range(max(self._synced_to, task.old + 1), task.sync_first + 1):
             try:
@@ -402,6 +401,6 @@ class SegmentWorker:
             except OSError as error:
                 self._tell(Result("failed", number, 0, text=f"cannot sync {name_of(number)}: {error.strerror}"))
                 return False
-        # The last one may go on: it is synced once more the next time.
+        # The last one may still be written to: it is synced again the next time.
         self._synced_to = max(self._synced_to, task.sync_first)
         return True

@@ -1,4 +1,4 @@
-"""Where the log lies: its segments, the room in them, and what stands in each."""
+"""The segments of the binlog: the room in them, and the live jobs of each."""
 
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -9,7 +9,9 @@ from fastbean.binlog.record cimport MAX_RECORD_OVERHEAD, put_varint
 
 cdef enum:
     ID_BYTES = 10                   # at most, in a segment's list of ids
-    STEP_BYTES = 1024               # what one step of a command may append
+    # What one step of a command may append, beside a put record: a dozen records of at most MAX_UPDATE_BYTES. A step
+    # appends three or four (a release that serves a waiting client, a shed record, a mark); the rest is margin.
+    STEP_BYTES = 1024
 
 cdef struct Segment:
     uint32_t number
@@ -17,16 +19,16 @@ cdef struct Segment:
     uint64_t first_lsn
     uint64_t size                   # bytes allocated
     uint64_t used                   # bytes written or pending, its header included
-    uint64_t live_jobs              # whose put record stands here
-    uint64_t live_bytes             # what they count for
-    uint64_t dead_lsn               # end of the log when the last of them went
+    uint64_t live_jobs              # jobs whose put record is here
+    uint64_t live_bytes             # the sum of their `logged_bytes`
+    uint64_t dead_lsn               # end of the binlog when the last of them ended or moved
     Buffer ids                      # of its put records, as differences
     uint64_t last_id
     size_t copied                   # offset in `ids` up to which compaction is done
     uint64_t copied_id
 
 cdef inline void append_id(Segment *segment, uint64_t id) noexcept nogil:
-    """Remember one more id, for which there is room: the difference to the one before, as a zigzag varint."""
+    """Append an id, for which there is room: the difference to the one before, as a zigzag varint."""
     cdef int64_t difference = <int64_t>(id - segment.last_id)
     cdef uint64_t coded = (<uint64_t>difference << 1) ^ <uint64_t>(difference >> 63)
     segment.ids.len = put_varint(segment.ids.data + segment.ids.len, coded) - segment.ids.data
@@ -41,30 +43,30 @@ cdef class Segments(Journal):
     cdef object ask_to_remove       # likewise
     cdef Buffer pending             # records that are not written yet
     cdef Segment **segments         # oldest first; the last one is written to
-    cdef Segment *ahead             # memory for the next one, as a rule
+    cdef Segment *ahead             # the struct for the next one, usually allocated ahead
     cdef uint32_t segment_count
     cdef uint32_t segment_cap
     cdef uint64_t segment_bytes
     cdef uint64_t max_bytes
     cdef list spare                 # (number, fd, bytes) of segments prepared ahead
     cdef uint64_t spare_bytes
-    cdef uint64_t recycling_bytes   # of the segment that is about to become a spare; 0: none is
-    cdef list going                 # (number, bytes) of segments that are not needed any more, and not seen to yet
+    cdef uint64_t recycling_bytes   # of the segment that is being made a spare; 0: none is
+    cdef list going                 # (number, bytes) of dropped segments, not yet recycled or removed
     cdef bint asked                 # a segment is being prepared
-    cdef bint refused               # the last one could not be, a moment ago
-    cdef bint full                  # no new one could be since
+    cdef bint refused               # the last one could not be prepared, less than RETRY_NS ago
+    cdef bint full                  # no segment could be added since: the disk or the limit is full
     cdef int64_t refused_at_ns
-    cdef bint ask_again             # a segment has gone: there may be room for another
+    cdef bint ask_again             # a segment was dropped: there may be room for another
     cdef uint64_t live_jobs
     cdef uint64_t live_bytes
     cdef uint64_t used_bytes        # of all segments
-    cdef uint64_t allocated_bytes   # of all files, those too that are about to be removed
-    cdef uint64_t wasted_bytes      # of segments that are full: too short for the record that came next
+    cdef uint64_t allocated_bytes   # of all files, including those that are about to be removed
+    cdef uint64_t wasted_bytes      # at the ends of full segments: too short for the record that came next
     cdef uint64_t largest_bytes     # of a put record
     cdef uint64_t next_copy_bytes   # of the live jobs in the segment that compaction copies next
-    cdef uint64_t pass_lsn          # compaction goes over all that stands before it; 0: as usual
-    cdef uint64_t fresh_bytes       # about what could be won back of all that was appended since that pass began
-    cdef readonly uint32_t sync_before_removal   # a segment that whoever removes one has to sync first; 0 for none
+    cdef uint64_t pass_lsn          # the present pass of compaction goes up to here; 0: there is none
+    cdef uint64_t fresh_bytes       # estimate of what became dead since that pass began
+    cdef readonly uint32_t sync_before_removal   # number of a segment to sync before a segment is removed; 0 for none
 
     cdef Segment *current(self) noexcept
     cdef Segment *segment_of(self, uint32_t number) noexcept
@@ -90,7 +92,7 @@ cdef class Segments(Journal):
 
     @cython.final
     cdef inline void count_in(self, Segment *segment, JobImage *job) noexcept:
-        """A put record of a live job now stands in `segment`, where there is room for its id."""
+        """Count a put record of a live job in `segment`, which has room for its id."""
         cdef uint64_t bytes = logged_bytes(job.body_bytes, job.name_bytes)
         append_id(segment, job.id)
         segment.live_jobs += 1

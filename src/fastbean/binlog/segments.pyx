@@ -1,14 +1,15 @@
-"""Where the log lies: its segments, the room in them, and what stands in each.
+"""The segments of the binlog: the room in them, and the live jobs of each.
 
-Room is always allocated before it is needed, in segments that are prepared ahead. What is free must do for
+Room is always allocated before it is needed, in segments that are prepared ahead. The free room must be enough for
 
-- every live job's delete and some updates (`slack_bytes`), so that only puts are ever refused;
+- the delete of every live job, and some updates (`slack_bytes`), so that only puts are ever refused;
 - a copy of the largest segment, without which compaction could not free one (`wanted_bytes`);
-- what is lost at the ends of segments, where the next record did not fit, when all is copied (`packing_bytes`).
+- the bytes that are lost at the ends of segments, where the next record did not fit, when all live jobs are copied
+  (`packing_bytes`).
 
-A put is taken only if all that is left beside it, and if there is memory for its record: records gather in ``pending``,
-which has room for one step more than what stands in it; without that, commands wait (`make_memory`). Creating,
-allocating and removing files is the business of whoever sets the hooks; see ``fastbean.binlog``.
+A put is accepted only if all that remains free beside it, and if there is memory for its record: records gather in
+``pending``, which always has room for one more step; if it cannot, commands wait (`make_memory`). Files are created,
+allocated and removed by the hooks; see ``fastbean.binlog.binlog``.
 """
 
 from libc.errno cimport EINTR, errno
@@ -26,7 +27,7 @@ cdef extern from *:
     """
     #include <errno.h>
     #include <unistd.h>
-    /* At or behind `at`, where bytes stand that are no hole; -1 if nowhere. Without word of holes there are none. */
+    /* The first offset from `at` that is not in a hole, -1 if there is none; `at` where the system cannot tell. */
     static long long fastbean_next_data(int fd, long long at) {
     #ifdef SEEK_DATA
         long long found = lseek(fd, at, SEEK_DATA);
@@ -41,16 +42,24 @@ cdef extern from *:
     ssize_t pread(int fd, void *data, size_t size, long long offset) nogil
     ssize_t pwrite(int fd, const void *data, size_t size, long long offset) nogil
 
+# ROOM_OF_JOB: a delete takes 7 to 16 bytes and an update 15 to 25 (docs/binlog.md): 40 bytes hold the job's delete,
+# which must never fail, and one update before it. With more, a full disk refuses puts earlier; with less, compaction
+# has to run after fewer changes.
+#
+# KEPT_BYTES: what an idle server keeps for pending records, a judgement. Less would allocate again in busy iterations,
+# which cost page faults.
+#
+# RETRY_NS: nothing reports that another program freed room on a full disk, so it is tried once a second.
 cdef enum:
     PAGE_BYTES = 4096
     READ_BYTES = 32768
-    ROOM_OF_JOB = 40                # allocated ahead for each live job: its delete, and an update
-    KEPT_BYTES = 1048576            # for records, of an iteration without many
-    RETRY_NS = 1000000000           # after so long there may be room on a full disk again
+    ROOM_OF_JOB = 40
+    KEPT_BYTES = 1048576
+    RETRY_NS = 1000000000
 
 
 cdef uint64_t next_id_of(Segment *segment) noexcept nogil:
-    """Step to the next of the segment's ids."""
+    """Step to the next of the segment's ids; returns it."""
     cdef uint64_t coded
     cdef const char *ids = segment.ids.data
     segment.copied = get_varint(ids + segment.copied, ids + segment.ids.len, &coded) - ids
@@ -69,11 +78,11 @@ def write_zeros(int fd, uint64_t size, uint64_t at=0):
 
     Args:
         fd: the file, open for writing.
-        size: the offset in bytes up to which.
-        at: the offset from which on.
+        size: the offset in bytes at which to stop.
+        at: the offset at which to start.
 
     Raises:
-        OSError: a write has failed; what was written before it stays.
+        OSError: a write failed; what was written before it stays.
     """
     cdef int error
     with nogil:
@@ -83,10 +92,10 @@ def write_zeros(int fd, uint64_t size, uint64_t at=0):
 
 
 cdef int write_zero_pages(int fd, uint64_t size, uint64_t at) noexcept nogil:
-    """Returns 0, or the errno of the write that has failed.
+    """Returns 0, or the errno of the write that failed.
 
-    Page by page: what one call writes, Linux keeps in memory in pieces as large as can be, and a sync of a few records
-    goes over the whole piece that they lie in. With small ones a sync on ext4 took a sixth less.
+    It writes page by page. Linux caches what one call writes in pieces as large as possible, and a later sync of a few
+    records then processes the whole piece around them. With small pieces a sync on ext4 took a sixth less.
     """
     cdef char[PAGE_BYTES] zeros
     cdef ssize_t written
@@ -101,18 +110,18 @@ cdef int write_zero_pages(int fd, uint64_t size, uint64_t at) noexcept nogil:
 
 
 def reads_as_zeros(int fd, uint64_t at=0) -> bool:
-    """Whether nothing but zeros stands in a file; without the GIL.
+    """Whether a file contains only zeros from `at`; without the GIL.
 
-    Where the file system tells what was allocated and never written, that is not read: most of a spare segment, and of
-    the last one.
+    Where the file system reports what was allocated and never written, that part is not read: most of a spare segment,
+    and of the last one.
 
     Args:
-        fd: the file, open for reading, and synced: some file systems take for a hole what is not on the disk yet. Its
+        fd: the file, open for reading, and synced: some file systems report as a hole what is not on the disk yet. Its
             offset moves.
-        at: the offset in bytes from which on.
+        at: the offset in bytes at which to start.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     cdef int error
     with nogil:
@@ -123,7 +132,7 @@ def reads_as_zeros(int fd, uint64_t at=0) -> bool:
 
 
 cdef int look_for_bytes(int fd, long long at) noexcept nogil:
-    """Returns 0 if there are none but zeros, -1 if there are others, or the errno of the read that has failed."""
+    """Returns 0 if there are only zeros, -1 if there are other bytes, or the errno of the read that failed."""
     cdef char[READ_BYTES] found
     cdef ssize_t size
     while True:
@@ -139,16 +148,16 @@ cdef int look_for_bytes(int fd, long long at) noexcept nogil:
 
 
 cdef class Segments(Journal):
-    """The segments of a log, and the room in them; `fastbean.binlog.writer.BinlogWriter` writes into them.
+    """The segments of a binlog, and the room in them; `fastbean.binlog.writer.BinlogWriter` writes into them.
 
     Args:
         segment_bytes: the size of a segment, 4096 bytes or more.
-        max_bytes: the log's allocated size beyond which puts are refused; 0 for no limit.
-        ask_for_segment: called with a size in bytes when another segment should be prepared; it answers by
+        max_bytes: the allocated size of the binlog above which puts are refused; 0 for no limit.
+        ask_for_segment: called with a size in bytes when another segment should be prepared; the caller answers with
             `add_spare` or `refuse_spare`.
-        ask_to_recycle: called with the number and the size of a segment that is not needed any more and should become
-            the next spare; answered likewise.
-        ask_to_remove: called with the number and the size of a segment that is not needed any more; answered by
+        ask_to_recycle: called with the number and the size of a segment that is no longer needed and should become the
+            next spare; answered likewise.
+        ask_to_remove: called with the number and the size of a segment that is no longer needed; answered with
             `removed`.
     """
 
@@ -177,12 +186,12 @@ cdef class Segments(Journal):
         return self.segments[self.segment_count - 1]
 
     cdef Segment *segment_of(self, uint32_t number) noexcept:
-        """The segment of this number, or NULL when it has been shed."""
+        """The segment of this number, or NULL when it was dropped."""
         cdef uint32_t place
         if self.segment_count == 0 or number < self.segments[0].number:
             return NULL
         place = number - self.segments[0].number
-        # Numbers follow one another, but for segments that were set aside by a repair.
+        # Numbers are consecutive, except around segments that a repair moved away.
         if place < self.segment_count and self.segments[place].number == number:
             return self.segments[place]
         for place in range(self.segment_count):
@@ -191,7 +200,7 @@ cdef class Segments(Journal):
         return NULL
 
     cdef int prepare_segment(self) noexcept:
-        """Memory for another segment, and for its first ids. Returns 0, or -1 without memory."""
+        """Allocate the struct of the next segment, and room for its first ids. Returns 0, or -1 without memory."""
         cdef uint32_t cap = self.segment_cap * 2 if self.segment_cap else 4
         cdef Segment **segments
         if self.segment_count == self.segment_cap:
@@ -211,7 +220,7 @@ cdef class Segments(Journal):
         return 0
 
     cdef Segment *add_segment(self, uint32_t number, int fd, uint64_t size, uint64_t first_lsn) noexcept:
-        """A new last segment, or NULL without memory."""
+        """Append a new last segment; returns it, or NULL without memory."""
         cdef Segment *segment
         if self.ahead is NULL and self.prepare_segment() < 0:
             return NULL
@@ -230,7 +239,7 @@ cdef class Segments(Journal):
         return segment
 
     cdef void drop_oldest(self) noexcept:
-        """The oldest segment is not needed any more: forget it, and let it go."""
+        """Drop the oldest segment, which is no longer needed: its file is recycled or removed."""
         cdef Segment *oldest = self.segments[0]
         self.used_bytes -= oldest.used
         self.wasted_bytes -= oldest.size - min(oldest.used, oldest.size)
@@ -242,10 +251,10 @@ cdef class Segments(Journal):
         self.retire_segments()
 
     cdef void retire_segments(self) noexcept:
-        """See to the segments that are not needed any more: where there is want of room, the oldest becomes a spare.
+        """Recycle or remove the files of dropped segments: if room is wanted, the oldest one becomes a spare.
 
-        On a full disk its blocks must not be given away: somebody else could take them. As long as a question is open,
-        nobody knows whether the disk is full.
+        On a full disk the blocks of a file must not be freed, because another program could take them. While a request
+        is open it is not known whether the disk is full, so the files wait.
         """
         while self.going and not self.asked:
             number, size = self.going.pop(0)
@@ -257,11 +266,11 @@ cdef class Segments(Journal):
                 self.ask_to_remove(number, size)
 
     cdef uint64_t coming_bytes(self) noexcept:
-        """What segments that are not needed any more will give when they are spares."""
+        """The bytes of dropped segments that are becoming spares, or will."""
         return self.recycling_bytes + len(self.going) * self.segment_bytes
 
     cdef void count_out(self, uint32_t number, uint64_t bytes) noexcept:
-        """A job whose put record stands in this segment has gone, or moved on."""
+        """Uncount a job whose put record is in segment `number`: it ended, or was copied."""
         cdef Segment *segment = self.segment_of(number)
         self.live_jobs -= 1
         self.live_bytes -= bytes
@@ -274,43 +283,71 @@ cdef class Segments(Journal):
     # Room
 
     cdef uint64_t free_bytes(self) noexcept:
-        """Allocated and not used."""
+        """Allocated and unused bytes."""
         cdef Segment *segment = self.current()
         return self.spare_bytes + (segment.size - segment.used if segment.size > segment.used else 0)
 
+    # A quarter of a segment is the lower bound, for a binlog of few or large jobs: with less slack the limits in
+    # `short_of_room`, which are fractions of it, would come within a few records of each other. That it is a quarter is
+    # a judgement: it is refused to puts on a full disk, and costs nothing otherwise.
     cdef uint64_t slack_bytes(self) noexcept:
-        """Room for changes of the jobs that are there, before compaction has to make new room for them."""
+        """Room for changes of the live jobs, before compaction has to make new room for them."""
         return max(self.live_jobs * ROOM_OF_JOB, self.segment_bytes // 4)
 
+    # A record is in one segment, so each segment may lose up to one record of the largest size at its end. A segment
+    # then holds at least `segment_bytes - largest_bytes` of live data, which gives the number of segments. If the
+    # largest record is half a segment or more, a segment may hold a single job, and a copy may lose as much as it
+    # contains. What is lost at present (`wasted_bytes`) is won back by the copy.
     cdef uint64_t packing_bytes(self) noexcept:
-        """What a copy of all may lose at the ends of segments, beyond what is lost already."""
+        """What a copy of all live jobs may lose at the ends of segments, beyond what is lost already."""
         cdef uint64_t lost = self.live_bytes
         if self.largest_bytes * 2 < self.segment_bytes:
             lost = self.live_bytes // (self.segment_bytes - self.largest_bytes) * self.largest_bytes
         return lost - min(lost, self.wasted_bytes)
 
+    # Compaction frees room a segment at a time, and must first copy that segment's live jobs: a whole segment at worst,
+    # and one that holds a single large job is as large as that job. While it copies, the next record may not fit at the
+    # end of a segment, which loses another `largest_bytes`. A step of a command may come in between (STEP_BYTES).
     cdef uint64_t wanted_bytes(self) noexcept:
-        """What must stay free beside a put that is taken."""
+        """What must stay free beside a put that is accepted."""
         cdef uint64_t copied = max(self.segment_bytes, self.largest_bytes + SEGMENT_HEADER_BYTES)
         # Segments of an earlier run may be larger than those of this one.
         copied = max(copied, self.next_copy_bytes) + self.largest_bytes
         return self.slack_bytes() + self.packing_bytes() + copied + STEP_BYTES
 
+    # Half a segment, because preparing one takes a while (it is allocated and synced): the half that is left can be
+    # written meanwhile. With less, fast producers would be held; with more, an unused segment would often be on disk.
     cdef bint wants_room(self) noexcept:
-        """Whether there is less room than there should be, and half a segment more."""
+        """Whether another segment should be prepared: half a segment before the free room is less than wanted."""
         return self.free_bytes() < self.wanted_bytes() + self.segment_bytes // 2
 
+    # The promise is that the binlog stays below twice the live data plus two segments (`sync_early` enforces it).
+    # Compaction begins half-way to that, at one and a half times plus one segment, so that what is copied, and what
+    # commands append meanwhile, fits below the limit. A third of the binlog is dead then: winning a byte back costs
+    # copying two live ones. Beginning later would leave too little room, beginning earlier would copy more.
+    #
+    # On a full disk room is worth more than writing: compaction begins when a fifth is dead, and a byte costs four.
+    # `copy_some` copies four bytes for each appended one, which keeps pace even then. The constant part is there
+    # because the last segment is never compacted, and segments are only freed whole.
     cdef bint too_large(self, uint64_t used_bytes) noexcept:
-        """Whether compaction has to go on, with so many bytes that are not about to go."""
+        """Whether compaction has to continue; `used_bytes` excludes segments that are about to be dropped."""
         if self.full:
             return used_bytes > self.live_bytes + self.live_bytes // 4 + self.segment_bytes // 2
         return used_bytes > self.live_bytes + self.live_bytes // 2 + self.segment_bytes
 
+    # On a full disk with hardly any dead bytes, deletes and updates still use up the slack, and only compaction makes
+    # new room for them. A pass begins when half of the slack is used, and ends early when three quarters are free
+    # again: the gap between the two keeps it from starting and stopping with every few commands. Otherwise it ends
+    # where the binlog ended when it began.
+    #
+    # A pass copies every live job, so one that can win nothing would repeat for ever. It begins only if at least an
+    # eighth of the slack can be won back, half of what lies between the two limits; or if commands already wait and no
+    # other room is coming, since then nothing else can make progress. The fractions are judgements: a larger eighth
+    # lets commands wait more often, a smaller one copies the binlog more often.
     cdef bint short_of_room(self, uint32_t place, uint64_t going_bytes) noexcept:
         """Whether compaction has to make room on a full disk, though little can be won.
 
-        It then goes once over the whole log, to where it ended at the beginning of that pass, and begins another pass
-        only when enough has been appended since that could be won back.
+        `place`: the segment that it would copy. `going_bytes`: of the segments that are about to be dropped.
         """
         cdef uint64_t coming = going_bytes + self.coming_bytes()
         cdef uint64_t left = self.free_bytes() + coming
@@ -325,8 +362,10 @@ cdef class Segments(Journal):
             self.fresh_bytes = 0
         return self.pass_lsn > 0
 
+    # Recycled segments come back one at a time. If compaction took each at once for its next copy, commands would never
+    # get one. It copies only if as much as it copies, and half of the slack, stays free for them.
     cdef bint waits_for_room(self, uint32_t place) noexcept:
-        """Whether room is on its way, and what is there is better left to the commands than to a copy of a segment."""
+        """Whether room is on its way, and the free room should be left to the commands until then."""
         cdef uint64_t copied = self.segments[place].live_bytes + self.largest_bytes
         return self.coming_bytes() > 0 and self.free_bytes() < 2 * copied + self.slack_bytes() // 2
 
@@ -338,7 +377,7 @@ cdef class Segments(Journal):
         return any(<uint64_t>size >= bytes + SEGMENT_HEADER_BYTES for _, _, size in self.spare)
 
     cdef int make_memory(self, uint64_t bytes) noexcept:
-        """See that a put record of so many bytes, and the rest of its step, can be gathered and counted without another
+        """Make sure that a put record of `bytes`, and the rest of its step, can be gathered and counted without another
         allocation, in the next segment too. Returns 0, or -1 without memory."""
         cdef Segment *segment = self.current()
         if buffer_reserve(&self.pending, bytes + STEP_BYTES) < 0:
@@ -353,7 +392,8 @@ cdef class Segments(Journal):
         cdef uint64_t bytes = body_bytes + MAX_RECORD_OVERHEAD
         cdef uint64_t left = self.free_bytes()
         cdef uint64_t wanted = self.wanted_bytes() + ROOM_OF_JOB + bytes
-        # A record lies in one segment: what is left of the last one may be too little for it.
+        # A record is in one segment: the rest of the last one may be too short for it. `wanted_bytes` is more than one
+        # segment, so that there is a spare; only a record larger than usual may not fit into it.
         if left >= wanted and (bytes <= self.segment_bytes // 2 or self.fits(bytes)):
             if left < wanted + self.segment_bytes // 2:
                 self.ask(bytes)
@@ -364,7 +404,7 @@ cdef class Segments(Journal):
         return SPACE_NONE if self.refused else SPACE_COMING
 
     cdef void keep_room(self, int64_t now_ns) noexcept:
-        """Once an iteration: see that there is as much room as there should be, and no more memory than is of use."""
+        """Once per iteration: keep as much room as there should be, and no more memory than is useful."""
         if self.pending.len == 0 and self.pending.cap > KEPT_BYTES:
             buffer_free(&self.pending)
             self.tight = self.make_memory(0) < 0 or self.tight
@@ -376,7 +416,7 @@ cdef class Segments(Journal):
             self.ask(0)
 
     cdef void ask(self, uint64_t bytes) noexcept:
-        """Have another segment prepared, in which `bytes` fit."""
+        """Request another segment, in which `bytes` fit."""
         cdef uint64_t size = max(self.segment_bytes, bytes + SEGMENT_HEADER_BYTES)
         if self.asked:
             return
@@ -392,13 +432,13 @@ cdef class Segments(Journal):
         self.refused_at_ns = monotonic_ns()
 
     def add_spare(self, uint32_t number, int fd, uint64_t size, bint recycled=False):
-        """A segment has been prepared: a file of `size` zero bytes that will not need to be allocated any more.
+        """A segment has been prepared: a file of `size` zero bytes that needs no further allocation.
 
         Args:
             number: the segment's number.
             fd: its file, open for writing.
             size: its size in bytes.
-            recycled: it was made of an old one, which tells nothing of how much more can be had.
+            recycled: it was made from an old one, which says nothing about how much more can be allocated.
         """
         self.asked = False
         self.recycling_bytes = 0
@@ -411,14 +451,15 @@ cdef class Segments(Journal):
         self.retire_segments()
 
     def refuse_spare(self):
-        """The segment that was asked for cannot be had."""
+        """The requested segment could not be prepared."""
         self.asked = False
         self.recycling_bytes = 0
         self.refuse()
         self.retire_segments()
 
     def removed(self, uint64_t size):
-        """A segment of this size has gone from the disk."""
+        """The file of a segment of this size was removed."""
+
         self.allocated_bytes -= size
 
     @property

@@ -10,9 +10,9 @@ cdef struct SyncRound:              # shared with the thread
     int *fds
     int count
     int cap
-    int error                       # errno of the round, or 0
-    int64_t begun_ns                # when the round was asked for
-    uint64_t lsn                    # up to which the log is safe when the round is done
+    int error                       # errno of the failed sync, or 0
+    int64_t begun_ns                # when the round was requested
+    uint64_t lsn                    # everything up to here is synced when the round is done
     uint64_t last_us
     uint64_t longest_us
     uint64_t rounds

@@ -1,8 +1,9 @@
 """The sync thread: one round at a time, without the GIL.
 
-A round is a few files and the LSN up to which the log is safe once they are synced. `sync_begin` wakes the thread by a
-byte in a pipe; it syncs, and says so by a byte in another one, which the loop watches; `sync_finished` takes that byte.
-In between nobody else touches the round. A sync that fails ends the thread's use: ``error`` keeps the reason.
+A round is a few files, and the LSN up to which the binlog is safe once they are synced. `sync_begin` wakes the thread
+by a byte in a pipe. The thread syncs, and reports the end by a byte in another pipe, which the loop watches;
+`sync_finished` takes that byte. In between only the thread touches the round. After a failed sync the thread is not
+used again: ``error`` has the reason.
 """
 
 from libc.errno cimport EINTR, errno
@@ -17,12 +18,12 @@ cdef extern from "<unistd.h>" nogil:
     int fdatasync(int fd)
 
 cdef enum:
-    ROUND = 0                       # what wakes the thread
+    ROUND = 0                       # wakes the thread
     STOP = 1
 
 
 cdef void sync_rounds(SyncRound *round) noexcept nogil:
-    """What the thread does: wait for a round, sync its files, say so; until told to stop."""
+    """The body of the thread: wait for a round, sync its files, report the end; until it is stopped."""
     cdef char byte = 0
     cdef int64_t start_ns
     cdef int place
@@ -71,7 +72,7 @@ cdef int sync_begin(SyncRound *round, list closed_fds, int fd, uint64_t lsn) noe
 
 
 cdef bint sync_finished(SyncRound *round) noexcept nogil:
-    """Take the thread's word that the round is done, waiting for it if need be."""
+    """Take the thread's report that the round is done; wait for it if necessary."""
     cdef char byte
     while True:
         if read(round.done_out, &byte, 1) == 1:
@@ -81,7 +82,7 @@ cdef bint sync_finished(SyncRound *round) noexcept nogil:
 
 
 cdef int sync_inline(SyncRound *round, list closed_fds, int fd) noexcept:
-    """Sync these files here and now. Returns 0, or the errno of the sync that failed."""
+    """Sync these files in the calling thread. Returns 0, or the errno of the sync that failed."""
     cdef int64_t start_ns = monotonic_ns()
     for each in closed_fds:
         if fdatasync(each) != 0:
@@ -93,7 +94,7 @@ cdef int sync_inline(SyncRound *round, list closed_fds, int fd) noexcept:
 
 
 cdef void sync_stop(SyncRound *round) noexcept nogil:
-    """Let the thread end, after the round that was begun, if one was: somebody may wait for it."""
+    """Make the thread end, after the round that was begun, if there is one: its end may be waited for."""
     cdef char byte = STOP
     while write(round.wake_in, &byte, 1) < 0 and errno == EINTR:
         pass

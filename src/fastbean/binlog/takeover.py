@@ -1,14 +1,15 @@
-"""A beanstalkd's log becomes fastbean's, at the first start on its directory.
+"""Converts a beanstalkd's binlog into fastbean's, at the first start on its directory.
 
-All live jobs come over with everything that beanstalkd's log says of them: ids, bodies, states, deadlines, counters,
-the order of the buried ones. Ids go on above the highest that the old log tells of. The old files are moved into a
-subfolder, ``beanstalkd-<time>``, and never removed. Whatever interrupts it, it loses and doubles nothing; see
-``replacement``. How large a job ``-z`` allows does not matter here.
+All live jobs are taken over with everything that beanstalkd's binlog says about them: ids, bodies, states, deadlines,
+counters, the order of the buried ones. New ids are above the highest one in the old binlog. The old files are moved
+into a subfolder, ``beanstalkd-<time>``, and never deleted. Whatever interrupts a takeover, no job is lost or
+duplicated; see ``replacement``. The job size that ``-z`` allows does not matter here.
 
-A record that a beanstalkd was writing when it was stopped is reported and left out: no client was told of it. Any other
-damage refuses the start before anything is changed.
+A record that beanstalkd was writing when it was stopped is logged and left out: no client had received a reply that
+depends on it. Any other damage refuses the start before anything is changed.
 
-It costs about ten microseconds a job, and memory for all of them once more; nothing when there is no such log.
+A takeover costs about ten microseconds per job, and a second copy of all jobs in memory; nothing when there is no such
+binlog.
 """
 
 import os
@@ -35,16 +36,16 @@ def prepare(
     progress: "Callable[[str], None]",
     despite_damage: bool = False,
 ) -> int | None:
-    """Make the directory hold fastbean's log alone; the caller holds its lock.
+    """Make the directory contain fastbean's binlog alone; the caller holds its lock.
 
-    Ends what was interrupted before, and takes a beanstalkd's log over if there is one.
+    Completes an interrupted replacement, and takes over a beanstalkd's binlog if there is one.
 
     - ``segment_bytes``: of the segments that are written.
     - ``log``: called with a level, an event and fields; ``progress`` now and then with a text, if it takes long.
-    - ``despite_damage``: take over what can be read, instead of refusing a damaged log.
+    - ``despite_damage``: take over what can be read, instead of refusing a damaged binlog.
 
-    Returns the number of jobs that were taken over, None if there was no such log. Raises BinlogError, and has changed
-    nothing then, if the old log is damaged, or there are logs of both.
+    Returns the number of jobs taken over, None if there was no such binlog. Raises BinlogError, and changes nothing, if
+    the old binlog is damaged, or the directory has a beanstalkd's and fastbean's.
     """
     directory = os.fspath(directory)
     if replacement.finish(directory):
@@ -61,15 +62,15 @@ def prepare(
     _refuse_two_binlogs(directory, old)
     for path in old:
         segment_files.refuse_what_is_no_file(os.fspath(path))
-    tell = _Progress(progress)
-    found = beanstalkd.read(directory, on_progress=tell.reading)
+    report = _Progress(progress)
+    found = beanstalkd.read(directory, on_progress=report.reading)
     _judge_damage(found.damage, directory, log, despite_damage)
     log("INFO", "beanstalkd-binlog-found", jobs=len(found), files=len(old))
-    return _take_over(directory, found, segment_bytes, log, tell)
+    return _take_over(directory, found, segment_bytes, log, report)
 
 
 def _take_over(
-    directory: str, found: "BeanstalkdBinlog", segment_bytes: int, log: "Callable[..., None]", tell: "_Progress"
+    directory: str, found: "BeanstalkdBinlog", segment_bytes: int, log: "Callable[..., None]", report: "_Progress"
 ) -> int:
     folder = replacement.replace(
         directory,
@@ -78,7 +79,7 @@ def _take_over(
         aside="beanstalkd",
         segment_bytes=segment_bytes,
         id_limit=found.highest_id + 1,
-        on_jobs=lambda done: tell.writing(done, len(found)),
+        on_jobs=lambda done: report.writing(done, len(found)),
     )
     log("INFO", "beanstalkd-binlog-taken-over", jobs=len(found), old_files=folder)
     return len(found)
@@ -88,14 +89,13 @@ def _refuse_two_binlogs(directory: str, old: "list[Path]") -> None:
     ours = segment_files.list_segments(directory)
     if ours:
         raise BinlogError(
-            f"-b {directory}: holds two logs, a beanstalkd's ({old[0].name} and on) and fastbean's "
-            f"({segment_files.name_of(ours[0][0])} and on); move the files of the one that is out of date into another "
-            "directory"
+            f"-b {directory}: contains two binlogs, a beanstalkd's (from {old[0].name}) and fastbean's "
+            f"(from {segment_files.name_of(ours[0][0])}); move the files of the outdated one into another directory"
         )
 
 
 def _judge_damage(damage: "list[Damage]", directory: str, log: "Callable[..., None]", despite_damage: bool) -> None:
-    """Report what can be left out, and refuse what cannot."""
+    """Log what can be left out, and refuse what cannot."""
     serious = [each for each in damage if not each.torn]
     if serious and not despite_damage:
         more = f" (and {len(serious) - 1} more)" if len(serious) > 1 else ""
@@ -109,21 +109,21 @@ def _judge_damage(damage: "list[Damage]", directory: str, log: "Callable[..., No
 
 
 class _Progress:
-    """Passes on what was done every two seconds."""
+    """Reports progress, at most once in PROGRESS_S."""
 
-    def __init__(self, tell: "Callable[[str], None]") -> None:
-        self._tell = tell
-        self._told_s = time.monotonic()
+    def __init__(self, report: "Callable[[str], None]") -> None:
+        self._report = report
+        self._reported_s = time.monotonic()
 
     def reading(self, done_bytes: int, all_bytes: int) -> None:
-        """So much is read."""
-        self._say(f"reading a beanstalkd's log: {done_bytes} of {all_bytes} bytes")
+        """Called with the bytes read so far, and those of all files."""
+        self._report_now_and_then(f"reading a beanstalkd's binlog: {done_bytes} of {all_bytes} bytes")
 
     def writing(self, done: int, count: int) -> None:
-        """So many jobs are written."""
-        self._say(f"taking over a beanstalkd's log: {done} of {count} jobs")
+        """Called with the jobs written so far, and the number of all jobs."""
+        self._report_now_and_then(f"taking over a beanstalkd's binlog: {done} of {count} jobs")
 
-    def _say(self, text: str) -> None:
-        if time.monotonic() - self._told_s >= PROGRESS_S:
-            self._told_s = time.monotonic()
-            self._tell(text)
+    def _report_now_and_then(self, text: str) -> None:
+        if time.monotonic() - self._reported_s >= PROGRESS_S:
+            self._reported_s = time.monotonic()
+            self._report(text)

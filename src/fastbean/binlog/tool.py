@@ -1,13 +1,12 @@
-"""The program that looks after logs: ``python -m fastbean.binlog COMMAND DIR``.
+"""The program for binlog directories: ``python -m fastbean.binlog COMMAND DIR``.
 
-``check`` and ``dump`` only read; ``backup`` copies the log of a running server; ``repair`` and ``export`` want the
+``check`` and ``dump`` only read; ``backup`` copies the binlog of a running server; ``repair`` and ``export`` need the
 server stopped, and take the lock. Nothing is ever deleted.
 
-Exit statuses: 0 all is well, 1 a torn tail, 2 damage; 5 a wrong argument, 10 a directory, or an output, that cannot be
-used.
+Exit statuses: 0 sound or done, 1 a torn tail, 2 damage; 5 a wrong argument, 10 an unusable directory or output.
 
-The progress bar is a few lines of our own: a bar is all that is wanted, and the program has to run on a machine in
-trouble, where nobody can install an extra first.
+The progress bar is a few lines of our own: a bar is all that is needed, and the program has to run on a machine in
+trouble, where its operator may be unable to install another package first.
 """
 
 import argparse
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 FINE, TORN, DAMAGED = 0, 1, 2
 INTERRUPTED = 130
 BAR_CELLS = 40
-UNREADABLE_IDS = 1 << 20  # ids that unreadable records may have given out
+UNREADABLE_IDS = 1 << 20  # ids that unreadable records may have assigned
 IDS_SHOWN = 20
 
 
@@ -46,10 +45,10 @@ def main(argv: "Sequence[str] | None" = None) -> int:
         status: int = arguments.run(arguments)
         _write("", now=True)
     except FastbeanError as error:
-        _complain(str(error))
+        _print_error(str(error))
         return error.exit_status
     except OSError as error:
-        _complain(f"{error.filename or 'the log'}: {error.strerror}")
+        _print_error(f"{error.filename or 'the binlog'}: {error.strerror}")
         return BinlogError.exit_status
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -57,38 +56,41 @@ def main(argv: "Sequence[str] | None" = None) -> int:
 
 
 def _prepare_streams() -> None:
-    """Who has closed them wants the exit status alone; what they cannot write as it is, they spell."""
+    """Replace closed streams by the null device, and escape characters that standard output cannot encode.
+
+    A caller that closed the streams wants only the exit status.
+    """
     if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w", encoding="ascii")  # noqa: SIM115 - as long as the process
+        sys.stdout = open(os.devnull, "w", encoding="ascii")  # noqa: SIM115 - open until the process ends
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="ascii")  # noqa: SIM115 - likewise
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        # The name of a directory may be no text; stderr writes such a one like this too.
+        # The name of a directory may not be valid text; stderr escapes such a name as well.
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """Tell what is in a log, and whether it is sound."""
-    found = _survey(arguments.directory)
-    _say(
+    """Report what is in a binlog, and whether it is sound."""
+    found = _inspect(arguments.directory)
+    _print(
         f"{arguments.directory}: {_counted(len(found.segments), 'segment')}, {found.spares} spare, "
         f"{_counted(len(found.jobs), 'job')}, {_counted(found.records, 'record')}, {found.bytes_on_disk} bytes, "
         f"LSN {found.first_lsn} to {found.end_lsn}, synced to {found.durable_lsn} or more, ids below {found.id_limit}"
     )
     fault = found.fault
     if fault is None:
-        _say("the log is sound")
+        _print("the binlog is sound")
         return FINE
     if fault.torn:
-        _say(f"torn tail: {fault}; nothing that was synced is missing; the next start cuts it and saves what it cuts")
+        _print(f"torn tail: {fault}; nothing that was synced is missing; the next start cuts it off and keeps a copy")
         return TORN
     repair_it = f"python -m fastbean.binlog repair {arguments.directory}"
-    _say(f"damaged: {fault}; restore the file from a copy, or run: {repair_it}")
+    _print(f"damaged: {fault}; restore the file from a copy, or run: {repair_it}")
     return DAMAGED
 
 
 def dump(arguments: argparse.Namespace) -> int:
-    """Write each record as one line of JSON; a place that cannot be read is a line of the type "unreadable"."""
+    """Write each record as one line of JSON; an unreadable place is a line of the type "unreadable"."""
     status = FINE
     end_lsn = 0
     next_number = 0
@@ -126,31 +128,31 @@ def _printable(members: "dict[str, Any]") -> "dict[str, Any]":
 
 
 def repair(arguments: argparse.Namespace) -> int:
-    """Make a server start again on a damaged log, with everything that can be read; the old files are kept."""
+    """Make a damaged binlog usable again, with everything that can be read; keep the old files."""
     directory: str = arguments.directory
     with _locked(directory):
         taken_over = takeover.prepare(
             directory,
             segment_bytes=DEFAULT_BINLOG_SIZE_BYTES,
-            log=_log,
-            progress=_say,
+            log=_print_event,
+            progress=_print,
             despite_damage=True,
         )
         if taken_over is not None:
             return FINE
-        found = _survey(directory)
+        found = _inspect(directory)
         if found.fault is None:
-            _say(f"{directory}: nothing is damaged")
+            _print(f"{directory}: nothing is damaged")
             return FINE
         if found.fault.torn:
-            _say(f"{found.fault}: a torn tail; the next start cuts it and saves what it cuts; nothing was changed")
+            _print(f"{found.fault}: a torn tail; the next start cuts it off and keeps a copy; nothing was changed")
             return FINE
         _replace_damaged(directory)
     return FINE
 
 
 def _replace_damaged(directory: str) -> None:
-    found = _survey(directory, salvage=True)
+    found = _inspect(directory, salvage=True)
     old = segment_files.list_segments(directory)
     folder = replacement.replace(
         directory,
@@ -163,50 +165,50 @@ def _replace_damaged(directory: str) -> None:
         first_lsn=found.end_lsn,
     )
     for gap in found.gaps:
-        _say(f"lost: {gap}: jobs that were put there may be gone, and jobs that were deleted there may be back")
+        _print(f"lost: {gap}: jobs that were put there may be gone, and jobs that were deleted there may be back")
     if found.unknown:
         some = sorted(found.unknown)[:IDS_SHOWN]
         more = ", ..." if len(found.unknown) > IDS_SHOWN else ""
-        _say(f"lost: {len(found.unknown)} jobs of which only later changes could be read: {str(some)[1:-1]}{more}")
+        _print(f"lost: {len(found.unknown)} jobs of which only later changes could be read: {str(some)[1:-1]}{more}")
     kept = os.path.join(directory, folder)
-    _say(f"{len(found.jobs)} jobs are in the repaired log; all files of the damaged one are in {kept}")
+    _print(f"{len(found.jobs)} jobs are in the repaired binlog; all files of the damaged one are in {kept}")
 
 
 def export(arguments: argparse.Namespace) -> int:
-    """Write the live jobs as a beanstalkd's log, in another directory."""
+    """Write the live jobs as a beanstalkd's binlog into another directory."""
     from fastbean.binlog import beanstalkd
 
     with _locked(arguments.directory):
-        found = _survey(arguments.directory)
+        found = _inspect(arguments.directory)
         _refuse_damage(found.fault, arguments.directory)
         try:
             written = beanstalkd.write(arguments.beanstalkd, found.jobs.values(), highest_id=found.id_limit - 1)
         except ValueError as error:
             raise BinlogError(f"{error}; delete it and export again") from error
     jobs, files = _counted(written.jobs, "job"), _counted(len(written.files), "file")
-    _say(f"{jobs} written into {arguments.beanstalkd}, in {files}")
+    _print(f"{jobs} written into {arguments.beanstalkd}, in {files}")
     if found.fault is not None:
-        _say(f"left out, a torn tail: {found.fault}")
-    return _tell_sizes(written.oversized)
+        _print(f"left out, a torn tail: {found.fault}")
+    return _report_oversized(written.oversized)
 
 
-def _tell_sizes(oversized: "list[Oversized]") -> int:
-    """Say which jobs are too large for a beanstalkd as it is."""
+def _report_oversized(oversized: "list[Oversized]") -> int:
+    """Report the jobs that are too large for a beanstalkd without a larger -z; returns the exit status."""
     for job in oversized:
         if job.max_job_size is None:
-            _say(f"job {job.id} is too large for every beanstalkd, and will be missing there")
+            _print(f"job {job.id} is too large for every beanstalkd, and will be missing there")
         else:
-            _say(f"job {job.id} is only read by a beanstalkd with -z {job.max_job_size} or more")
+            _print(f"job {job.id} is only read by a beanstalkd with -z {job.max_job_size} or more")
     needed = max((job.max_job_size or 0 for job in oversized), default=0)
     if needed:
-        _say(f"start beanstalkd with -z {needed}")
+        _print(f"start beanstalkd with -z {needed}")
     return DAMAGED if any(job.max_job_size is None for job in oversized) else FINE
 
 
 def backup(arguments: argparse.Namespace) -> int:
-    """Copy a log, also that of a running server, into a new or empty directory."""
+    """Copy a binlog, whose server may be running, into a new or empty directory."""
     target = Path(arguments.to)
-    found = _survey(arguments.directory, keep_jobs=False)
+    found = _inspect(arguments.directory, keep_jobs=False)
     _refuse_damage(found.fault, arguments.directory)
     target.mkdir(mode=0o700, exist_ok=True)
     if any(target.iterdir()):
@@ -218,9 +220,9 @@ def backup(arguments: argparse.Namespace) -> int:
         size += end
     segment_files.sync_directory(str(target))
     segment_files.sync_directory(str(target.absolute().parent))
-    _say(f"{_counted(len(found.ends), 'segment')} with {size} bytes copied, up to LSN {found.end_lsn}")
+    _print(f"{_counted(len(found.ends), 'segment')} with {size} bytes copied, up to LSN {found.end_lsn}")
     if found.fault is not None:
-        _say(f"left out, a torn tail: {found.fault}")
+        _print(f"left out, a torn tail: {found.fault}")
     return FINE
 
 
@@ -230,20 +232,20 @@ def _refuse_damage(fault: inspection.Fault | None, directory: str) -> None:
 
 
 class OutputError(FastbeanError):
-    """Standard output takes nothing more."""
+    """Standard output cannot be written."""
 
     exit_status = BinlogError.exit_status
 
 
 class DamagedError(BinlogError):
-    """The log is damaged, and what was asked for needs a sound one."""
+    """The binlog is damaged, and the command needs a sound one."""
 
     exit_status = DAMAGED
 
 
 @contextlib.contextmanager
 def _locked(directory: str) -> "Iterator[None]":
-    """No server works on the directory meanwhile."""
+    """Keep servers from using the directory meanwhile."""
     lock = DirectoryLock(directory)
     try:
         yield
@@ -251,12 +253,12 @@ def _locked(directory: str) -> "Iterator[None]":
         lock.release()
 
 
-def _survey(directory: str, *, keep_jobs: bool = True, salvage: bool = False) -> inspection.Inspection:
+def _inspect(directory: str, *, keep_jobs: bool = True, salvage: bool = False) -> inspection.Inspection:
     return inspection.Inspection(directory, keep_jobs=keep_jobs, salvage=salvage, on_bytes=_Bar())
 
 
 class _Bar:
-    """A progress bar on stderr, if that is a terminal; called with how much is done, and of how much."""
+    """A progress bar on stderr, if that is a terminal; called with the amount done, and the total."""
 
     def __init__(self) -> None:
         self._shown = sys.stderr.isatty()
@@ -273,66 +275,66 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     _write(text + "\n")
 
 
 def _write(text: str, *, now: bool = False) -> None:
-    """Write to standard output; ``now``: and hand it to the system."""
+    """Write to standard output; ``now``: flush it too."""
     try:
         sys.stdout.write(text)
         if now:
             sys.stdout.flush()
     except OSError as error:
-        _give_up(sys.stdout)
-        raise OutputError(f"cannot write what was found: {error.strerror}") from error
+        _discard(sys.stdout)
+        raise OutputError(f"cannot write the result: {error.strerror}") from error
 
 
-def _give_up(stream: "TextIO") -> None:
-    """What the stream holds goes nowhere: Python would try to write it again at its end, and complain in its words."""
+def _discard(stream: "TextIO") -> None:
+    """Discard what the stream has buffered: Python would write it again at exit, and print an error of its own."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)
 
 
-def _log(_level: str, event: str, **fields: object) -> None:
-    _say(event.replace("-", " ") + "".join(f" {name}={value}" for name, value in fields.items()))
+def _print_event(_level: str, event: str, **fields: object) -> None:
+    _print(event.replace("-", " ") + "".join(f" {name}={value}" for name, value in fields.items()))
 
 
 def _write_line(members: "dict[str, Any]") -> None:
     _write(json.dumps(members, separators=(",", ":")) + "\n")
 
 
-def _complain(text: str) -> None:
+def _print_error(text: str) -> None:
     try:
         sys.stderr.write(f"fastbean.binlog: {text}\n")
         sys.stderr.flush()
     except OSError:
-        # Who cannot be told anything still learns the exit status.
-        _give_up(sys.stderr)
+        # The exit status still reports the failure.
+        _discard(sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Ends with the status of a wrong argument: argparse's own is that of damage."""
+    """Exits with the status of a wrong argument: argparse's own status means damage here."""
 
     def error(self, message: str) -> "NoReturn":
-        raise UsageError(f"{message}; {self.prog} --help tells more")
+        raise UsageError(f"{message}; see {self.prog} --help")
 
 
 def _directory(text: str) -> str:
     if not text:
-        raise argparse.ArgumentTypeError("the name is empty; write . for the directory that you are in")
+        raise argparse.ArgumentTypeError("the name is empty; write . for the current directory")
     return text
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m fastbean.binlog", description="Look after the log that fastbean -b DIR keeps.")
+    parser = _Parser(prog="python -m fastbean.binlog", description="Work on the binlog that fastbean -b DIR stores.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for run, words in (
-        (check, "tell what is in DIR; exit status 0: sound, 1: a torn tail, 2: damaged"),
+        (check, "report what is in DIR; exit status 0: sound, 1: a torn tail, 2: damaged"),
         (dump, "write one JSON line for each record of DIR"),
         (repair, "make a damaged DIR usable; the old files are moved into a subfolder, none is deleted"),
-        (export, "write the live jobs of DIR as a beanstalkd's log"),
+        (export, "write the live jobs of DIR as a beanstalkd's binlog"),
         (backup, "copy DIR, whose server may be running, into a new or empty directory"),
     ):
         command = commands.add_parser(run.__name__, help=words, description=words)

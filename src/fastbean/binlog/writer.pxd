@@ -1,4 +1,4 @@
-"""The log on disk: records into segments, syncs, the gate of the replies, compaction."""
+"""The binlog on disk: records into segments, syncs, the gate of the replies, compaction."""
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -7,29 +7,57 @@ from fastbean.binlog.record cimport Record, RecordType
 from fastbean.binlog.segments cimport Segment, Segments
 from fastbean.binlog.sync cimport SyncRound
 
+# SHORT_SYNC_US: under -f 0 the loop itself syncs for a group if the last sync took no longer. A round of the sync
+# thread costs two thread switches, and up to a third of the rate of 64 clients on one core. A longer sync in the loop
+# would block clients that do not need it; with a smaller limit, fast disks would pay for the thread.
+#
+# IDS_AT_ONCE: each block of ids costs one sync under every policy, and a crash skips the rest of a block. At 100,000
+# puts per second this is a sync every 0.65 s, and even a crash every second would not use up the ids.
+#
+# COPY_BYTES: one step of compaction. It costs some tens of microseconds, which delays an iteration little; smaller
+# steps would pay more often for looking up where to continue.
+#
+# GATHERED_BYTES: under -f 0, records whose replies wait for a sync need not be written while an earlier sync runs, and
+# one write for all of them is cheaper than one per iteration. With more, the write itself would delay the next sync.
+#
+# UNSYNCED_BYTES: the most that may be written and not synced. It limits what a power cut takes under -f MS when the
+# disk does not keep up, and how long the sync takes that a reply waits for. With less, a burst would block commands
+# although the disk can absorb it.
+#
+# QUIET_SYNC_NS: under -f 0, records for which no reply waits are synced after the default of -f MS.
+#
+# All six are judgements; only the effect of the first was measured.
+cdef enum:
+    SHORT_SYNC_US = 250
+    IDS_AT_ONCE = 65536
+    COPY_BYTES = 65536
+    GATHERED_BYTES = 262144
+    UNSYNCED_BYTES = 67108864
+    QUIET_SYNC_NS = 50000000
+
 
 cdef class BinlogWriter(Segments):
     cdef Store store
     cdef int64_t sync_every_ns      # 0: before each reply; -1: never
     cdef int64_t wall_offset_ns
-    cdef int64_t begun_ns           # monotonic: no job was made later, as far as a log tells
+    cdef int64_t begun_ns           # monotonic time of the start: every restored job was made before it
     cdef uint64_t written_lsn
     cdef uint64_t durable_lsn
-    cdef uint64_t marked_lsn        # the durable LSN that the log tells of itself
-    cdef int64_t unsynced_since_ns  # -1: all is synced, or asked to be
+    cdef uint64_t marked_lsn        # the durable LSN in the last mark
+    cdef int64_t unsynced_since_ns  # -1: everything is synced, or being synced
     cdef bint syncing
-    cdef bint warned                # of the sync that is under way
+    cdef bint warned                # of the sync that is running
     cdef public int64_t slow_sync_ns
     cdef public object on_slow_sync
     cdef SyncRound round
     cdef list closed_fds            # of full segments that are not synced yet
-    cdef int closing                # how many of them the round syncs
-    cdef bint left_unsynced         # a full segment was not synced, as -F wants it
-    cdef uint64_t highest_id        # that was put
-    cdef uint64_t known_from_id     # of a job at or above it the log holds everything
-    cdef uint64_t needed_from       # number of the oldest segment that is needed, as the log says
-    cdef uint64_t shed_lsn          # end of the record that says so
-    cdef uint64_t floor_bytes       # with less room than that, commands wait
+    cdef int closing                # how many of them the running round syncs
+    cdef bint left_unsynced         # a full segment was not synced, because of -F
+    cdef uint64_t highest_id        # of all puts
+    cdef uint64_t known_from_id     # of jobs with this id or a higher one, the binlog has every record
+    cdef uint64_t needed_from       # number of the oldest segment that is needed, by the last shed record
+    cdef uint64_t shed_lsn          # end of that record
+    cdef uint64_t floor_bytes       # with less free room than this, commands wait
     cdef uint64_t appended_bytes    # since the last compaction step
     cdef uint64_t records_written
     cdef uint64_t records_migrated

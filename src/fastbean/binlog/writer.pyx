@@ -1,17 +1,17 @@
-"""The log on disk: records into segments, syncs, the gate of the replies, compaction.
+"""The binlog on disk: records into segments, syncs, the gate of the replies, compaction.
 
-The log is one endless run of records; a record's place in it is its LSN. It lies in segments, files of one size that
-are allocated before they are needed. During an iteration records gather in one buffer; `commit` writes them with one
-call and asks for a sync when the policy says so. Syncs run in a thread that never takes the GIL; meanwhile the loop
-goes on, and what comes in forms the next group.
+The binlog is one endless sequence of records; a record's position in it is its LSN. It is stored in segments, files of
+one size that are allocated before they are needed. During an iteration records gather in one buffer; `commit` writes
+them with one call and starts a sync when the policy says so. Syncs run in a thread that never takes the GIL; meanwhile
+the loop continues, and new records form the next group.
 
-What always holds:
+Invariants:
 
-- ``committed_lsn`` never passes what is written, nor, when every reply waits for its sync, what is synced.
-- A segment goes, oldest first, when no live job's put record stands in it, whatever ended or moved the last of them is
-  as safe as the policy makes anything, and the log says so.
-- A failed write or sync is never tried again: ``failure`` says what happened, nothing is committed any more, and the
-  server has to end.
+- ``committed_lsn`` never passes what is written, nor, if every reply waits for its sync, what is synced.
+- A segment is dropped, oldest first, when no live job's put record is in it, the records that ended or moved those jobs
+  are as safe as the policy makes anything, and a shed record says so.
+- A failed write or sync is never retried: ``failure`` has the reason, nothing is committed any more, and the server
+  must end.
 """
 
 cimport cython
@@ -36,24 +36,16 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t pwrite(int fd, const void *data, size_t size, long long offset)
     int close(int fd)
 
-cdef enum:
-    SHORT_SYNC_US = 250             # the loop itself waits for a sync when the last one took no longer
-    IDS_AT_ONCE = 65536             # how far the ids of a log are ahead of those given out
-    COPY_BYTES = 65536              # of one compaction step
-    GATHERED_BYTES = 262144         # records that may wait for the sync that is under way before they are written
-    UNSYNCED_BYTES = 67108864       # written and not synced, beyond which no further command runs
-    QUIET_SYNC_NS = 50000000        # -f 0: what no reply waits for is synced after so long, too
-
 
 @cython.final
 cdef class BinlogWriter(Segments):
-    """A log in segments; see the module's text. `fastbean.binlog.binlog.Binlog` makes one.
+    """A binlog in segments; see the module's text. `fastbean.binlog.binlog.Binlog` makes one.
 
     Args:
         store: the engine, for compaction and for the start.
-        sync_every_ns: 0 syncs before each reply, -1 never; else a sync comes so many nanoseconds after a write.
+        sync_every_ns: 0 syncs before each reply, -1 never; any other value is the time from a write to its sync.
         sync_pipes: the two pipes of the sync thread: the reading and the writing end of the one that wakes it, then of
-            the one that it answers by.
+            the one by which it answers.
         others: see `Segments`.
     """
 
@@ -74,7 +66,7 @@ cdef class BinlogWriter(Segments):
     # Records
 
     cdef void rotate(self) noexcept:
-        """Go on in the first spare segment."""
+        """Continue in the first spare segment."""
         cdef Segment *segment = self.current()
         cdef char[SEGMENT_HEADER_BYTES] header
         self.write_pending()
@@ -90,7 +82,7 @@ cdef class BinlogWriter(Segments):
         buffer_append(&self.pending, header, SEGMENT_HEADER_BYTES)
 
     cdef size_t begin_record(self, uint64_t bytes) noexcept:
-        """A record of at most `bytes` comes next. Returns where it begins in `pending`."""
+        """Prepare for a record of at most `bytes`. Returns where it begins in `pending`."""
         cdef Segment *segment = self.current()
         if self.pending.len == 0:
             self.set_wall_offset()
@@ -104,7 +96,7 @@ cdef class BinlogWriter(Segments):
         """The record that began at `start` is complete."""
         cdef size_t size = self.pending.len - start
         if self.pending.failed:
-            self.fail("no memory for the log", 0)
+            self.fail("no memory for the binlog", 0)
             return
         self.current().used += size
         self.used_bytes += size
@@ -116,7 +108,7 @@ cdef class BinlogWriter(Segments):
         self.tight = self.is_tight()
 
     cdef void set_wall_offset(self) noexcept:
-        """Look how far the wall clock is from the monotonic one: it may be set at any time."""
+        """Note the difference between the wall clock, which may be set at any time, and the monotonic one."""
         self.wall_offset_ns = wall_ns() - monotonic_ns()
 
     cdef uint32_t put(self, JobImage *job) noexcept:
@@ -134,7 +126,7 @@ cdef class BinlogWriter(Segments):
         job_to_wall(job, self.wall_offset_ns)
         append_update(&self.pending, job, self.current().number, self.end_lsn)
         self.end_record(start, gates)
-        self.fresh_bytes += MAX_UPDATE_BYTES // 4
+        self.fresh_bytes += MAX_UPDATE_BYTES // 4  # of 80: an update takes 15 to 25 bytes
 
     cdef void delete(self, uint64_t id, uint32_t segment, uint64_t bytes) noexcept:
         cdef size_t start = self.begin_record(MAX_UPDATE_BYTES)
@@ -145,7 +137,7 @@ cdef class BinlogWriter(Segments):
 
     cdef void more_ids(self) noexcept:
         self.number_record(RECORD_NEXT_ID, self.id_limit + IDS_AT_ONCE, True)
-        # An id is told only when a sync has made it certain that it will not be told again, whatever the policy.
+        # An id is used only once a sync makes sure that it is never assigned again, whatever the policy.
         self.sync_now()
         self.id_limit += IDS_AT_ONCE
 
@@ -159,10 +151,10 @@ cdef class BinlogWriter(Segments):
     cdef void fail(self, str what, int error) noexcept:
         if self.failure is None:
             self.failure = f"{what}: {strerror(error).decode()}" if error else what
-        self.gate_lsn = UINT64_MAX  # no reply that depends on the log is sent any more
+        self.gate_lsn = UINT64_MAX  # no reply that depends on the binlog is sent any more
 
     cdef void write_pending(self) noexcept:
-        """Write what has gathered, behind what was written before."""
+        """Write the gathered records after those written before."""
         cdef Segment *segment
         cdef size_t done = 0
         cdef ssize_t size
@@ -186,7 +178,7 @@ cdef class BinlogWriter(Segments):
         self.written_lsn = self.end_lsn
 
     cdef void retire(self, int fd) noexcept:
-        """This segment is full: close its file, after the next sync if there will be one."""
+        """The segment is full: close its file, after the next sync if the policy has syncs."""
         if self.sync_every_ns < 0:
             close(fd)
             self.left_unsynced = True
@@ -196,11 +188,11 @@ cdef class BinlogWriter(Segments):
     cdef void commit(self, int64_t now_ns, bint alone) noexcept:
         """The end of an iteration: write its records, and sync as the policy says.
 
-        `alone`: nobody else can be served meanwhile: a sync here and now is quicker than a round of the thread.
+        `alone`: no other client can be served meanwhile, so a sync in the loop is quicker than a round of the thread.
         """
         if self.failure is not None:
             return
-        # What replies wait for a sync of may as well wait in memory for the sync before it.
+        # Records whose replies must wait for the next sync anyway can stay in memory until the running one ends.
         if self.sync_every_ns or not self.syncing or self.pending.len >= GATHERED_BYTES:
             if self.pending.len and self.marked_lsn < self.durable_lsn:
                 self.marked_lsn = self.durable_lsn
@@ -228,7 +220,7 @@ cdef class BinlogWriter(Segments):
             self.committed_lsn = self.durable_lsn if self.sync_every_ns == 0 else self.written_lsn
 
     cdef int64_t due_ns(self) noexcept:
-        """When the next sync should begin, or the one on its way is slow; NEVER when nothing of that is to come."""
+        """When to begin the next sync, or to report the running one as slow; NEVER when neither is due."""
         if self.syncing and self.slow_sync_ns and not self.warned:
             return self.round.begun_ns + self.slow_sync_ns
         if self.unsynced_since_ns < 0 or self.sync_every_ns < 0 or self.syncing:
@@ -238,7 +230,7 @@ cdef class BinlogWriter(Segments):
         return self.unsynced_since_ns + (0 if self.gate_lsn > self.durable_lsn else QUIET_SYNC_NS)
 
     cdef void begin_sync(self) noexcept:
-        """Have the thread sync all that is written; without memory to tell it of the files, sync here."""
+        """Have the thread sync all that is written; without memory for its list of files, sync here."""
         if sync_begin(&self.round, self.closed_fds, self.current().fd, self.written_lsn) < 0:
             self.sync_now()
             return
@@ -248,8 +240,8 @@ cdef class BinlogWriter(Segments):
         self.unsynced_since_ns = -1
 
     def sync_done(self):
-        """The thread has written to the pipe ``done``: open the gate, or fail."""
-        # A command that had to wait for the round may have taken the word already, in the same iteration.
+        """The thread has reported the end of a round through its pipe: open the gate, or fail."""
+        # A command that had to wait for the round may have taken the report already, in the same iteration.
         if not self.syncing or not sync_finished(&self.round):
             return
         self.syncing = False
@@ -260,25 +252,25 @@ cdef class BinlogWriter(Segments):
         self.open_gate()
 
     cdef void synced(self, uint64_t lsn, int closed) noexcept:
-        """All up to `lsn` is safe, and so are the first `closed` of the full segments."""
+        """Everything up to `lsn` is synced, and so are the first `closed` of the full segments."""
         cdef int place
         self.warn_of_sync(<int64_t>self.round.last_us * 1000, lsn, closed + 1, False)
         for place in range(closed):
             close(self.closed_fds[place])
         del self.closed_fds[:closed]
-        # Under -F a full segment is not synced, and what follows it proves nothing about it.
+        # Under -F a full segment is not synced, and a later sync says nothing about it.
         if not self.left_unsynced:
             self.durable_lsn = max(self.durable_lsn, lsn)
 
     cdef void warn_of_sync(self, int64_t took_ns, uint64_t lsn, int files, bint running) noexcept:
-        """Tell of a sync of all up to `lsn` if it is slow; of one that is under way, once."""
+        """Report a slow sync of everything up to `lsn`; a running one once."""
         cdef uint64_t bytes = lsn - min(lsn, self.durable_lsn)
         if self.slow_sync_ns and took_ns >= self.slow_sync_ns:
             self.warned = running
             self.on_slow_sync(running, took_ns // 1000000, files, bytes)
 
     cdef void sync_now(self) noexcept:
-        """Write and sync here and now."""
+        """Write and sync in the loop."""
         cdef int error
         self.write_pending()
         if self.syncing:
@@ -298,13 +290,13 @@ cdef class BinlogWriter(Segments):
             sync_rounds(&self.round)
 
     def stop_syncs(self):
-        """Let the sync thread end."""
+        """Make the sync thread end."""
         sync_stop(&self.round)
 
     # Compaction
 
     cdef bint compact(self) noexcept:
-        """One step; true when another can be taken at once."""
+        """Take one step of compaction; true when another one can follow at once."""
         cdef uint64_t going_bytes = 0
         cdef uint32_t place = 0
         cdef bint copies = False
@@ -322,10 +314,10 @@ cdef class BinlogWriter(Segments):
         return copies
 
     cdef void look_at_room(self, uint32_t place, uint64_t going_bytes) noexcept:
-        """See how little may be left before commands have to wait.
+        """Compute how little room may be left before commands have to wait.
 
-        As long as the segment at `place` can be copied, or room is on its way back, there must stay enough for that
-        copy. If neither is so, only the end of the last segment stops the commands.
+        While the segment at `place` can be copied, or room is on its way, enough for that copy must stay. Otherwise
+        only the end of the last segment stops commands.
         """
         cdef uint64_t copied = 0
         self.floor_bytes = STEP_BYTES
@@ -343,8 +335,8 @@ cdef class BinlogWriter(Segments):
         ) or ((self.pending.cap - self.pending.len < STEP_BYTES or self.ahead is NULL) and self.make_memory(0) < 0)
 
     cdef void sync_early(self) noexcept:
-        """Segments wait for a sync to go. A log that is larger than it should be gets one early; at the limit of twice
-        the live data and two segments the loop itself waits for it."""
+        """Start a sync early if the binlog is too large, because segments wait for it; at the limit of twice the live
+        data and two segments, sync in the loop."""
         if self.sync_every_ns < 0 or not (self.tight or self.pass_lsn or self.too_large(self.used_bytes)):
             return
         if self.used_bytes > 2 * self.live_bytes + 2 * self.segment_bytes:
@@ -355,9 +347,9 @@ cdef class BinlogWriter(Segments):
             self.begin_sync()
 
     cdef bint copy_some(self, Segment *segment) noexcept:
-        """Copy jobs whose put record stands in this segment to the end of the log, as they are now.
+        """Copy jobs whose put record is in this segment, in their present state, to the end of the binlog.
 
-        Returns whether it is of use to go on at once; there may be no room for the next one.
+        Returns whether another step can follow at once; there may be no room for the next job.
         """
         cdef uint64_t end = self.end_lsn + max(<uint64_t>COPY_BYTES, 4 * self.appended_bytes)
         cdef JobImage job
@@ -373,7 +365,7 @@ cdef class BinlogWriter(Segments):
             if not self.fits(bytes) or self.make_memory(bytes) < 0:
                 segment.copied = before
                 segment.copied_id = before_id
-                # On a full disk this comes again with every step; it is asked for once in a while.
+        # On a full disk this is repeated with every step; ask only once in RETRY_NS.
                 if not self.refused and not self.fits(bytes):
                     self.ask(bytes)
                 return False
@@ -388,9 +380,9 @@ cdef class BinlogWriter(Segments):
         return True
 
     cdef void shed(self) noexcept:
-        """Give up the oldest segments, as long as they hold nothing that could still be needed.
+        """Drop the oldest segments that are no longer needed.
 
-        The log says so before they go: else nobody could tell a segment that was shed from one that got lost.
+        A shed record comes first: without it, a dropped segment could not be distinguished from a lost one.
         """
         cdef uint64_t safe_lsn = self.written_lsn if self.sync_every_ns < 0 else self.durable_lsn
         cdef uint32_t place = 0
@@ -405,7 +397,7 @@ cdef class BinlogWriter(Segments):
         while (
             self.segments[0].number < self.needed_from and self.shed_lsn <= safe_lsn
             and self.segments[0].dead_lsn <= safe_lsn
-            # The next segment's header tells the limit of the ids: it must be as safe as what goes.
+            # The next segment's header has the limit of the ids: it must be as safe as what is dropped.
             and self.segments[1].first_lsn < safe_lsn
         ):
             self.drop_oldest()
@@ -413,18 +405,18 @@ cdef class BinlogWriter(Segments):
     # The start and the stop
 
     def load(self, uint32_t number, data, uint64_t first_lsn, uint64_t id_limit, uint64_t floor):
-        """Restore the jobs from one segment; call it for each, the oldest first.
+        """Restore the jobs of one segment; call it for each, the oldest first.
 
         Args:
             number: the segment's number.
             data: the whole file.
             first_lsn: from its header, and likewise the next two.
-            id_limit: no id at or above it had been given out.
-            floor: no id at or above it had been put.
+            id_limit: every id assigned before is below it.
+            floor: every id put before is below it.
 
         Returns:
             What ended the reading ("end": zeros or the end of the file; "broken": bytes that are no record; "unknown":
-            a change of a job of which the log cannot but know; "memory"), and the offset in the file where.
+            a change of a job whose put the binlog should have; "memory"), and the offset in the file where it ended.
         """
         cdef Segment *segment
         cdef Py_buffer view
@@ -462,7 +454,7 @@ cdef class BinlogWriter(Segments):
         return "end" if fault == FAULT_END else "broken"
 
     cdef int restore(self, Segment *segment, Record *record) noexcept:
-        """Apply one record. 1 when it changes a job that is not known and should be, -1 without memory."""
+        """Apply one record. Returns 1 if it changes a job that should be known but is not, -1 without memory."""
         cdef uint64_t bytes = 0
         cdef uint64_t id = record.number
         cdef uint32_t number = 0
@@ -487,7 +479,7 @@ cdef class BinlogWriter(Segments):
             self.id_limit = record.number
         else:
             self.needed_from = max(self.needed_from, record.number)
-        # A segment that has been shed may hold the put of a job below the floor, and then its delete too.
+        # A dropped segment may have had the put of a job below the floor, and its delete too.
         return 0 if outcome > 0 and id < self.known_from_id else outcome
 
     cdef inline int put_restored(self, Segment *segment, JobImage *job, uint32_t before) noexcept:
@@ -501,7 +493,7 @@ cdef class BinlogWriter(Segments):
         return 0
 
     def start(self, uint32_t number, int fd, uint64_t size):
-        """The log goes on: in the last loaded segment, or in a new one of this number if there is none.
+        """Continue in the last loaded segment, or in a new one of this number if none was loaded.
 
         Args:
             number: the segment's number.
@@ -509,13 +501,13 @@ cdef class BinlogWriter(Segments):
             size: its size in bytes, all of it allocated.
 
         Raises:
-            MemoryError: there is no memory for it; the file stays the caller's.
+            MemoryError: there is no memory; the file stays the caller's.
         """
         cdef char[SEGMENT_HEADER_BYTES] header
         cdef Segment *segment
         cdef bint is_new = self.segment_count == 0
         if (is_new and self.add_segment(number, -1, size, 0) is NULL) or self.make_memory(0) < 0:
-            raise MemoryError("no memory for the log")
+            raise MemoryError("no memory for the binlog")
         segment = self.current()
         if is_new:
             self.allocated_bytes = size
@@ -524,9 +516,9 @@ cdef class BinlogWriter(Segments):
         segment.fd = fd
         segment.size = size
         self.needed_from = max(self.needed_from, self.segments[0].number)
-        # Nobody knows how much of what was read a compaction could win back.
+        # It is not known how much of what was read a compaction could win back.
         self.fresh_bytes = self.used_bytes
-        # What was read is on the disk: it was synced before the start went on.
+        # What was read is on the disk: the start has synced it.
         self.written_lsn = self.end_lsn
         self.durable_lsn = self.end_lsn
         self.gate_lsn = self.end_lsn
@@ -535,7 +527,7 @@ cdef class BinlogWriter(Segments):
     def finish(self, uint64_t next_id):
         """The server stops: note the next id, write everything, and sync it unless the policy is never to.
 
-        The spare segments stay: on a full disk the next start could not have new ones.
+        The spare segments stay: on a full disk the next start could not allocate new ones.
         """
         if self.failure is None and self.free_bytes() >= MAX_UPDATE_BYTES:
             self.number_record(RECORD_NEXT_ID, next_id, True)
@@ -550,29 +542,29 @@ cdef class BinlogWriter(Segments):
             close(fd)
 
     def fail_with(self, str what not None):
-        """Something outside has failed without which the log cannot go on; `what` says it in words."""
+        """A failure outside of the writer, without which the binlog cannot continue; `what` describes it."""
         self.fail(what, 0)
 
-    # What others want to know
+    # For other modules
 
     def skip_ids(self, uint64_t limit):
-        """What is cut off the log says that ids below `limit` may have been given out: they never come again."""
+        """The part that was cut off says that ids below `limit` may have been assigned: never assign them again."""
         self.id_limit = max(self.id_limit, limit)
 
     @property
     def end(self):
-        """The LSN at which the log ends."""
+        """The LSN at which the binlog ends."""
         return self.end_lsn
 
     @property
     def first_needed(self):
-        """The number of the oldest segment without which the log is not complete, as far as it has been read; 0 if it
-        does not say."""
+        """The number of the oldest segment that is needed, as far as the binlog has been read; 0 if it does not
+        say."""
         return self.needed_from
 
     @property
     def durable(self):
-        """The LSN up to which the log is known to be synced."""
+        """The LSN up to which the binlog is known to be synced."""
         return self.durable_lsn
 
     cdef bint figures_of(self, BinlogFigures *figures) noexcept:
@@ -590,7 +582,8 @@ cdef class BinlogWriter(Segments):
         return True
 
     def figures(self):
-        """The state of the log, by name; sizes in bytes, times in microseconds."""
+        """The state of the binlog, by name; sizes in bytes, times in microseconds."""
+
         return {
             "oldest": self.segments[0].number, "current": self.current().number, "live_bytes": self.live_bytes,
             "live_jobs": self.live_jobs, "used_bytes": self.used_bytes, "end_lsn": self.end_lsn,

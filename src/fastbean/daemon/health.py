@@ -1,8 +1,8 @@
-"""Asks a beanstalk server whether it serves: ``python -m fastbean.daemon.health [ADDR]``, for containers and monitors.
+"""Asks whether a beanstalk server responds: ``python -m fastbean.daemon.health [ADDR]``, for containers and monitors.
 
-It connects, asks a question that changes nothing, and waits for the answer, all within five seconds. ``ADDR`` is
-written as for ``-l``; without one it is 127.0.0.1:11300. Exit statuses: 0 it serves, 1 it does not, 5 a wrong argument;
-but for 0 one line on stderr tells why. Any beanstalkd can be asked.
+It connects, sends a command that changes nothing, and waits for the reply, all within five seconds. ``ADDR`` is written
+as for ``-l``; the default is 127.0.0.1:11300. Exit statuses: 0 the server responds, 1 it does not, 5 a wrong argument;
+unless it is 0, one line on stderr says why. It works with any beanstalkd.
 """
 
 import socket
@@ -27,7 +27,7 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     try:
         if len(arguments) > 1 or any(each.startswith("-") for each in arguments):
-            raise UsageError("one address at most: python -m fastbean.daemon.health 127.0.0.1:11300")
+            raise UsageError("give at most one address: python -m fastbean.daemon.health 127.0.0.1:11300")
         address = arguments[0] if arguments else f"127.0.0.1:{limits.DEFAULT_PORT}"
         fault = ask(address)
     except FastbeanError as error:
@@ -40,7 +40,7 @@ def main(argv: "Sequence[str] | None" = None) -> int:
 
 
 def ask(address: str) -> str:
-    """Asks the server at ``address``; returns what is wrong with it, or "". ListenError if that is no address."""
+    """Asks the server at ``address``; returns what is wrong with it, or "". Raises ListenError for a bad address."""
     target = parse_address(address, limits.DEFAULT_PORT)
     give_up_s = time.monotonic() + PATIENCE_S
     found = b""
@@ -53,7 +53,7 @@ def ask(address: str) -> str:
                 if not more:
                     break
                 found += more
-    except (OSError, UnicodeError) as error:  # what cannot be a host's name is an error of its codec
+    except (OSError, UnicodeError) as error:  # a host name that cannot be encoded is a UnicodeError
         return str(error)
     return "" if found == ANSWER else f"it answered {found!r}, not {ANSWER!r}"
 

@@ -1,4 +1,4 @@
-"""What the process as a whole may do: become another user, have more descriptors. Only the program calls this."""
+"""The rights of the whole process: its user, its limit on open files. Only the program calls this, never a library."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def find_user(user: str) -> "struct_passwd":
-    """The entry of a user given by name or number; NoSuchUserError if there is none."""
+    """The entry of a user given by name or number. Raises NoSuchUserError if there is none."""
     try:
         import pwd
     except ImportError:
@@ -21,13 +21,14 @@ def find_user(user: str) -> "struct_passwd":
     except KeyError:
         with contextlib.suppress(KeyError, ValueError, OverflowError):
             return pwd.getpwuid(int(user))
-    raise NoSuchUserError(f"-u {user}: there is no such user; make it with `useradd --system {user}`, or name another")
+    raise NoSuchUserError(f"-u {user}: no such user; create it with `useradd --system {user}`, or name another one")
 
 
 def become(user: str) -> None:
-    """Gives up the present user, group and supplementary groups for those of ``user``, for good.
+    """Switches for good from the present user, group and supplementary groups to those of ``user``.
 
-    Does nothing if the process is that user already. Raises NoSuchUserError, or PrivilegeError if the system refuses.
+    Does nothing if the process runs as that user already. Raises NoSuchUserError, or PrivilegeError if the system
+    refuses.
     """
     entry = find_user(user)
     if os.geteuid() != 0 and (os.geteuid(), os.getegid()) == (entry.pw_uid, entry.pw_gid):
@@ -43,7 +44,7 @@ def become(user: str) -> None:
 
 
 def raise_descriptor_limit() -> int:
-    """Raises the soft limit on open files to the hard one; returns the limit that holds, -1 if nobody knows."""
+    """Raises the soft limit on open files to the hard one; returns the limit in force, -1 if it is unknown."""
     try:
         import resource
     except ImportError:

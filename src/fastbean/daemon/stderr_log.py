@@ -1,16 +1,16 @@
-"""The log: lines on stderr, one an event: time, level, what happened, and fields.
+"""The log: lines on stderr, one per event: time, level, event and fields.
 
 ``2026-11-21T21:10:00.123+0000 INFO listening address=127.0.0.1:11300``
 ``{"time": "2026-11-21T21:10:00.123Z", "level": "INFO", "event": "listening", "address": "127.0.0.1:11300"}``
 
 The names of events and fields stay the same from one version to the next; docs/operations.md lists them. A line is one
-line of printable ASCII, whatever a client sent, LINE_BYTES long at most, and written by one ``write``, so that lines
-of several processes do not mix.
+line of printable ASCII, whatever a client sent, and at most LINE_BYTES long. It is written with one ``write``, so that
+the lines of several processes do not mix.
 
-A log never stops or delays the server: where nobody takes a line at once (a full pipe, a terminal that is held, a full
-disk, a reader that is gone) it is lost, and when lines can be written again, ``lines-lost`` tells how many were. Only a
-file whose disk does not answer can hold the server up. ``logging`` is not used: importing it takes longer than the
-whole rest of the start.
+The log never stops or delays the server. A line that cannot be written at once (a full pipe, a paused terminal, a full
+disk, a reader that is gone) is lost; once lines can be written again, ``lines-lost`` reports how many. Only a file
+whose disk does not respond can delay the server. The standard ``logging`` module is not used: importing it takes longer
+than the rest of the start.
 """
 
 import contextlib
@@ -27,14 +27,15 @@ if TYPE_CHECKING:
     _Formatter = Callable[[int, str, str, dict[str, object]], str]
 
 STDERR = 2
-LINE_BYTES = 4096  # what a pipe that takes anything takes whole
+LINE_BYTES = 4096  # PIPE_BUF of Linux: a pipe takes that much whole or not at all
 SHORTEST_FIELD = 16
 
 
 class Log:
     """Writes lines to the descriptor ``fd``; called with a level, an event and fields. Never raises an OSError.
 
-    ``level`` is the least that is written, one of ``limits.LOG_LEVELS``; ``form`` one of ``limits.LOG_FORMATS``.
+    ``level`` is the lowest level that is written, one of ``limits.LOG_LEVELS``; ``form`` is one of
+    ``limits.LOG_FORMATS``.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Log:
         self._torn = False
 
     def __call__(self, level: str, event: str, **fields: object) -> None:
-        """Writes one line; fields with odd characters are quoted, long ones cut."""
+        """Writes one line; quotes fields with unusual characters and shortens long ones."""
         if level not in self._levels:
             return
         now_ns = self._wall_ns()
@@ -65,9 +66,9 @@ class Log:
             self._lost += 1
 
     def _write(self, line: str) -> bool:
-        """Whether the line could be written whole."""
+        """Writes a line; returns whether all of it was written."""
         data = line.encode("ascii", "backslashreplace")
-        # What a full disk took of the line before must not become a part of this one.
+        # If a full disk took only a part of the line before, this line must not be appended to that part.
         written = write_at_once(self._fd, b"\n" + data if self._torn else data)
         whole = written >= len(data)
         self._torn = not whole if written else self._torn
@@ -75,17 +76,17 @@ class Log:
 
 
 def silent(level: str, event: str, **fields: object) -> None:
-    """A log that keeps quiet; what an embedded server has unless it is given another."""
+    """A log that writes nothing; the default of an embedded server."""
 
 
 def write_text(fd: int, text: str) -> None:
-    """Writes ``text`` to ``fd`` in one call; does nothing if nobody can be reached there."""
+    """Writes ``text`` to ``fd`` in one call; ignores errors."""
     with contextlib.suppress(OSError):
         os.write(fd, text.encode("utf-8", "backslashreplace"))
 
 
 def write_at_once(fd: int, data: bytes) -> int:
-    """Writes ``data`` to ``fd`` if it takes something now; returns how many bytes it took."""
+    """Writes ``data`` to ``fd`` if it accepts data now; returns the number of bytes that it accepted."""
     try:
         if hasattr(select, "poll"):
             asked = select.poll()
@@ -98,13 +99,13 @@ def write_at_once(fd: int, data: bytes) -> int:
 
 
 def complain(fd: int, text: str) -> None:
-    """One line for a person: why the program ends."""
+    """Writes one line for a person: why the program ends."""
     line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
     write_at_once(fd, f"fastbean: {line}\n".encode("utf-8", "backslashreplace"))
 
 
 def format_short(form: "_Formatter", wall_ns: int, level: str, event: str, fields: dict[str, object]) -> str:
-    """The line that ``form`` makes; where it is too long, the longest fields are cut, and end with ``...``."""
+    """The line that ``form`` makes. If it is too long, the longest fields are cut and end with ``...``."""
     line = form(wall_ns, level, event, fields)
     while len(line) > LINE_BYTES:
         name = max(fields, key=lambda each: len(str(fields[each])))
@@ -117,7 +118,7 @@ def format_short(form: "_Formatter", wall_ns: int, level: str, event: str, field
 
 
 def format_line(wall_ns: int, level: str, event: str, fields: dict[str, object]) -> str:
-    """One line of the log as text, with its line break; ``wall_ns`` is the time of day, nanoseconds since 1970."""
+    """One log line as text, with its line break; ``wall_ns`` is the time of day, in nanoseconds since 1970."""
     seconds, rest_ns = divmod(wall_ns, 1_000_000_000)
     local = time.localtime(seconds)
     stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', local)}.{rest_ns // 1_000_000:03d}{time.strftime('%z', local)}"
@@ -126,8 +127,8 @@ def format_line(wall_ns: int, level: str, event: str, fields: dict[str, object])
 
 
 def format_json(wall_ns: int, level: str, event: str, fields: dict[str, object]) -> str:
-    """The same as an object of JSON; the time is UTC, numbers are numbers, everything else is text."""
-    import json  # loaded only where it is asked for: a start should not wait for it
+    """One log line as a JSON object; the time is UTC, numbers are numbers, everything else is text."""
+    import json  # loaded only with --log-format json: a start should not wait for it
 
     seconds, rest_ns = divmod(wall_ns, 1_000_000_000)
     stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest_ns // 1_000_000:03d}Z"
@@ -135,6 +136,6 @@ def format_json(wall_ns: int, level: str, event: str, fields: dict[str, object])
 
 
 def _quoted(text: str) -> str:
-    """``text`` as it is if it is one plain word, otherwise in quotes with everything odd escaped."""
+    """``text`` unchanged if it is one plain word, otherwise quoted, with unusual characters escaped."""
     plain = text.isascii() and text.isprintable() and text and not any(char in " \"'=" for char in text)
     return text if plain else ascii(text)

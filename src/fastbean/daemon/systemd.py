@@ -1,7 +1,7 @@
-"""What systemd and its service speak about: sockets handed over, readiness, status, the watchdog.
+"""The parts of systemd's protocol that a service uses: inherited sockets, readiness, status, the watchdog.
 
-Plain environment variables and datagrams; without them every function here does nothing, so no system needs to be told
-apart. Nothing here changes the environment.
+These are plain environment variables and datagrams. Without them every function here does nothing, so no other system
+needs a special case. Only ``forget`` changes the environment.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ SOCKET_VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
 def inherited_fds(environ: "Mapping[str, str]", pid: int) -> list[int]:
-    """The descriptors that were handed to process ``pid``; none if the variables are missing or meant for another.
+    """The descriptors that were passed to process ``pid``; none if the variables are unset or name another process.
 
     Raises ListenError if LISTEN_FDS is not a number.
     """
@@ -32,7 +32,7 @@ def inherited_fds(environ: "Mapping[str, str]", pid: int) -> list[int]:
 
 
 def watchdog_interval_ns(environ: "Mapping[str, str]", pid: int) -> int | None:
-    """How often to tell that we are alive: half of WATCHDOG_USEC, in nanoseconds; None if nobody wants to know."""
+    """The interval between watchdog messages, half of WATCHDOG_USEC, in nanoseconds; None if there is no watchdog."""
     if environ.get("WATCHDOG_PID", str(pid)) != str(pid):
         return None
     with contextlib.suppress(ValueError):
@@ -42,7 +42,7 @@ def watchdog_interval_ns(environ: "Mapping[str, str]", pid: int) -> int | None:
 
 
 class Notifier:
-    """Tells the service manager at ``address`` (NOTIFY_SOCKET: a path, or @NAME) about us; nobody if it is empty."""
+    """Sends messages to the service manager at ``address`` (NOTIFY_SOCKET: a path, or @NAME); none if it is empty."""
 
     def __init__(self, address: str) -> None:
         self._address = ""
@@ -50,7 +50,7 @@ class Notifier:
             self._address = "\0" + address[1:] if address[0] == "@" else address
 
     def tell(self, *assignments: str) -> None:
-        """Sends ``assignments``, such as READY=1, in one message; a manager that is gone or busy is no error."""
+        """Sends ``assignments``, such as READY=1, in one message. A manager that is gone or busy is not an error."""
         if not self._address:
             return
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
@@ -64,6 +64,6 @@ def notifier(environ: "Mapping[str, str]") -> Notifier:
 
 
 def forget(environ: dict[str, str] | os._Environ[str]) -> None:
-    """Takes the variables of the sockets out of ``environ``: they are ours, not a child's."""
+    """Removes the socket variables from ``environ``: they are for this process, not for its children."""
     for name in SOCKET_VARIABLES:
         environ.pop(name, None)

@@ -1,4 +1,4 @@
-"""The client, as the engine sees it: what it uses, watches, holds and waits for; and the set of all clients."""
+"""The client as the engine sees it: what it uses, watches, has reserved and waits for; and the set of all clients."""
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -9,15 +9,15 @@ from fastbean.protocol.replies cimport Reply
 from fastbean.base.hash_table cimport Table
 from fastbean.engine.tube cimport Timer, Tube, Watch
 
-cdef enum:                      # what bounds one client, see _connection
-    INPUT_LIMIT = 65536         # received bytes that wait behind an unanswered command
-    OUTPUT_LIMIT = 262144       # answered bytes from which on no further command is run
+cdef enum:                      # the limits of one client, see net/connection.pyx
+    INPUT_LIMIT = 65536         # received bytes that wait after a command without a reply
+    OUTPUT_LIMIT = 262144       # unsent bytes at which none of its commands runs
     STEPS_PER_ITERATION = 512       # lines and bodies of one client
 
-cdef struct Answer:             # what the client is told; the reply says which members count
+cdef struct Answer:             # the arguments of a reply; the reply says which members count
     Reply reply
     uint64_t number             # a job's id, or a count
-    Job *job                    # whose body goes with it
+    Job *job                    # the body of this job is sent with it
     Buffer text                 # of stats-like commands
 
 cdef enum WorkKind:
@@ -28,45 +28,45 @@ cdef enum WorkKind:
     WORK_OLDEST
     WORK_LEAVE
 
-cdef struct Work:               # a command, or a farewell, that may take more than one iteration
+cdef struct Work:               # a long command, or a client that leaves; it may take more than one iteration
     WorkKind kind
     Client *client
-    Work *next                  # in the queue of unfinished work
+    Work *next                  # in the queue of long commands
     uint32_t left               # jobs still to kick, or entries still to list
     uint32_t done               # jobs kicked, or entries listed
     bint buried                 # kick: takes buried jobs, not delayed ones
-    Tube *tube                  # whose oldest job is looked for; NULL when it has ended meanwhile
-    uint64_t reached            # the tube's `oldest_id` at the end of the last step
+    Tube *tube                  # whose oldest job is searched for; NULL when it was freed meanwhile
+    uint64_t reached            # where the search continues: the tube's `oldest_id` after the last step
 
 cdef struct Client:
-    Timer timer                 # its first reservation to end, or the end of its wait
+    Timer timer                 # due when its first reservation or its wait ends
     Heap reserved               # by (deadline, id)
     Heap returning              # once it has left: by (reservation_seq, id), the order in which they become ready
     uint32_t reservation_seq     # reservations so far, modulo 2**32
     Tube *use
-    Watch **watched             # in the order that list-tubes-watched shows
+    Watch **watched             # in the order of list-tubes-watched
     uint32_t watched_count
     uint32_t watched_cap
-    Table watch_table           # tube number -> Watch, once it watches more than a few
+    Table watch_table           # tube number -> Watch, once it watches more than FEW
     uint32_t number
     bint producer
     bint worker
     bint waiting
-    bint held                   # its put waits for room in the log
+    bint held                   # its put waits for room in the journal
     int64_t give_up_at_ns       # the end of its reserve-with-timeout, or -1
-    Job *arriving               # the job whose body is on the way, or NULL
+    Job *arriving               # the job whose body is being received, or NULL
     uint64_t arriving_id
-    Work work                   # its unfinished command, or its farewell
+    Work work                   # its long command, or its leaving
     Answer answer
     Client *next_answered
-    void *connection            # whose client it is; the engine never looks at it
+    void *connection            # identifies the client to the caller; the engine never looks at it
 
 cdef struct ClientSet:          # all zero bytes = an empty set
     Client **by_number          # NULL where a number is free
     uint32_t *free_numbers
     uint32_t free_count
     uint32_t cap                # of both arrays
-    uint32_t numbers            # given out so far
+    uint32_t numbers            # assigned so far
 
 cdef Client *client_new(ClientSet *clients) noexcept nogil
 cdef void client_remove(ClientSet *clients, Client *client) noexcept nogil

@@ -1,7 +1,7 @@
-"""The client, as the engine sees it: what it uses, watches, holds and waits for; and the set of all clients.
+"""The client as the engine sees it: what it uses, watches, has reserved and waits for; and the set of all clients.
 
-Watching a tube and asking whether it is watched cost O(1): a client that watches a few tubes looks through them, one
-that watches many has a table. To begin and to end a wait costs O(tubes it watches).
+Watching a tube and asking whether it is watched cost O(1): a client that watches a few tubes searches them, one that
+watches many has a table. Beginning and ending a wait costs O(tubes it watches).
 """
 
 from libc.stdint cimport uint32_t
@@ -15,7 +15,7 @@ from fastbean.base.hash_table cimport hash_number, table_first, table_free, tabl
 from fastbean.engine.tube cimport waiting_line_join, waiting_line_leave
 
 cdef enum:
-    FEW = 8                     # so many watched tubes are found faster without a table
+    FEW = 8                     # up to this many watched tubes are found faster without a table
     SMALLEST_CAP = 16
 
 
@@ -23,7 +23,7 @@ cdef Watch *client_watch_of(Client *client, Tube *tube) noexcept nogil:
     """The client's watch of `tube`, or NULL."""
     cdef uint32_t place
     if client.watch_table.count:
-        # hash_number maps numbers to hashes one to one, so the first entry with this hash is the one.
+        # hash_number is one to one, so the first entry with this hash is the right one.
         return <Watch *>table_first(&client.watch_table, hash_number(tube.number))
     for place in range(client.watched_count):
         if client.watched[place].tube == tube:
@@ -75,7 +75,7 @@ cdef Watch *client_add_watch(Client *client, Tube *tube) noexcept nogil:
 
 
 cdef void client_remove_watch(Client *client, Watch *watch) noexcept nogil:
-    """Watch a tube no longer; the last watched one moves into its place. The client does not wait."""
+    """Stop watching a tube; the last watched one moves into its place. The client must not be waiting."""
     cdef Watch *last
     if client.watch_table.count:
         table_remove(&client.watch_table, &watch.entry)
@@ -91,7 +91,7 @@ cdef void client_remove_watch(Client *client, Watch *watch) noexcept nogil:
 
 
 cdef void client_start_waiting(Client *client) noexcept nogil:
-    """Stand at the end of the line of every watched tube."""
+    """Join the end of every watched tube's queue of waiting clients."""
     cdef uint32_t place
     client.waiting = True
     for place in range(client.watched_count):
@@ -99,7 +99,7 @@ cdef void client_start_waiting(Client *client) noexcept nogil:
 
 
 cdef void client_stop_waiting(Client *client) noexcept nogil:
-    """Leave every line."""
+    """Leave all of these queues."""
     cdef uint32_t place
     client.waiting = False
     for place in range(client.watched_count):
@@ -107,7 +107,7 @@ cdef void client_stop_waiting(Client *client) noexcept nogil:
 
 
 cdef int make_room(ClientSet *clients) noexcept nogil:
-    """Room for one more client. Returns 0, or -1 without memory."""
+    """Make room for one more client. Returns 0, or -1 without memory."""
     cdef uint32_t cap = clients.cap * 2 if clients.cap else SMALLEST_CAP
     cdef void *array
     if clients.free_count or clients.numbers < clients.cap:
@@ -125,7 +125,7 @@ cdef int make_room(ClientSet *clients) noexcept nogil:
 
 
 cdef Client *client_new(ClientSet *clients) noexcept nogil:
-    """A client with a number of its own that uses and watches nothing yet, or NULL without memory."""
+    """Make a client with a number of its own that uses and watches nothing yet; returns NULL without memory."""
     cdef Client *client
     if make_room(clients) < 0:
         return NULL
@@ -145,7 +145,7 @@ cdef Client *client_new(ClientSet *clients) noexcept nogil:
 
 
 cdef void client_remove(ClientSet *clients, Client *client) noexcept nogil:
-    """Free a client that holds and watches nothing any more; its number can be given out again."""
+    """Free a client without reservations and watches; its number can be assigned again."""
     clients.by_number[client.number] = NULL
     clients.free_numbers[clients.free_count] = client.number
     clients.free_count += 1
@@ -153,7 +153,7 @@ cdef void client_remove(ClientSet *clients, Client *client) noexcept nogil:
 
 
 cdef void free_client(Client *client) noexcept nogil:
-    """Free the client, its watches and what it was putting; other jobs and tubes are the engine's."""
+    """Free the client, its watches and the job it was putting; other jobs and tubes are the engine's."""
     cdef uint32_t place
     for place in range(client.watched_count):
         live_gone(LIVE_WATCHES)

@@ -9,21 +9,21 @@ from fastbean.protocol.commands cimport OP_COUNT, Command
 from fastbean.engine.tube cimport Tube
 from fastbean.engine.long_commands cimport LongCommands
 
-cdef struct Hits:                   # how often each limit was reached, as `stats` shows it
+cdef struct Hits:                   # how often each limit was reached, as `stats` reports it
     uint64_t memory                 # puts refused
-    uint64_t binlog_space              # puts refused: the log may not, or cannot, get larger
+    uint64_t binlog_space           # puts refused: the binlog may not, or cannot, grow
     uint64_t job_size               # puts refused: JOB_TOO_BIG
     uint64_t tubes                  # commands refused
     uint64_t connections            # clients refused
-    uint64_t client_input           # times that a client was not read from any more
-    uint64_t client_output          # times that a client's commands had to wait until it takes its replies
+    uint64_t client_input           # times that reading from a client stopped
+    uint64_t client_output          # times that a client's commands had to wait until it receives its replies
     uint64_t client_steps           # times that the rest of a client's commands waited for the next iteration
-    uint64_t iteration_effort            # likewise, because all clients together had done much
+    uint64_t iteration_effort       # likewise, because the effort of all clients was used up
 
 
 cdef class Engine(LongCommands):
     cdef uint64_t next_id
-    cdef Client *first_held         # clients whose put waits for room in the log, oldest first
+    cdef Client *first_held         # clients whose put waits for room in the journal, oldest first
     cdef Client *last_held
     cdef uint64_t[<int>OP_COUNT] commands
     cdef int64_t started_ns

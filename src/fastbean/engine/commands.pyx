@@ -1,10 +1,10 @@
 """The engine: what each command does to the jobs, tubes and clients.
 
-One function for each command (a put has two, or three when it fails); how a job moves is in `_state`. A function
-returns the reply; what goes with it (an id, a count, a job, a text) stands in ``client.answer``. REPLY_NONE means that
-the answer comes later: the client is found through `next_answered` when its wait or its long command is over.
+One function for each command (a put has two, or three when it fails); `state` has the moves of a job. A function
+returns the reply; its arguments (an id, a count, a job, a text) are in ``client.answer``. REPLY_NONE means that the
+reply comes later: `next_answered` returns the client when its wait or its long command is over.
 
-A client that waits, or whose long command goes on, must not be given another command.
+A client that waits, or whose long command is unfinished, must not be given another command.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -35,20 +35,20 @@ from fastbean.engine.long_commands cimport LongCommands
 cdef class Engine(LongCommands):
     """Every job, tube and client of one server, and what each command does to them.
 
-    It does no I/O and reads no clock: it can be run under made-up time.
+    It does no I/O and reads no clock, so it can run under simulated time.
 
     Args:
         max_job_size: the largest body that a put may have, in bytes, 0 to 1073741824.
         now_ns: the monotonic time of the start, in nanoseconds; uptime counts from it.
-        version: what `stats` says of the version, and likewise the next four.
+        version: the version that `stats` reports; likewise the next four.
         instance_id: 16 hexadecimal digits.
         hostname: the machine's name.
         os: the version of the operating system.
         platform: the kind of machine.
         binlog_max_size: the size of a binlog file in bytes, shown by `stats`.
-        max_memory_bytes: what jobs and buffers may take before puts are refused; 0 for no limit, as in the next two.
-        max_tubes: tubes from which on no client makes another one.
-        max_connections: clients from which on the hub takes no other one; see `Hub.is_full`.
+        max_memory_bytes: the memory of jobs and buffers at which puts are refused; 0 for no limit, as in the next two.
+        max_tubes: the number of tubes at which clients cannot make another one.
+        max_connections: the number of clients at which the hub accepts no other one; see `Hub.is_full`.
         hash_key: 16 secret bytes for the hash of tube names.
     """
 
@@ -72,11 +72,11 @@ cdef class Engine(LongCommands):
         self.next_id = 1
 
     def next_deadline_ns(self):
-        """When time alone makes something happen, at the earliest, in monotonic nanoseconds; -1 when it does not."""
+        """The earliest time at which a timer is due, in monotonic nanoseconds; -1 when there is none."""
         return self.next_timer_ns()
 
     def counters(self):
-        """How many of everything there is, by name; for tests."""
+        """How many objects of each kind there are, by name; for tests."""
         return {
             "jobs": self.jobs.count, "tubes": self.tubes.count,
             "clients": self.clients.numbers - self.clients.free_count,
@@ -87,10 +87,10 @@ cdef class Engine(LongCommands):
         }
 
     def keep_binlog(self, Journal journal not None):
-        """Log all that happens from now on.
+        """Record every later change in a journal.
 
         Args:
-            journal: the log; what it holds has been restored into this engine.
+            journal: the journal; its content has been restored into this engine.
         """
         self.expect_no_more()
         self.journal = journal
@@ -99,13 +99,13 @@ cdef class Engine(LongCommands):
 
     @property
     def next_job_id(self):
-        """The lowest id that was never given out."""
+        """The lowest id that was never assigned."""
         return self.next_id
 
-    # Coming and going
+    # Connecting and leaving
 
     cdef Client *connect(self, void *connection) noexcept:
-        """A new client, or NULL without memory. `connection` is the caller's own, to know the client by."""
+        """Make a new client; returns NULL without memory. `connection` identifies it to the caller."""
         cdef Client *client = self.new_client(connection)
         if client is not NULL:
             self.counts.connections += 1
@@ -113,7 +113,7 @@ cdef class Engine(LongCommands):
         return client
 
     cdef void leave(self, Client *client, int64_t now_ns) noexcept:
-        """The client is gone: what it held is ready again. It must not be used any more."""
+        """The client is gone: release the jobs that it has reserved. It must not be used any more."""
         self.counts.connections -= 1
         self.counts.producers -= client.producer
         self.counts.workers -= client.worker
@@ -132,10 +132,11 @@ cdef class Engine(LongCommands):
     # put
 
     cdef Reply put_begin(self, Client *client, Command *command, int64_t now_ns) noexcept:
-        """The line of a put has come: take an id, make room for the body (``client.arriving``).
+        """The line of a put has arrived: take an id, and allocate the job, whose body is received next
+        (``client.arriving``).
 
-        Returns REPLY_NONE; or what the put is refused with, and no id is taken: REPLY_OUT_OF_MEMORY, or at the limit on
-        memory REPLY_DRAINING in drain mode, since no delete would make it welcome.
+        Returns REPLY_NONE; or, if the put is refused and no id is taken, the reply: REPLY_OUT_OF_MEMORY, or at the
+        limit on memory REPLY_DRAINING in drain mode, since no delete would make the put acceptable.
         """
         cdef uint64_t cost = job_cost(command.body_bytes)
         cdef Job *job
@@ -167,8 +168,13 @@ cdef class Engine(LongCommands):
         self.next_id += 1
         return REPLY_NONE
 
+    # The order is what makes a put all or nothing. First everything that can fail, and that needs no undoing: room in
+    # the journal (which may still be on its way: the put is then held, and comes back here), room in the heap, and the
+    # entry in the job table. After that nothing can fail. The push comes before the record, because the record's
+    # deadline is read from the heap's slot. The record comes before `match`, because `match` may reserve the job at
+    # once and record that: replay must find the put first.
     cdef Reply put_end(self, Client *client, int64_t now_ns) noexcept:
-        """The body of the put is complete."""
+        """The body of the put is complete: the job gets into its tube and into the journal."""
         cdef Job *job = client.arriving
         cdef uint64_t id = client.arriving_id
         cdef Tube *tube = self.tube_of(job)
@@ -208,7 +214,7 @@ cdef class Engine(LongCommands):
         job.lsn = <uint32_t>self.journal.end_lsn
 
     cdef void hold(self, Client *client) noexcept:
-        """The log has no room yet for the put of this client: `retry_held` will try again."""
+        """The journal has no room yet for this client's put: `retry_held` will try again."""
         client.held = True
         client.next_answered = NULL
         if self.last_held is NULL:
@@ -218,7 +224,7 @@ cdef class Engine(LongCommands):
         self.last_held = client
 
     cdef void retry_held(self, int64_t now_ns) noexcept:
-        """Try the puts again that the log had no room for."""
+        """Retry the puts for which the journal had no room."""
         cdef Client *client = self.first_held
         cdef Client *following
         cdef Reply reply
@@ -233,7 +239,7 @@ cdef class Engine(LongCommands):
             client = following
 
     cdef void unhold(self, Client *client) noexcept:
-        """The client leaves before its put could be taken."""
+        """The client leaves before its put was accepted."""
         cdef Client *each = self.first_held
         cdef Client *following
         client.held = False
@@ -246,7 +252,7 @@ cdef class Engine(LongCommands):
             each = following
 
     cdef void put_abort(self, Client *client) noexcept:
-        """The body of the put, if one is on the way, will not be taken. Its id is used up."""
+        """Drop the put that is being received, if there is one. Its id stays used."""
         cdef Job *job = client.arriving
         cdef Tube *tube
         if job is NULL:
@@ -265,8 +271,8 @@ cdef class Engine(LongCommands):
         cdef int64_t soon_ns
         cdef int _step
         self.set_worker(client)
-        # A reservation that has ended goes back before anything is decided; whoever waits may get that job. If very
-        # many have ended, `expire` does the rest.
+        # Reservations that have ended are released before anything is decided; a client that waits may get such a job.
+        # If there are very many, `expire` does the rest.
         for _step in range(STEPS_AT_ONCE):
             if client.reserved.len == 0 or <int64_t>heap_top(&client.reserved).key > now_ns or self.journal.tight:
                 break
@@ -275,13 +281,13 @@ cdef class Engine(LongCommands):
         job = self.best_ready(client)
         if job is not NULL:
             return REPLY_OUT_OF_MEMORY if self.reserve_for(client, job, now_ns) < 0 else REPLY_RESERVED
-        # A reservation of this iteration may have begun nanoseconds after it, see `deadline_after`.
+        # A reservation of this iteration may have begun nanoseconds after `now_ns`; see `deadline_after`.
         soon_ns = max(now_ns, self.begun_ns) + SAFETY_MARGIN_NS
         if client.reserved.len and <int64_t>heap_top(&client.reserved).key <= soon_ns:
             return REPLY_DEADLINE_SOON
         if timeout_s == 0:
             return REPLY_TIMED_OUT
-        # Whoever has a job for it later could not tell it that there is no memory.
+        # The command that later has a job for this client could not report to it that there is no memory.
         if heap_reserve(&client.reserved, 1) < 0:
             return REPLY_OUT_OF_MEMORY
         client.give_up_at_ns = NEVER if timeout_s == NEVER else now_ns + seconds_ns(<uint32_t>timeout_s)
@@ -289,11 +295,11 @@ cdef class Engine(LongCommands):
         return REPLY_NONE
 
     cdef void give_up_waiting(self, Client *client) noexcept:
-        """The client that waits will send nothing more: it is told so at once, as if its time were up."""
+        """The waiting client will send nothing more: answer it at once, as if its time were up."""
         self.end_wait(client, REPLY_TIMED_OUT)
 
     cdef Job *best_ready(self, Client *client) noexcept:
-        """The first job by (pri, id) that the client may have, or NULL."""
+        """The first job by (pri, id) that the client may reserve, or NULL."""
         cdef HeapSlot *best = NULL
         cdef HeapSlot *top
         cdef Tube *tube
@@ -309,6 +315,7 @@ cdef class Engine(LongCommands):
         return NULL if best is NULL else <Job *>best.node
 
     cdef void set_worker(self, Client *client) noexcept:
+        """Count the client among `current-workers`, from its first reserve."""
         if not client.worker:
             client.worker = True
             self.counts.workers += 1
@@ -327,6 +334,8 @@ cdef class Engine(LongCommands):
             return NULL
         return job
 
+    # The journal comes first, while the job still has what the record and the space accounting need: its segment, its
+    # size, and its tube's name, which may end with the job. Nothing after it can fail, so the record is always true.
     cdef Reply delete(self, Client *client, uint64_t id) noexcept:
         cdef Job *job = job_table_get(&self.jobs, id)
         cdef Tube *tube
@@ -391,11 +400,11 @@ cdef class Engine(LongCommands):
         return REPLY_OUT_OF_MEMORY if self.kick_one(job, now_ns) < 0 else REPLY_KICKED
 
     cdef Reply kick(self, Client *client, uint32_t count, int64_t now_ns) noexcept:
-        """At most `count` jobs of the used tube, and no more than stand there now: only buried ones if any is."""
+        """Kick at most `count` jobs of the used tube, of those that are in it now: only buried ones if it has any."""
         cdef Tube *tube = client.use
         return self.begin_work(client, WORK_KICK, min(count, tube.buried.len or tube.delayed.len), now_ns)
 
-    # Looking
+    # Peeking and listing
 
     cdef Reply found(self, Client *client, Job *job) noexcept:
         if job is NULL:
@@ -425,7 +434,7 @@ cdef class Engine(LongCommands):
     # Tubes
 
     cdef Tube *wanted_tube(self, const char *name, uint32_t name_bytes) noexcept:
-        """As `find_or_make_tube`, for a client: NULL also for a tube beyond the limit. The log's tubes know none."""
+        """As `find_or_make_tube`, for a client: NULL also at the limit on tubes, which restored tubes do not have."""
         cdef Tube *tube
         if self.max_tubes == 0 or self.tubes.count < self.max_tubes:
             return self.find_or_make_tube(name, name_bytes)
@@ -479,7 +488,7 @@ cdef class Engine(LongCommands):
         return REPLY_PAUSED
 
     cdef void end_pause(self, Tube *tube, int64_t now_ns) noexcept:
-        """Serve who waits, at once; if they are very many `expire` does the rest, and the pause lasts until then."""
+        """Serve the waiting clients at once; if there are very many, `expire` does the rest, and the pause lasts."""
         cdef int _step
         tube.unpause_at_ns = now_ns
         for _step in range(STEPS_AT_ONCE):

@@ -1,4 +1,4 @@
-"""Which function of the engine or of the statistics runs a command."""
+"""Maps each command to the function of the engine or of the statistics that runs it."""
 
 from libc.stdint cimport int64_t
 

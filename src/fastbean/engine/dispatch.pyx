@@ -1,7 +1,6 @@
-"""Which function of the engine or of the statistics runs a command.
+"""Maps each command to the function of the engine or of the statistics that runs it.
 
-To add a command is to add a line here. Whoever cuts lines into commands takes care of put, whose body comes later,
-of quit, and of commands that are faulty.
+A new command needs a line here. The caller handles put, whose body comes later, quit, and malformed commands.
 """
 
 from libc.stdint cimport int64_t
@@ -21,7 +20,7 @@ from fastbean.engine.tube cimport Tube, tube_find
 
 
 cdef Reply dispatch(Engine engine, Client *client, Command *command, int64_t now_ns) noexcept:
-    """Run a command. Returns the reply, or REPLY_NONE when it comes later; what goes with it is in the client."""
+    """Run a command. Returns the reply, or REPLY_NONE when it comes later; its arguments are in ``client.answer``."""
     cdef Op op = command.op
     if op == OP_RESERVE:
         return engine.reserve(client, NEVER, now_ns)

@@ -9,16 +9,16 @@ from fastbean.base.slab cimport Slab, slab_new
 from fastbean.base.hash_table cimport Entry, Table
 
 cdef enum JobState:
-    JOB_ARRIVING                # its body is still on the way: in no heap, not in the table
+    JOB_ARRIVING                # its body is being received: in no heap, not in the table
     JOB_READY
     JOB_RESERVED
     JOB_DELAYED
     JOB_BURIED
-    JOB_RETURNING               # its client has left: still reserved for everybody else, and ready in a moment
-    JOB_GONE                    # deleted, and kept only while its body is being sent
+    JOB_RETURNING               # its client has left: reserved for all others, and ready in a moment
+    JOB_GONE                    # deleted, kept only while its body is being sent
 
 cdef struct Job:                # the body follows, without its CRLF
-    HeapNode node               # its place in the one heap it stands in; the slot there holds the id and the deadline
+    HeapNode node               # its place in the one heap that it is in; the slot there has the id and the deadline
     uint8_t state               # a JobState
     uint16_t pins               # replies that are sending this body
     uint32_t tube               # number of its tube
@@ -33,22 +33,22 @@ cdef struct Job:                # the body follows, without its CRLF
     uint32_t releases
     uint32_t buries
     uint32_t kicks
-    uint32_t reservation_seq     # number of the reservation among its client's, modulo 2**32
-    uint32_t segment            # of the log, where its put record stands
+    uint32_t reservation_seq     # sequence number among the reservations of its client, modulo 2**32
+    uint32_t segment            # the binlog segment with its put record
     uint32_t lsn                # end of its last record that a reply may depend on, modulo 2**32
 
 cdef enum:
     LEAF_JOBS = 16
     JOB_PLACES_BYTES = 48           # 24 in a heap, about 11 in the table, and the allocator's share
 
-cdef struct Leaf:               # the jobs of LEAF_JOBS ids that follow one another
+cdef struct Leaf:               # the jobs of LEAF_JOBS consecutive ids
     Entry entry
     Job *jobs[LEAF_JOBS]
 
 cdef struct JobTable:           # all zero bytes = an empty table
     Table leaves
-    Leaf *last                  # that was looked for last, or NULL if there is none
-    uint64_t last_number        # and its number
+    Leaf *last                  # the last one looked up, or NULL if there is none
+    uint64_t last_number        # its number
     uint64_t end_number         # no leaf has this number or a higher one
     uint64_t count
 
@@ -64,7 +64,7 @@ cdef Leaf *look_up_leaf(JobTable *table, uint64_t number) noexcept nogil
 
 cdef inline Leaf *leaf_of(JobTable *table, uint64_t id) noexcept nogil:
     """The leaf for this id, or NULL."""
-    # Ids come one after the other, in puts as well as in a log.
+    # Ids are consecutive, in puts as well as in a binlog.
     return table.last if id // LEAF_JOBS == table.last_number else look_up_leaf(table, id // LEAF_JOBS)
 
 cdef inline Job *job_table_get(JobTable *table, uint64_t id) noexcept nogil:
@@ -73,11 +73,11 @@ cdef inline Job *job_table_get(JobTable *table, uint64_t id) noexcept nogil:
     return NULL if leaf is NULL else leaf.jobs[id % LEAF_JOBS]
 
 cdef inline uint64_t job_cost(uint32_t body_bytes) noexcept nogil:
-    """What a job counts for in memory, in bytes: its header and body, and its places in a heap and in the table."""
+    """The memory that a job counts for, in bytes: its header and body, and its places in a heap and in the table."""
     return sizeof(Job) + JOB_PLACES_BYTES + body_bytes
 
 cdef inline Job *job_new(Slab *slab, uint32_t body_bytes) noexcept nogil:
-    """A job of zeros (state arriving) with room for its body, or NULL without memory."""
+    """Make a job of zeros (state arriving) with room for its body; returns NULL without memory."""
     cdef Job *job = <Job *>slab_new(slab, sizeof(Job) + body_bytes)
     if job is NULL:
         return NULL

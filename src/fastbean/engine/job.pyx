@@ -1,11 +1,11 @@
 """The job, and the table that finds a job by its id.
 
-A job is one allocation: a header and the body behind it. Ids are handed out in order, so the table keeps the jobs of
-sixteen ids that follow one another in one leaf: for a job of a long queue it costs about ten bytes, and jobs that are
-used one after the other lie side by side. Jobs and leaves come from the slab of their server, which outlives them.
+A job is one allocation: a header followed by the body. Ids are assigned in order, so the table keeps the jobs of
+sixteen consecutive ids in one leaf: for a job of a long queue that costs about ten bytes, and jobs that are used one
+after the other are neighbours in memory. Jobs and leaves come from the slab of their server, which outlives them.
 
-Always true: a job that is ready, reserved, delayed, buried or returning stands in exactly one heap and in the table;
-one that arrives or is gone stands in neither.
+Invariant: a job that is ready, reserved, delayed, buried or returning is in exactly one heap and in the table; one that
+is arriving or gone is in neither.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -17,7 +17,7 @@ from fastbean.base.hash_table cimport Entry, hash_number, table_first, table_fre
 
 
 cdef void job_free(Job *job) noexcept nogil:
-    """Free a job that nothing refers to, or NULL."""
+    """Free a job that nothing refers to; does nothing for NULL."""
     if job is not NULL:
         live_gone(LIVE_JOBS)
         slab_drop(job, sizeof(Job) + job.body_bytes)
@@ -35,23 +35,23 @@ cdef uint64_t job_discard(Job *job) noexcept nogil:
 
 
 cdef uint64_t job_unpin(Job *job) noexcept nogil:
-    """One reply is done with this body. Returns the cost of the job if that frees it, else 0."""
+    """One reply has sent this body. Returns the cost of the job if that frees it, else 0."""
     job.pins -= 1
     return job_discard(job) if job.pins == 0 and job.state == JOB_GONE else 0
 
 
 cdef Leaf *look_up_leaf(JobTable *table, uint64_t number) noexcept nogil:
-    """The leaf of this number, which is the last one then, or NULL."""
+    """Look up the leaf of this number and remember it as the last one; returns NULL if there is none."""
     if number >= table.end_number:
         return NULL
     table.last_number = number
-    # hash_number maps numbers to hashes one to one, so the first leaf with this hash is the one.
+    # hash_number is one to one, so the first leaf with this hash is the right one.
     table.last = <Leaf *>table_first(&table.leaves, hash_number(number))
     return table.last
 
 
 cdef int job_table_put(JobTable *table, Slab *slab, uint64_t id, Job *job) noexcept nogil:
-    """File `job` under `id`, which is not in the table. Returns 0, or -1 without memory (nothing changed)."""
+    """Add `job` under `id`, which is not in the table. Returns 0, or -1 without memory (nothing changed)."""
     cdef uint64_t number = id // LEAF_JOBS
     cdef Leaf *leaf = leaf_of(table, id)
     if leaf is NULL:
@@ -95,7 +95,7 @@ cdef inline bint is_empty(Leaf *leaf) noexcept nogil:
 
 
 cdef void job_table_remove(JobTable *table, uint64_t id) noexcept nogil:
-    """Forget `id`, which is in the table."""
+    """Remove `id`, which is in the table."""
     cdef Leaf *leaf = leaf_of(table, id)
     leaf.jobs[id % LEAF_JOBS] = NULL
     table.count -= 1

@@ -1,4 +1,4 @@
-"""What the engine tells the log, and what the log asks of the engine: neither knows the other."""
+"""The interface between engine and binlog: neither imports the other."""
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -7,7 +7,7 @@ cdef enum RecordState:
     STATE_DELAYED
     STATE_BURIED
 
-cdef struct JobImage:               # what the log keeps of a job; in the file its times are wall time
+cdef struct JobImage:               # what a journal stores of a job; in a file its times are wall time
     uint64_t id
     int64_t created_ns
     int64_t deadline_ns             # of a delayed job
@@ -48,7 +48,7 @@ cdef struct BinlogFigures:         # for `stats`; sizes in bytes, times in micro
 
 
 cdef class Store:
-    """Whoever holds the jobs: the engine."""
+    """The owner of the jobs: the engine."""
 
     cdef int restore_put(self, JobImage *job, uint32_t segment, uint64_t lsn, uint32_t *before) noexcept
     cdef int restore_update(self, JobImage *job, uint64_t lsn) noexcept
@@ -61,9 +61,9 @@ cdef class Journal:
     cdef uint64_t end_lsn       # where the next record goes
     cdef uint64_t gate_lsn      # end of the last record that a reply may depend on
     cdef uint64_t committed_lsn  # replies that depend on no more than this may be sent
-    cdef uint64_t id_limit      # no id at or above it may be given out yet
-    cdef bint tight             # no further command may run until the log has room, or a sync is done
-    cdef readonly str failure   # why the log cannot go on, or None
+    cdef uint64_t id_limit      # every id that may be assigned now is below it
+    cdef bint tight             # commands must wait until the journal has room, or a sync is done
+    cdef readonly str failure   # why the journal cannot continue, or None
 
     cdef Space reserve(self, uint64_t body_bytes) noexcept
     cdef uint32_t put(self, JobImage *job) noexcept
@@ -78,5 +78,5 @@ cdef class Journal:
 
 
 cdef inline uint64_t logged_bytes(uint64_t body_bytes, uint32_t name_bytes) noexcept nogil:
-    """What a put record counts for: about its size, and always the same for the same job."""
+    """The size that a put record counts with: about its real one, and always the same for the same job."""
     return body_bytes + name_bytes + 40

@@ -1,4 +1,4 @@
-"""Commands and farewells that may take more than one iteration."""
+"""Commands that may take more than one iteration, and clients that leave."""
 
 from libc.stdint cimport int64_t, uint32_t
 

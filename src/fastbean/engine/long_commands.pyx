@@ -1,10 +1,8 @@
-"""Commands and farewells that may take more than one iteration: kick, lists of tubes, the oldest job, a client that
-leaves.
+"""Commands that may take more than one iteration: kick, lists of tubes, the oldest job; and clients that leave.
 
-Each goes on in slices of STEPS_AT_ONCE. The first slice runs at once, so that a short command is answered at once;
-what is left stands in a queue, and one slice of it runs in each iteration. Meanwhile the client waits and all others go
-on:
-the world may change between two slices, and each kind of work says what that means for it.
+Each is done in slices of STEPS_AT_ONCE. The first slice runs at once, so that a short command is answered at once; what
+is left is queued, and one slice of the queue runs in each iteration. Meanwhile the client waits, and all others are
+served. The state may change between two slices; each kind of work says what that means for it.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -24,10 +22,10 @@ from fastbean.engine.tube cimport Tube
 
 
 cdef class LongCommands(Recovery):
-    """The state, and the work on it that is not finished."""
+    """The state, and its unfinished long commands."""
 
     cdef void add_work(self, Work *work) noexcept:
-        """Put work at the end of the queue."""
+        """Append work to the queue."""
         work.next = NULL
         if self.last_work is NULL:
             self.first_work = work
@@ -36,7 +34,7 @@ cdef class LongCommands(Recovery):
         self.last_work = work
 
     cdef void remove_work(self, Work *work) noexcept:
-        """Take work that is in the queue out of it."""
+        """Remove work from the queue."""
         cdef Work **link = &self.first_work
         cdef Work *previous = NULL
         while link[0] != work:
@@ -47,8 +45,8 @@ cdef class LongCommands(Recovery):
             self.last_work = previous
 
     cdef Reply begin_work(self, Client *client, WorkKind kind, uint32_t left, int64_t now_ns) noexcept:
-        """Do the first step of the work at once, if this iteration has not done too much; queue the rest and return
-        REPLY_NONE, unless there is none."""
+        """Do the first step at once, if this iteration has effort left, and queue the rest. Returns REPLY_NONE if
+        anything is left, otherwise the reply."""
         cdef Work *work = &client.work
         work.kind = kind
         work.left = left
@@ -68,7 +66,7 @@ cdef class LongCommands(Recovery):
         return self.begin_work(client, WORK_OLDEST, 0, now_ns)
 
     cdef bint work_on(self, int64_t now_ns) noexcept:
-        """One step of the work that waits longest; true when there is more to do."""
+        """Take one step of the work at the front of the queue; true when there is more to do."""
         cdef Work *work = self.first_work
         if work is NULL:
             return False
@@ -82,7 +80,7 @@ cdef class LongCommands(Recovery):
         return self.first_work is not NULL
 
     cdef bint step_work(self, Work *work, int64_t now_ns) noexcept:
-        """Up to STEPS_AT_ONCE steps; true when the work is done."""
+        """Take up to STEPS_AT_ONCE steps; true when the work is done."""
         if work.kind == WORK_KICK:
             return self.step_kick(work, now_ns)
         if work.kind == WORK_LEAVE:
@@ -92,7 +90,7 @@ cdef class LongCommands(Recovery):
         return self.step_list(work)
 
     cdef Reply end_work(self, Work *work) noexcept:
-        """The work is done: the answer that it leads to."""
+        """The work is done: return its reply."""
         cdef Client *client = work.client
         cdef Reply reply = REPLY_NONE
         if work.kind == WORK_LEAVE:
@@ -118,8 +116,8 @@ cdef class LongCommands(Recovery):
         return 0
 
     cdef bint step_kick(self, Work *work, int64_t now_ns) noexcept:
-        """Kick from the heap that was chosen at the start, whatever came or went between two slices: no more jobs than
-        stood there then, and fewer if they run out."""
+        """Kick from the heap chosen at the start, whatever changed between two slices: at most as many jobs as it had
+        then, and fewer if they run out."""
         cdef Tube *tube = work.client.use
         cdef Heap *heap = &tube.buried if work.buried else &tube.delayed
         cdef uint32_t steps = min(work.left, <uint32_t>STEPS_AT_ONCE)
@@ -135,8 +133,8 @@ cdef class LongCommands(Recovery):
         return work.left == 0 or heap.len == 0
 
     cdef bint step_list(self, Work *work) noexcept:
-        """Go on where the last slice ended. When a tube ends in between, `State.relist` sees that none is missed; the
-        client's own watches cannot change while it waits."""
+        """Continue where the last slice ended. When a tube is freed in between, `State.relist` makes sure that none is
+        missed; the client's own watches cannot change while it waits."""
         cdef Client *client = work.client
         cdef bint every = work.kind == WORK_LIST_TUBES
         cdef uint32_t count = self.tubes.count if every else client.watched_count
@@ -148,8 +146,8 @@ cdef class LongCommands(Recovery):
         return work.done == count
 
     cdef bint step_oldest(self, Work *work, int64_t now_ns) noexcept:
-        """A job that came back between two slices with an id below what was looked through was the oldest one then:
-        if it is not ready any more it is an answer all the same, so nobody who takes and returns it holds this up."""
+        """If a job became ready between two slices with an id below those already searched, it was the oldest one then.
+        It is the answer even if it is not ready any more, so that taking and releasing it cannot prolong the search."""
         cdef uint32_t steps = STEPS_AT_ONCE
         cdef Job *job = NULL
         if work.tube is not NULL and work.tube.oldest_id < work.reached:
@@ -182,14 +180,14 @@ cdef class LongCommands(Recovery):
         id = heap_top(&client.reserved).tie
         heap_pop(&client.reserved)
         job.state = JOB_RETURNING
-        # The oldest of them is less than 2**32 turns ago: seen from now the order does not wrap.
+        # The oldest of them began less than 2**32 reservations ago: relative to now the order does not wrap.
         heap_push(&client.returning, &job.node, <uint32_t>(job.reservation_seq - client.reservation_seq), id)
         return 0
 
     cdef bint step_leave(self, Work *work, int64_t now_ns) noexcept:
-        """Give back its reservations in the order in which it made them, then its watches, then the tube it uses.
+        """Release its reservations in the order in which it made them, then its watches, then the tube it uses.
 
-        Between two slices they are reserved still, and time may end some of them sooner."""
+        Between two slices the jobs are still reserved, and time may end some reservations sooner."""
         cdef Client *client = work.client
         cdef Tube *tube
         cdef int _step

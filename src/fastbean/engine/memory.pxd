@@ -1,4 +1,4 @@
-"""What the jobs and buffers of one server take in memory, its limit, and when free memory goes back."""
+"""The memory of one server's jobs and buffers: its count, its limit, and when free memory is released to the system."""
 
 from libc.stdint cimport int64_t, uint64_t
 
@@ -6,16 +6,16 @@ from fastbean.engine.job cimport JOB_PLACES_BYTES
 from fastbean.base.slab cimport MOST_SLOT_BYTES, Slab
 
 cdef struct Memory:
-    uint64_t job_bytes              # of jobs, those included that still arrive or are deleted and still being sent
-    uint64_t buffer_bytes           # of what clients have sent and what they are sent
-    uint64_t limit_bytes            # of both together, from which on puts are refused; UINT64_MAX for none
-    uint64_t freed_bytes            # of jobs in slots, since memory was last given back
-    uint64_t freed_large_bytes      # of larger ones and of buffers: the gaps that they leave are of no use to slots
-    int64_t release_at_ns         # when free memory goes back to the system, or NEVER
+    uint64_t job_bytes              # of jobs, including those that still arrive, or are deleted and still being sent
+    uint64_t buffer_bytes           # of what clients have sent, and of replies to them
+    uint64_t limit_bytes            # of both together; at this limit puts are refused; UINT64_MAX for none
+    uint64_t freed_bytes            # of jobs in slots, since memory was last released
+    uint64_t freed_large_bytes      # of larger jobs and of buffers: slots cannot use the gaps that they leave
+    int64_t release_at_ns         # when free memory is released to the system, or NEVER
 
 
 cdef inline bint memory_is_full(Memory *memory, uint64_t more_bytes) noexcept nogil:
-    """Whether so many bytes more are too many."""
+    """Whether `more_bytes` would exceed the limit."""
     return memory.job_bytes + memory.buffer_bytes + more_bytes > memory.limit_bytes
 
 
@@ -25,20 +25,20 @@ cdef inline uint64_t *freed_as(Memory *memory, uint64_t job_bytes) noexcept nogi
 
 
 cdef inline void memory_keep(Memory *memory, uint64_t job_bytes) noexcept nogil:
-    """A job of so many bytes has come; it takes memory that was free, where there is some."""
+    """Count a new job of `job_bytes`; it uses free memory first, where there is some."""
     cdef uint64_t *freed = freed_as(memory, job_bytes)
     memory.job_bytes += job_bytes
     freed[0] -= min(freed[0], job_bytes)
 
 
 cdef inline void memory_drop(Memory *memory, uint64_t job_bytes) noexcept nogil:
-    """A job of so many bytes is gone."""
+    """Uncount a job of `job_bytes`."""
     memory.job_bytes -= job_bytes
     freed_as(memory, job_bytes)[0] += job_bytes
 
 
 cdef inline void memory_count_buffers(Memory *memory, uint64_t before_bytes, uint64_t now_bytes) noexcept nogil:
-    """The buffers of a client have become larger or smaller."""
+    """Count the change of a client's buffers."""
     memory.buffer_bytes += now_bytes - before_bytes
     if now_bytes < before_bytes:
         memory.freed_large_bytes += before_bytes - now_bytes

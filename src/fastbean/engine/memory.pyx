@@ -1,11 +1,11 @@
-"""What the jobs and buffers of one server take in memory, its limit, and when free memory goes back.
+"""The memory of one server's jobs and buffers: its count, its limit, and when free memory is released to the system.
 
-A job counts from the line of its put until nobody needs its bytes any more: deleted, and sent to whoever it was being
-sent to. What it counts for is `job_cost`. Buffers count with the room that they have, not only with what is in it;
-a client's are counted whenever something has happened to that client. Clients and tubes themselves have limits of
-their own and do not count.
+A job counts from the line of its put until its bytes are no longer needed: deleted, and completely sent to every client
+it was being sent to. It counts with its `job_cost`. Buffers count with their capacity, not only with their content; a
+client's buffers are counted after every event of that client. Clients and tubes do not count: they have limits of
+their own.
 
-To count costs an addition, to look at the limit a comparison.
+Counting costs an addition, checking the limit a comparison.
 """
 
 from libc.stdint cimport int64_t, uint64_t
@@ -14,13 +14,13 @@ from fastbean.base.clock cimport NEVER
 from fastbean.base.slab cimport Slab, keep_freed_memory, slab_release_to_os, slab_each_iteration
 
 cdef enum:
-    GIVE_BACK_BYTES = 8388608       # freed from which on it is worth the walk through the heap
+    GIVE_BACK_BYTES = 8388608       # freed bytes that make a walk through the heap worthwhile
     GIVE_BACK_AFTER_NS = 1000000000
 
 
 cdef void memory_each_iteration(Memory *memory, Slab *slab, int64_t now_ns) noexcept nogil:
-    """At least once in an iteration. Much free memory goes back if that lasts: who fills and empties a queue again and
-    again needs it."""
+    """Call it at least once per iteration. Memory is returned to the system only after it has been free for a second; a
+    queue that keeps filling and draining would need it again."""
     cdef uint64_t freed_bytes = memory.freed_bytes + memory.freed_large_bytes
     slab_each_iteration(slab)
     if freed_bytes <= GIVE_BACK_BYTES or freed_bytes <= memory.job_bytes // 2:
@@ -34,8 +34,8 @@ cdef void memory_each_iteration(Memory *memory, Slab *slab, int64_t now_ns) noex
 
 
 def keep_freed():
-    """Have this process keep the memory that is freed, until a server in it gives it back, a second later.
+    """Have this process keep freed memory until a server in it releases it, a second later.
 
-    For a program of which a server is all: it is the whole process that keeps it.
+    For a program that only runs a server: the setting applies to the whole process.
     """
     keep_freed_memory()

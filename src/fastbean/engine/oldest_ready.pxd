@@ -1,4 +1,4 @@
-"""Which of a tube's ready jobs was put first."""
+"""Finds the ready job of a tube that was put first."""
 
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -7,7 +7,7 @@ from fastbean.engine.tube cimport Tube
 
 
 cdef inline void oldest_enters(Tube *tube, uint64_t id) noexcept nogil:
-    """A job has just become ready."""
+    """A job of the tube has just become ready."""
     if id < tube.oldest_id or tube.ready.len == 1:
         tube.oldest_id = id
 

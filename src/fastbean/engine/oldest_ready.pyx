@@ -1,12 +1,12 @@
-"""Which of a tube's ready jobs was put first.
+"""Finds the ready job of a tube that was put first.
 
-Ids are handed out in order, so it is the one with the lowest id; but the ready heap is in the order of priorities, and
-a second order would cost memory for each job. What a tube keeps is a bound, ``oldest_id``.
+Ids are assigned in order, so it is the one with the lowest id. But the ready heap is ordered by priority, and a second
+order would cost memory for each job. Instead, a tube keeps a bound, ``oldest_id``.
 
-Always true: no ready job of the tube has a lower id than ``oldest_id``. A job that becomes ready lowers the bound if
-need be, which is one comparison; a job that leaves lets it be. Only who asks raises it: from id to id through the table
-of all jobs, as far as some steps go. However often the world changes between two calls, the bound stays a bound. An
-id is passed once, until a job with a lower one comes back.
+Invariant: no ready job of the tube has a lower id than ``oldest_id``. A job that becomes ready lowers the bound if
+needed, which is one comparison; a job that leaves does not change it. Only the search raises it: it goes from id to id
+through the table of all jobs, for a limited number of steps. The bound stays valid whatever changes between two calls.
+An id is passed only once, until a job with a lower one becomes ready again.
 
 A call costs O(1) while the oldest job stays ready, a look at each entry of a short heap, and otherwise `steps`.
 """
@@ -18,7 +18,7 @@ from fastbean.engine.job cimport JOB_READY, Job, JobTable, job_table_get, job_ta
 from fastbean.engine.tube cimport Tube
 
 cdef enum:
-    LOOKED_THROUGH = 4096           # entries of a heap that are looked through at once: some microseconds
+    LOOKED_THROUGH = 4096           # the longest heap that is searched completely, which takes some microseconds
 
 
 cdef inline bint is_ready_in(Job *job, Tube *tube) noexcept nogil:
@@ -31,11 +31,11 @@ cdef bint find_oldest(JobTable *jobs, Tube *tube, uint32_t *steps, Job **oldest)
     Args:
         jobs: all jobs of the server.
         tube: the tube.
-        steps: how many may be taken; becomes how many are left.
-        oldest: becomes the job, or NULL when none is ready.
+        steps: how many may be taken; set to how many are left.
+        oldest: set to the job, or NULL when none is ready.
 
     Returns:
-        Whether it is known; if not, a further call goes on from where this one has ended.
+        Whether it is known; if not, the next call continues where this one ended.
     """
     cdef uint32_t place
     cdef Job *job = job_table_get(jobs, tube.oldest_id)

@@ -1,4 +1,4 @@
-"""The state as a log has it: what a start restores, and what compaction asks for again."""
+"""The operations of `Store` on the state: restoring jobs at the start, and reading them for compaction."""
 
 from fastbean.engine.job cimport Job
 from fastbean.engine.journal cimport JobImage

@@ -1,7 +1,7 @@
-"""The state as a log has it: what a start restores, and what compaction asks for again.
+"""The operations of `Store` on the state: restoring jobs at the start, and reading them for compaction.
 
-The log reads its records, the oldest first, and calls these for each (`Store`, in _journal, tells what they promise). A
-restored job stands in its heap at once; nobody waits yet, so that no other job or client moves with it.
+The binlog reads its records, the oldest first, and calls these functions for each (`engine.journal` says what they
+promise). A restored job is put into its heap at once; no client is waiting yet, so nothing else has to move.
 """
 
 cimport cython
@@ -21,13 +21,13 @@ from fastbean.engine.tube cimport Tube
 
 cdef enum:
     USUAL_RECORD_BYTES = 128
-    MOST_EXPECTED = 4000000         # jobs may be large: no more room is taken on trust
+    MOST_EXPECTED = 4000000         # jobs may be large: an upper bound for the room allocated in advance
 
 
 cdef class Recovery(State):
 
     def expect_large_binlog(self, uint64_t size):
-        """A log of very many jobs is about to be read; `expect_no_more` comes after it.
+        """A binlog of very many jobs is about to be read; call `expect_no_more` afterwards.
 
         Args:
             size: of the log, in bytes.
@@ -36,7 +36,7 @@ cdef class Recovery(State):
         table_expect(&self.jobs.leaves, min(size // USUAL_RECORD_BYTES, <uint64_t>MOST_EXPECTED) // LEAF_JOBS)
 
     cdef void expect_no_more(self) noexcept:
-        """The whole log has been read."""
+        """The whole binlog has been read."""
         if self.slab.many:
             slab_expect_no_more(&self.slab)
 
@@ -56,7 +56,7 @@ cdef class Recovery(State):
 
     @cython.final
     cdef Job *restore_job(self, JobImage *image) noexcept:
-        """A job of the log, in no heap yet, or NULL without memory."""
+        """Make a job from the binlog, in no heap yet; returns NULL without memory."""
         cdef Tube *tube = self.find_or_make_tube(image.name, image.name_bytes)
         cdef Job *job
         if tube is NULL:
@@ -78,12 +78,12 @@ cdef class Recovery(State):
 
     @cython.final
     cdef int restore_place(self, Job *job, JobImage *image) noexcept:
-        """Everything about the job that can change, its heap included. Returns 0, or -1 without memory."""
+        """Set everything about the job that can change, and push it into its heap. Returns 0, or -1 without memory."""
         cdef Tube *tube = self.tube_of(job)
         cdef Heap *heap = &tube.ready
         if image.state != STATE_READY:
             heap = &tube.delayed if image.state == STATE_DELAYED else &tube.buried
-        # There nearly always is room: that costs no call then.
+        # There nearly always is room, and then this needs no call.
         if heap.len == heap.cap and heap_reserve(heap, 1) < 0:
             return -1
         job.pri = image.pri
@@ -121,7 +121,7 @@ cdef class Recovery(State):
         self.remove_job(job, id)
         return segment
 
-    # Compaction asks for jobs again
+    # For compaction
 
     cdef bint image_of(self, uint64_t id, uint32_t segment, JobImage *image) noexcept:
         cdef Job *job = job_table_get(&self.jobs, id)

@@ -14,10 +14,13 @@ from fastbean.base.slab cimport Slab
 from fastbean.engine.tube cimport Timer, TimerKind, Tube, TubeSet, tube_again
 
 cdef enum:
-    EFFORT_PER_ITERATION = 20000        # moves and looks of all clients together, but one command of each
-    STEPS_AT_ONCE = 1000            # jobs, watches or list entries that one iteration moves before others are served
+    # Both are judgements. A move costs some hundred nanoseconds: a long command runs for a fraction of a millisecond
+    # before other clients are served, and all clients together for a few milliseconds, which is what the slowest reply
+    # of an iteration waits. Smaller values would cost more iterations for the same work.
+    EFFORT_PER_ITERATION = 20000    # moves and looks of all clients together, beyond one command of each
+    STEPS_AT_ONCE = 1000            # jobs, watches or list entries that a long command handles per iteration
     URGENT_BELOW_PRI = 1024         # beanstalkd's URGENT_THRESHOLD
-    SAFETY_MARGIN_NS = 1000000000   # a client is told DEADLINE_SOON in the last second of a reservation
+    SAFETY_MARGIN_NS = 1000000000   # in the last second of a reservation, a reserve returns DEADLINE_SOON
 
 cdef struct Counters:               # of the whole server, as `stats` shows them
     uint64_t ready
@@ -49,18 +52,18 @@ cdef class State(Store):
     cdef Heap timers
     cdef ClientSet clients
     cdef uint64_t burials
-    cdef Client *first_answered     # clients whose answer came while they waited, oldest first
+    cdef Client *first_answered     # clients with a queued reply, oldest first
     cdef Client *last_answered
-    cdef Work *first_work           # unfinished work, in turn
+    cdef Work *first_work           # unfinished long commands, served in turn
     cdef Work *last_work
     cdef uint64_t effort            # moves and looks so far: jobs moved, watches looked at, entries listed
     cdef uint64_t effort_limit      # beyond it, what can wait for the next iteration does
     cdef Memory memory
     cdef int64_t begun_ns           # when the last delay or ttr began
-    cdef bint short_of_memory       # an expiry or a piece of work could not go on
+    cdef bint short_of_memory       # an expiry or a long command could not continue
     cdef Counters counts
     cdef Journal journal
-    cdef bint has_binlog               # the journal keeps a log
+    cdef bint has_binlog            # `journal` is not the empty one
 
     cdef Client *new_client(self, void *connection) noexcept
     cdef void end_client(self, Client *client) noexcept
@@ -103,11 +106,11 @@ cdef class State(Store):
 
     cdef void relist(self, Tube *removed) noexcept
 
-    # What every job passes through
+    # On the path of every job
 
     @cython.final
     cdef inline Tube *find_or_make_tube(self, const char *name, uint32_t name_bytes) noexcept:
-        """The tube of this name, or NULL without memory. Whoever does not keep it calls `release_tube`."""
+        """The tube of this name, or NULL without memory. A caller that does not refer to it calls `release_tube`."""
         cdef Tube *tube = tube_again(&self.tubes, name, name_bytes)
         return tube if tube is not NULL else self.look_up_or_make_tube(name, name_bytes)
 
@@ -117,7 +120,7 @@ cdef class State(Store):
 
     @cython.final
     cdef inline void to_ready(self, Tube *tube, Job *job, uint64_t id) noexcept:
-        """The commonest way into a heap. The caller has reserved room in it, so that the push cannot fail."""
+        """The most frequent way into a heap. The caller has reserved room in it, so that the push cannot fail."""
         heap_push(&tube.ready, &job.node, job.pri, id)
         oldest_enters(tube, id)
         job.state = JOB_READY

@@ -1,18 +1,18 @@
 """All jobs, tubes and clients of one server, and how a job moves among them.
 
-Always true between two calls:
+Invariants, between two calls:
 
-- A job in the table stands in exactly one heap: its tube's ready, delayed or buried heap, or the reserved heap of the
-  client that holds it (once that has left, its heap of returning jobs). Which heap is its state; the heap's slot holds
-  its id, and its deadline if it has one.
-- No unpaused tube holds a ready job while a client waits for that tube.
-- A tube with a delayed job or a pause has a timer that is due no later than they are, and so has a client that holds
-  or awaits something. Timers are lazy: one that is due too early is put right when it comes to the top.
-- Every tube and every client stands in the timer heap, those with nothing to do at its far end, so that setting a
-  timer moves an entry and cannot fail.
+- A job in the table is in exactly one heap: its tube's ready, delayed or buried heap, or the reserved heap of the
+  client that holds it (once that client has left, its heap of returning jobs). The job's state says which heap it is;
+  the heap's slot has its id, and its deadline if there is one.
+- No unpaused tube has a ready job while a client waits for that tube.
+- A tube with a delayed job or a pause has a timer that is due no later than they are, and so has a client with a
+  reservation or a wait. Timers are lazy: one that is due too early is corrected when it reaches the top.
+- Every tube and every client is in the timer heap, those with nothing to do at its far end, so that setting a timer
+  moves an entry and cannot fail.
 
-A move first makes sure of the memory that it needs, then changes: one that fails has changed nothing. Nothing here
-does I/O or reads a clock; `now_ns` comes in, monotonic, in nanoseconds.
+A move first allocates the memory that it needs, then changes anything: one that fails has changed nothing. Nothing here
+does I/O or reads a clock; `now_ns` is passed in, monotonic, in nanoseconds.
 """
 
 from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
@@ -42,26 +42,26 @@ cdef uint64_t NOT_DUE = <uint64_t>-1
 
 
 cdef inline uint64_t timer_tie(Timer *timer) noexcept nogil:
-    """Tubes before clients, when both are due at once."""
+    """Orders tubes before clients, when both are due at once."""
     return <uint64_t>timer.kind << 32 | timer.number
 
 
 cdef void append_entry(Client *client, Tube *tube) noexcept nogil:
-    """One more line of a list of tubes."""
+    """Append one line to a list of tubes."""
     buffer_append(&client.answer.text, b"- ", 2)
     buffer_append(&client.answer.text, tube_name(tube), tube.name_bytes)
     buffer_append(&client.answer.text, b"\n", 1)
 
 
 cdef class State(Store):
-    """Jobs, tubes, clients, timers and unfinished work; see the module's text.
+    """Jobs, tubes, clients, timers and long commands; see the module's text.
 
     Args:
         hash_key: 16 secret bytes for the hash of tube names.
 
     Raises:
         ValueError: `hash_key` has another length.
-        MemoryError: there is no memory even for the tube "default".
+        MemoryError: there is no memory, not even for the tube "default".
     """
 
     def __cinit__(self, *args, bytes hash_key=bytes(16), **kwargs):
@@ -88,7 +88,7 @@ cdef class State(Store):
     # Clients and tubes
 
     cdef Client *new_client(self, void *connection) noexcept:
-        """A client that uses and watches default, or NULL without memory."""
+        """Make a client that uses and watches default; returns NULL without memory."""
         cdef Client *client = client_new(&self.clients)
         if client is NULL:
             return NULL
@@ -106,12 +106,12 @@ cdef class State(Store):
         return client
 
     cdef void end_client(self, Client *client) noexcept:
-        """Free a client that holds and watches nothing any more."""
+        """Free a client that has no reservation and no watch any more."""
         heap_remove(&self.timers, &client.timer.node)
         client_remove(&self.clients, client)
 
     cdef Tube *look_up_or_make_tube(self, const char *name, uint32_t name_bytes) noexcept:
-        """What `find_or_make_tube` does for another tube than the last one."""
+        """The slow path of `find_or_make_tube`: the tube is not the last one looked up."""
         cdef uint32_t count = self.tubes.count
         cdef Tube *tube = tube_find_or_make(&self.tubes, name, name_bytes)
         if self.tubes.count > count and self.add_timer(&tube.timer, TIMER_TUBE, tube.number) < 0:
@@ -120,17 +120,17 @@ cdef class State(Store):
         return tube
 
     cdef void release_tube(self, Tube *tube) noexcept:
-        """End the tube if nothing refers to it: no job, no client that uses or watches it. default never ends."""
+        """Free the tube if nothing refers to it: no job, no client that uses or watches it. default is never freed."""
         if tube.jobs or tube.using or tube.watching or tube == self.default_tube:
             return
         heap_remove(&self.timers, &tube.timer.node)
         self.relist(tube)
         tube_remove(&self.tubes, tube)
 
-    # A job's place
+    # Moving a job
 
     cdef Heap *heap_of(self, Job *job) noexcept:
-        """The heap that the job stands in."""
+        """The heap that the job is in."""
         if job.state == JOB_READY:
             return &self.tube_of(job).ready
         if job.state == JOB_RESERVED:
@@ -148,8 +148,12 @@ cdef class State(Store):
         """When the delay or the reservation ends; only for a delayed or reserved job."""
         return <int64_t>heap_slot(self.heap_of(job), &job.node).key
 
+    # The first half of every move. Until the second half (`to_ready`, `push_delayed`, ...) the job is in no heap, and
+    # its state still names the old one: so the room in the new heap is reserved before, and nothing may come in between
+    # that can fail or looks at the job. The counters of the old place are lowered here, those of the new one raised by
+    # the second half. The timer stays: it is corrected when it comes due. The id is returned: only the slot had it.
     cdef uint64_t take(self, Job *job) noexcept:
-        """Take the job out of its heap, for another one or for good. Returns its id."""
+        """Take the job out of its heap, to push it into another one or to free it. Returns its id."""
         cdef Tube *tube = self.tube_of(job)
         cdef Heap *heap = self.heap_of(job)
         cdef uint64_t id = heap_slot(heap, &job.node).tie
@@ -170,7 +174,7 @@ cdef class State(Store):
         return id
 
     cdef void remove_job(self, Job *job, uint64_t id) noexcept:
-        """Take the job out of its heap and out of the table, for good; its tube may end with it."""
+        """Free the job, and its tube if that was the last reference to it."""
         cdef Tube *tube = self.tube_of(job)
         self.take(job)
         job_table_remove(&self.jobs, id)
@@ -180,11 +184,11 @@ cdef class State(Store):
         self.release_tube(tube)
 
     cdef int64_t deadline_after(self, int64_t now_ns, uint32_t seconds) noexcept:
-        """When a delay or a ttr that begins now will end: of two in one iteration, what began first ends first."""
+        """When a delay or a ttr that begins now will end: of two in one iteration, the one that began first."""
         self.begun_ns = max(self.begun_ns + 1, now_ns)
         return self.begun_ns + seconds_ns(seconds)
 
-    # The ways in, but for `to_ready`. The caller has reserved room in the heap, so that the push cannot fail.
+    # The ways into a heap, except `to_ready`. The caller has reserved room in the heap, so that the push cannot fail.
 
     cdef void to_delayed(self, Tube *tube, Job *job, uint64_t id, int64_t now_ns) noexcept:
         self.push_delayed(tube, job, id, self.deadline_after(now_ns, job.delay_s))
@@ -206,7 +210,7 @@ cdef class State(Store):
         self.counts.buried += 1
 
     cdef int reserve_for(self, Client *client, Job *job, int64_t now_ns) noexcept:
-        """Move the job, which is not reserved, to the client. Returns 0, or -1 without memory (nothing changed)."""
+        """Reserve the job, which is not reserved, for the client. Returns 0, or -1 without memory (nothing changed)."""
         cdef Tube *tube = self.tube_of(job)
         cdef int64_t deadline_ns
         cdef bint was_ready
@@ -227,12 +231,12 @@ cdef class State(Store):
         self.schedule(&client.timer, deadline_ns)
         client.answer.job = job
         client.answer.number = id
-        # A job that was buried or delayed comes back ready, even if the server dies now.
+        # A job that was buried or delayed is ready after a restart, even if the server dies now.
         self.journal_change(job, not was_ready)
         return 0
 
     cdef int make_ready(self, Job *job, int64_t now_ns) noexcept:
-        """Move a job from wherever it stands to ready, and on to a waiting client if there is one.
+        """Move a job from any heap to ready, and on to a waiting client if there is one.
 
         Returns 0, or -1 without memory (nothing changed).
         """
@@ -246,18 +250,18 @@ cdef class State(Store):
         return 0
 
     cdef bint match(self, Tube *tube, int64_t now_ns) noexcept:
-        """Give the tube's first ready job to the client that waits longest; false if there is no such pair."""
+        """Give the tube's first ready job to the client that has waited longest; false if there is no such pair."""
         cdef Client *client
         if tube.longest_waiting is NULL or tube.ready.len == 0:
             return False
         client = self.clients.by_number[tube.longest_waiting.client]
-        # Cannot fail: whoever waits has made room for it.
+        # Cannot fail: every waiting client has reserved room for it.
         self.reserve_for(client, <Job *>heap_top(&tube.ready).node, now_ns)
         self.end_wait(client, REPLY_RESERVED)
         return True
 
     cdef int time_out(self, Client *client, int64_t now_ns) noexcept:
-        """The client's first reservation has run out: the job is ready again. Returns 0, or -1 without memory."""
+        """The client's first reservation has run out: make the job ready. Returns 0, or -1 without memory."""
         cdef Job *job = <Job *>heap_top(&client.reserved).node
         if self.make_ready(job, now_ns) < 0:
             return -1
@@ -266,10 +270,10 @@ cdef class State(Store):
         self.journal_change(job, False)
         return 0
 
-    # The log
+    # The journal
 
     cdef void fill_image(self, Job *job, uint64_t id, JobImage *image) noexcept:
-        """What the log keeps of a job in a heap. A reserved one counts as ready: so it comes back."""
+        """What the journal stores of a job in a heap. A reserved job is stored as ready: that is how it is restored."""
         cdef Tube *tube = self.tube_of(job)
         cdef uint64_t key = heap_slot(self.heap_of(job), &job.node).key
         image.id = id
@@ -295,7 +299,7 @@ cdef class State(Store):
             image.burial = key
 
     cdef void journal_change(self, Job *job, bint gates) noexcept:
-        """Log the job as it is now. `gates`: a reply may depend on this change."""
+        """Record the job's present state. `gates`: a reply may depend on this change."""
         cdef JobImage image
         if not self.has_binlog:
             return
@@ -304,10 +308,10 @@ cdef class State(Store):
         if gates:
             job.lsn = <uint32_t>self.journal.end_lsn
 
-    # Waiting, and answers that come later
+    # Waiting, and replies that come later
 
     cdef void begin_iteration(self, int64_t now_ns) noexcept:
-        """What sockets bring comes next, or what was left over: each of the two has an allowance of effort."""
+        """Called before the sockets are served, and before what was left over: each of the two has its own effort."""
         self.effort_limit = self.effort + EFFORT_PER_ITERATION
         memory_each_iteration(&self.memory, &self.slab, now_ns)
 
@@ -324,7 +328,7 @@ cdef class State(Store):
         self.answer_later(client, reply)
 
     cdef void answer_later(self, Client *client, Reply reply) noexcept:
-        """Queue an answer for a client whose command is not the one that runs now."""
+        """Queue a reply to a client other than the one whose command is running."""
         client.answer.reply = reply
         client.next_answered = NULL
         if self.last_answered is NULL:
@@ -334,7 +338,7 @@ cdef class State(Store):
         self.last_answered = client
 
     cdef Client *next_answered(self) noexcept:
-        """Take the next client with an answer, or NULL."""
+        """Take the next client with a queued reply, or NULL."""
         cdef Client *client = self.first_answered
         if client is not NULL:
             self.first_answered = client.next_answered
@@ -343,7 +347,7 @@ cdef class State(Store):
         return client
 
     cdef void forget_answer(self, Client *client) noexcept:
-        """The client has left before its answer was taken."""
+        """The client has left before its queued reply was taken."""
         cdef Client **link = &self.first_answered
         cdef Client *previous = NULL
         while link[0] is not NULL and link[0] != client:
@@ -357,13 +361,13 @@ cdef class State(Store):
     # Timers
 
     cdef int add_timer(self, Timer *timer, TimerKind kind, uint32_t number) noexcept:
-        """A timer for a new tube or client. Returns 0, or -1 without memory."""
+        """Add the timer of a new tube or client. Returns 0, or -1 without memory."""
         timer.kind = kind
         timer.number = number
         return heap_push(&self.timers, &timer.node, NOT_DUE, timer_tie(timer))
 
     cdef void schedule(self, Timer *timer, int64_t when_ns) noexcept:
-        """See that the timer is due at `when_ns` at the latest; NEVER asks for nothing."""
+        """Make sure that the timer is due at `when_ns` at the latest; NEVER does nothing."""
         if when_ns != NEVER and <uint64_t>when_ns < heap_slot(&self.timers, &timer.node).key:
             heap_update(&self.timers, &timer.node, <uint64_t>when_ns, timer_tie(timer))
 
@@ -373,7 +377,7 @@ cdef class State(Store):
         return NEVER if key == NOT_DUE else <int64_t>key
 
     cdef int64_t tube_due_ns(self, Tube *tube) noexcept:
-        """When the tube has something to do: a delay ends, or its pause."""
+        """When the tube has something to do: a delay or its pause ends."""
         cdef int64_t due_ns = NEVER
         if tube.delayed.len:
             due_ns = <int64_t>heap_top(&tube.delayed).key
@@ -382,7 +386,7 @@ cdef class State(Store):
         return due_ns
 
     cdef int64_t client_due_ns(self, Client *client) noexcept:
-        """When the client has something to do: a reservation ends, comes near its end, or a wait ends."""
+        """When the client has something to do: a reservation ends or is about to, or a wait ends."""
         cdef int64_t due_ns = NEVER
         if client.reserved.len:
             due_ns = <int64_t>heap_top(&client.reserved).key
@@ -394,7 +398,7 @@ cdef class State(Store):
         return due_ns
 
     cdef bint expire(self, int64_t now_ns) noexcept:
-        """Do what is due at `now_ns`, in the order of time, up to STEPS_AT_ONCE steps; true when more is due."""
+        """Do what is due at `now_ns`, in order of time, up to STEPS_AT_ONCE steps; true when more is due."""
         cdef int _step
         self.short_of_memory = False
         for _step in range(STEPS_AT_ONCE):
@@ -408,7 +412,7 @@ cdef class State(Store):
         return True
 
     cdef int expire_timer(self, Timer *timer, int64_t now_ns) noexcept:
-        """One step for the timer at the top: put it right, or do what is due. Returns 0, or -1 without memory."""
+        """One step for the timer at the top: correct it, or do what is due. Returns 0, or -1 without memory."""
         cdef Tube *tube = NULL
         cdef Client *client = NULL
         cdef int64_t due_ns
@@ -418,7 +422,7 @@ cdef class State(Store):
         else:
             client = self.clients.by_number[timer.number]
             due_ns = self.client_due_ns(client)
-        # NEVER, as an unsigned number, is NOT_DUE: such a timer goes to the far end.
+        # NEVER, as an unsigned number, is NOT_DUE: such a timer moves to the far end.
         if <uint64_t>due_ns > heap_slot(&self.timers, &timer.node).key:
             heap_update(&self.timers, &timer.node, <uint64_t>due_ns, timer_tie(timer))
             return 0
@@ -427,19 +431,19 @@ cdef class State(Store):
         return self.client_step(client, now_ns)
 
     cdef int tube_step(self, Tube *tube, int64_t now_ns) noexcept:
-        """One delay that has ended, or one step of the end of the pause. Returns 0, or -1 without memory."""
+        """Handle one delay that has ended, or one step of the pause's end. Returns 0, or -1 without memory."""
         cdef HeapSlot *first = heap_top(&tube.delayed)
         if first is not NULL and <int64_t>first.key <= now_ns and (
             tube.pause_ns == 0 or <int64_t>first.key <= tube.unpause_at_ns
         ):
             return self.make_ready(<Job *>first.node, now_ns)
-        # The tube counts as paused until its last waiting client is served: nobody gets a job out of turn meanwhile.
+        # The tube stays paused until its last waiting client is served, so that no other client overtakes them.
         if not self.match(tube, now_ns):
             tube.pause_ns = 0
         return 0
 
     cdef int client_step(self, Client *client, int64_t now_ns) noexcept:
-        """One reservation that has ended, or the end of the wait. Returns 0, or -1 without memory."""
+        """Handle one reservation that has ended, or the end of the wait. Returns 0, or -1 without memory."""
         cdef HeapSlot *first = heap_top(&client.reserved)
         if first is not NULL and <int64_t>first.key <= now_ns:
             return self.time_out(client, now_ns)
@@ -449,11 +453,11 @@ cdef class State(Store):
             self.end_wait(client, REPLY_TIMED_OUT)
         return 0
 
-    # Unfinished work
+    # Long commands
 
     cdef void relist(self, Tube *removed) noexcept:
-        """`removed` is about to leave the visible list: no list that is being written may miss the tube that moves,
-        and nobody looks for its oldest job any more."""
+        """`removed` is about to leave the visible list: a list that is being written must not miss the tube that takes
+        its place, and the search for its oldest job ends."""
         cdef Tube *last = self.tubes.listed[self.tubes.count - 1]
         cdef Work *work = self.first_work
         while work is not NULL:

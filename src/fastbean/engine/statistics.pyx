@@ -1,7 +1,7 @@
 """The texts of stats, stats-tube and stats-job.
 
-Keys, their order and their quotes are beanstalkd 1.13's; a key that only fastbean has comes after all of them. Each
-text costs O(1): what it tells is counted as it happens.
+Keys, their order and their quotes are those of beanstalkd 1.13; keys that only fastbean has come after them. Each text
+costs O(1): everything in it is counted as it happens.
 """
 
 from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
@@ -37,11 +37,11 @@ cdef extern from "<unistd.h>" nogil:
 
 cdef enum:
     MICROSECOND_DIGITS = 6
-    STATS_BYTES = 2048                  # a text that is not longer is written without being moved
+    STATS_BYTES = 2048                  # the initial capacity; most texts then need no reallocation
 
 
 cdef void put_number(Buffer *text, const char *key, uint64_t number) noexcept nogil:
-    """One line. Most of every text is made of these, so each is written in one piece."""
+    """Write one line. Most of each text is made of these, so each is written in one piece."""
     cdef size_t key_bytes = strlen(key)
     cdef char *end
     if text.failed or buffer_reserve(text, key_bytes + 2 + DIGITS + 1) < 0:
@@ -81,7 +81,7 @@ cdef inline void put_quoted(Buffer *text, const char *key, const char *word) noe
 
 
 cdef void put_time(Buffer *text, const char *key, timeval *time) noexcept nogil:
-    """Seconds with six decimals."""
+    """Write seconds with six decimals."""
     cdef uint32_t digits = MICROSECOND_DIGITS
     cdef long scale = 1000000
     buffer_append_text(text, key)
@@ -171,7 +171,7 @@ cdef void stats_text(Engine engine, Buffer *text, int64_t now_ns) noexcept:
 
 
 cdef void put_binlog(Buffer *text, BinlogFigures *log) noexcept:
-    """What only fastbean tells of its log."""
+    """Write what only fastbean reports about its binlog."""
     put_number(text, b"binlog-bytes-live", log.live_bytes)
     put_number(text, b"binlog-bytes-on-disk", log.disk_bytes)
     put_number(text, b"binlog-syncs", log.syncs)
@@ -182,13 +182,13 @@ cdef void put_binlog(Buffer *text, BinlogFigures *log) noexcept:
 
 
 cdef void put_more_commands(Engine engine, Buffer *text) noexcept:
-    """The commands that beanstalkd does not count."""
+    """Write the commands that beanstalkd does not count."""
     put_number(text, b"cmd-reserve-job", engine.commands[<int>OP_RESERVE_JOB])
     put_number(text, b"cmd-kick-job", engine.commands[<int>OP_KICK_JOB])
 
 
 cdef void put_limits(Engine engine, Buffer *text) noexcept:
-    """What bounds the server and each client, and how often it did. A limit of 0 is none."""
+    """Write the limits of the server and its clients, and how often each was reached. A limit of 0 is none."""
     cdef uint64_t max_memory = engine.memory.limit_bytes
     put_number(text, b"memory-jobs", engine.memory.job_bytes)
     put_number(text, b"memory-buffers", engine.memory.buffer_bytes)
@@ -211,7 +211,7 @@ cdef void put_limits(Engine engine, Buffer *text) noexcept:
 
 
 cdef void stats_tube_text(Tube *tube, Buffer *text, int64_t now_ns) noexcept:
-    """Write the statistics of one tube, but for the last line: `begin_oldest` adds it."""
+    """Write the statistics of one tube, except for the last line, which `begin_oldest` adds."""
     buffer_append(text, b"---\n", 4)
     put_quoted(text, b"name", tube_name(tube))
     put_number(text, b"current-jobs-urgent", tube.urgent)

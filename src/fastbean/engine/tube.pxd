@@ -23,13 +23,13 @@ cdef struct Watch:              # one client's interest in one tube
     uint32_t client
     uint32_t place              # in the client's array
 
-cdef struct Tube:               # the name follows, with a NUL behind it
-    # What a put touches comes first: with very many tubes, each line of the cache counts.
+cdef struct Tube:               # the name follows, with a terminating NUL
+    # The members that a put uses come first: with very many tubes, each cache line counts.
     Entry entry                 # in the table of names
     Heap ready                  # by (pri, id)
-    uint64_t oldest_id          # no ready job has a lower id; see _oldest
-    Watch *longest_waiting      # the line of waiting clients, from the one that waits longest
-    uint32_t number             # for ever its own while it lives
+    uint64_t oldest_id          # no ready job has a lower id; see oldest_ready.pyx
+    Watch *longest_waiting      # the queue of waiting clients, longest wait first
+    uint32_t number             # its own while it exists
     uint32_t name_bytes
     uint32_t jobs               # in any state; reserved and arriving ones keep the tube alive too
     uint32_t using
@@ -37,7 +37,7 @@ cdef struct Tube:               # the name follows, with a NUL behind it
     uint32_t reserved
     uint64_t total_jobs
     uint64_t enqueued           # times that a job became ready
-    uint64_t body_bytes         # of all jobs that stand in a heap
+    uint64_t body_bytes         # of all jobs that are in a heap
     int64_t pause_ns            # 0: not paused
     uint64_t finished           # jobs deleted by the client that had reserved them
     uint64_t deletes
@@ -55,13 +55,13 @@ cdef struct TubeSet:
     Table names
     HashKey key
     Tube **by_number            # NULL where a number is free
-    Tube **listed               # the visible list, in the order that list-tubes shows
+    Tube **listed               # the visible list, in the order of list-tubes
     uint32_t *free_numbers
     uint32_t free_count
     uint32_t cap                # of all three arrays
-    uint32_t numbers            # given out so far
+    uint32_t numbers            # assigned so far
     uint32_t count
-    Tube *last                  # that was found last by its name, or NULL
+    Tube *last                  # the last one found by its name, or NULL
 
 cdef inline char *tube_name(Tube *tube) noexcept nogil:
     return <char *>tube + sizeof(Tube)
@@ -70,7 +70,7 @@ cdef inline bint tube_has_name(Tube *tube, const char *name, uint32_t name_bytes
     return tube.name_bytes == name_bytes and memcmp(tube_name(tube), name, name_bytes) == 0
 
 cdef inline Tube *tube_again(TubeSet *tubes, const char *name, uint32_t name_bytes) noexcept nogil:
-    """The tube that was found last, if it is this one, or NULL: in a log the same is asked for again and again."""
+    """The last tube found, if it has this name, else NULL: a binlog names the same tube again and again."""
     return tubes.last if tubes.last is not NULL and tube_has_name(tubes.last, name, name_bytes) else NULL
 
 cdef Tube *tube_find(TubeSet *tubes, const char *name, uint32_t name_bytes) noexcept nogil

@@ -1,8 +1,8 @@
 """The tube, and the set of all tubes.
 
-A tube is found by its name in O(1), has a number that stays its own while it lives, and a place in the visible list,
-from which a tube is taken by moving the last one into its place: the order that beanstalkd's clients see. When a tube
-ends is the engine's matter; here is only how.
+A tube is found by its name in O(1), has a number that stays its own while it exists, and a place in the visible list.
+A tube leaves that list by moving the last one into its place, which is the order that beanstalkd's clients see. The
+engine decides when a tube is freed; this module only does it.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -35,7 +35,7 @@ cdef Tube *tube_find(TubeSet *tubes, const char *name, uint32_t name_bytes) noex
 
 
 cdef int grow(TubeSet *tubes) noexcept nogil:
-    """Room for one more tube in all three arrays. Returns 0, or -1 without memory (the set is as it was)."""
+    """Make room for one more tube in all three arrays. Returns 0, or -1 without memory (the set is unchanged)."""
     cdef uint32_t cap = tubes.cap * 2 if tubes.cap else SMALLEST_CAP
     cdef void *array
     if tubes.count < tubes.cap:
@@ -57,7 +57,7 @@ cdef int grow(TubeSet *tubes) noexcept nogil:
 
 
 cdef Tube *tube_find_or_make(TubeSet *tubes, const char *name, uint32_t name_bytes) noexcept nogil:
-    """The tube of this name, new if need be, or NULL without memory (nothing changed)."""
+    """The tube of this name, made if needed; NULL without memory (nothing changed)."""
     cdef uint64_t hash = hash_bytes(&tubes.key, name, name_bytes)
     cdef Tube *tube = find(tubes, hash, name, name_bytes)
     if tube is not NULL:
@@ -87,7 +87,7 @@ cdef Tube *tube_find_or_make(TubeSet *tubes, const char *name, uint32_t name_byt
 
 
 cdef void tube_remove(TubeSet *tubes, Tube *tube) noexcept nogil:
-    """End a tube that nothing refers to; the last of the visible list moves into its place."""
+    """Free a tube that nothing refers to; the last of the visible list moves into its place."""
     cdef Tube *last
     table_remove(&tubes.names, &tube.entry)
     tubes.by_number[tube.number] = NULL
@@ -123,7 +123,7 @@ cdef void tube_set_free(TubeSet *tubes) noexcept nogil:
 
 
 cdef void waiting_line_join(Tube *tube, Watch *watch) noexcept nogil:
-    """The client of `watch` begins to wait: it goes to the end of the tube's line."""
+    """The client of `watch` begins to wait: append it to the tube's queue."""
     watch.earlier = tube.latest_waiting
     watch.later = NULL
     if tube.latest_waiting is NULL:
@@ -135,7 +135,7 @@ cdef void waiting_line_join(Tube *tube, Watch *watch) noexcept nogil:
 
 
 cdef void waiting_line_leave(Tube *tube, Watch *watch) noexcept nogil:
-    """The client of `watch` waits no longer."""
+    """The client of `watch` stops waiting."""
     if watch.earlier is NULL:
         tube.longest_waiting = watch.later
     else:

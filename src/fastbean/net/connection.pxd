@@ -24,10 +24,10 @@ cdef class Shared:
     cdef object selector
     cdef Poller poller              # the selector, or None when it is of another kind
     cdef set open
-    cdef list runnable              # connections with complete commands that nothing will announce again
-    cdef list answered              # connections that were answered by another one's command, or by time
-    cdef list gated                 # connections with replies that wait for the log
-    cdef char *scratch              # where everybody's bytes arrive
+    cdef list runnable              # connections with complete commands that no event will announce again
+    cdef list answered              # connections with a reply to a command that ran earlier
+    cdef list gated                 # connections with replies that wait for the binlog
+    cdef char *scratch              # the receive buffer of all connections
     cdef set unwatched              # connections that the selector cannot watch: their input is full
     cdef uint32_t steps             # lines and bodies taken in this iteration
     cdef Op last_op
@@ -45,23 +45,23 @@ cdef class Connection:
     cdef Client *client
     cdef readonly int fd            # -1: in memory
     cdef Phase phase
-    cdef Reply refusal              # what a skipped body is answered with
+    cdef Reply refusal              # the reply to a skipped body
     cdef uint64_t to_skip
-    cdef uint32_t body_got          # of the body and its CRLF
-    cdef char[2] trailer            # what stands where the body's CRLF must be
-    cdef Buffer input               # received and not yet run
-    cdef Outbox out                 # answered and not yet sent
-    cdef size_t counted_bytes       # of input and out, as the engine's memory has them
+    cdef uint32_t body_got          # bytes of the body and its CRLF received so far
+    cdef char[2] trailer            # the two bytes after the body, which must be CRLF
+    cdef Buffer input               # received, but not run yet
+    cdef Outbox out                 # replied, but not sent yet
+    cdef size_t counted_bytes       # size of input and out, as counted in the engine's memory
     cdef int interest               # what the selector watches
-    cdef int reading                # what it is asked for where the client may send
+    cdef int reading                # what it is asked to watch while the client may send
     cdef bint socket_full
-    cdef bint blocked               # its command is not answered yet
-    cdef bint held_back             # too much is unsent to run another command
+    cdef bint blocked               # its last command has no reply yet
+    cdef bint held_back             # too many bytes are unsent to run another command
     cdef bint is_runnable
     cdef bint is_answered
     cdef bint is_gated
     cdef bint eof
-    cdef bint hung_up               # the client will send no more, though not all of it is received
+    cdef bint hung_up               # the client will send no more, though not everything has been received
     cdef bint quitting
     cdef readonly bint closed
 

@@ -1,16 +1,16 @@
 """One client's bytes: received, cut into commands, answered, sent.
 
-The way of a command: the loop says that a socket is readable, `on_ready` receives (into a buffer that all share, or
-straight into the body of the job on its way), `run` cuts lines and bodies, `execute` has the engine run the command,
-`answer` puts the reply into the outbox, `flush` sends it. One receive and one send serve all commands that came
-together.
+The way of a command: the loop reports that a socket is readable, `on_ready` receives (into a buffer that all
+connections share, or straight into the body of the job being put), `run` cuts lines and bodies, `execute` has the
+engine run the command, `answer` appends the reply to the outbox, `flush` sends it. One receive and one send serve all
+commands that arrived together.
 
-What bounds a client: one receive and STEPS_PER_ITERATION lines and bodies in each iteration; INPUT_LIMIT bytes received
-and not run; about OUTPUT_LIMIT bytes (and one reply) answered and not sent, beyond which it gets no further command
-run; a body of at most the largest job. A connection costs nothing while nothing happens, and well below 2 KiB.
+Limits of a client: one receive and STEPS_PER_ITERATION lines and bodies in each iteration; INPUT_LIMIT bytes received
+but not run; about OUTPUT_LIMIT bytes (and one reply) not sent, above which none of its commands runs; a body of at most
+the largest job. An idle connection costs no time, and well below 2 KiB.
 
-Always true between two calls: a connection that could run a command stands in ``runnable``, or its socket is watched; a
-connection whose command is not answered yet (``blocked``) runs no other; a closed one stands in no list of the engine.
+Invariants, between two calls: a connection that could run a command is in ``runnable``, or its socket is watched; a
+connection whose command has no reply yet (``blocked``) runs no other; a closed one is in no list of the engine.
 """
 
 cimport cython
@@ -64,11 +64,11 @@ cdef enum:
 
 
 cdef class Shared:
-    """What the connections of one server have in common. The hub is one: it knows what to do with it.
+    """The state that all connections of one server share; the hub extends it.
 
     Args:
         engine: the engine that runs the commands.
-        selector: where sockets are watched; None is fine as long as there is no socket.
+        selector: where sockets are watched; it may be None if there is no socket.
     """
 
     def __cinit__(self, Engine engine not None, selector=None):
@@ -80,7 +80,7 @@ cdef class Shared:
         self.unwatched = set()
         self.answered = []
         self.gated = []
-        # A partial line is put in front of what arrives, so that a line always lies in one piece.
+        # A partial line is moved in front of what arrives next, so that a line is always in one piece.
         self.scratch = <char *>malloc(MAX_LINE_BYTES + SCRATCH_BYTES)
         if self.scratch is NULL:
             raise MemoryError("no memory for the receive buffer")
@@ -89,7 +89,7 @@ cdef class Shared:
         free(self.scratch)
 
     cdef void deliver(self) noexcept:
-        """Write the answers of clients that did not ask just now; they are sent at the end of the iteration."""
+        """Append the replies of commands that ran earlier; they are sent at the end of the iteration."""
         cdef Client *client = self.engine.next_answered()
         cdef Connection connection
         while client is not NULL:
@@ -131,14 +131,14 @@ cdef class Connection:
             self.count_memory()
 
     def feed(self, bytes data not None, int64_t now_ns):
-        """In memory only: bytes arrive.
+        """For clients in memory: bytes arrive.
 
         Args:
             data: what the client sends.
             now_ns: the monotonic time in nanoseconds.
 
         Raises:
-            BufferError: the client's command is not answered yet, and more than 65536 bytes stand behind it.
+            BufferError: the client's command has no reply yet, and more than 65536 bytes wait after it.
         """
         cdef iovec[2] where
         cdef size_t offset = 0, size, piece
@@ -158,13 +158,13 @@ cdef class Connection:
         self.hub.deliver()
 
     def feed_eof(self, int64_t now_ns):
-        """In memory only: the client has closed its sending half. `now_ns`: the monotonic time in nanoseconds."""
+        """For clients in memory: the client has closed its sending half. `now_ns`: monotonic, in nanoseconds."""
         self.end_of_file()
         self.update_interest(now_ns)
         self.hub.deliver()
 
     def take_output(self):
-        """In memory only: the replies since the last call, as bytes."""
+        """For clients in memory: the replies since the last call, as bytes."""
         cdef iovec[PIECES] pieces
         cdef bytes output = b""
         while outbox_unsent(&self.out):
@@ -177,7 +177,7 @@ cdef class Connection:
         return output
 
     def close(self, int64_t now_ns):
-        """The client is gone; what it had reserved is ready again. `now_ns`: the monotonic time in nanoseconds."""
+        """The client is gone: release what it had reserved. `now_ns`: the monotonic time in nanoseconds."""
         self.drop(now_ns)
         self.hub.deliver()
 
@@ -213,13 +213,13 @@ cdef class Connection:
             self.drop(now_ns)
 
     cdef bint rearm_if_needed(self, int events, size_t size, size_t room) noexcept:
-        """Have the poller tell what one receive may have left. False: it cannot, and the client would wait for ever."""
+        """Have the poller report again what one receive may have left. False: it cannot; the client must be closed."""
         if not self.interest & EDGE or (size < room and not events & EDGE):
             return True
         return self.hub.poller.tell_again(self.fd)
 
     cdef int space(self, iovec *where) noexcept:
-        """Where the next bytes go. Fills up to two pieces and returns how many; 0 when none may come now."""
+        """Where the next bytes go: fills up to two pieces and returns how many; 0 when none may be received now."""
         cdef size_t more
         if self.closed or self.eof or self.quitting:
             return 0
@@ -238,13 +238,13 @@ cdef class Connection:
             where[1].iov_base = self.hub.scratch
             where[1].iov_len = SCRATCH_BYTES
             return 2
-        # A partial line is put in front of what arrives, so that a line always lies in one piece.
+        # A partial line is moved in front of what arrives next, so that a line is always in one piece.
         where[0].iov_base = self.hub.scratch + self.input.len
         where[0].iov_len = SCRATCH_BYTES
         return 1
 
     cdef void arrived(self, size_t size, int64_t now_ns) noexcept:
-        """`size` bytes have been put where `space` said: run what is complete, keep the rest."""
+        """`size` bytes were received where `space` said: run what is complete, keep the rest."""
         cdef char *scratch = self.hub.scratch
         cdef size_t used
         if self.is_halted():
@@ -266,7 +266,7 @@ cdef class Connection:
             buffer_free(&self.input)
 
     cdef void end_of_file(self) noexcept:
-        """The client will send no more. What it has sent is still answered; a wait is over at once."""
+        """The client will send no more. Its commands are still answered; a wait ends at once."""
         self.eof = True
         self.give_up_waiting()
 
@@ -275,7 +275,7 @@ cdef class Connection:
             self.engine.give_up_waiting(self.client)
 
     cdef void look_for_hang_up(self, int64_t now_ns) noexcept:
-        """Ask the socket itself, which nobody watches, whether the client has gone or will send no more."""
+        """Check an unwatched socket: has the client gone, or will it send no more?"""
         cdef pollfd asked
         asked.fd = self.fd
         asked.events = POLLRDHUP
@@ -289,11 +289,11 @@ cdef class Connection:
             self.give_up_waiting()
 
     cdef bint is_halted(self) noexcept:
-        """Whether what arrives has to wait behind commands that are not run yet."""
+        """Whether what arrives has to wait until earlier commands are run."""
         return self.blocked or self.is_runnable or self.held_back
 
     cdef void postpone(self, uint32_t steps) noexcept:
-        """The rest of the commands waits for the next iteration, after so many steps in this one."""
+        """Leave the rest of the commands to the next iteration, after `steps` steps in this one."""
         if steps == STEPS_PER_ITERATION:
             self.engine.hits.client_steps += 1
         elif not self.engine.journal.tight:
@@ -307,7 +307,7 @@ cdef class Connection:
             self.hub.runnable.append(self)
 
     cdef void resume(self, int64_t now_ns) noexcept:
-        """Go on with commands that were received before."""
+        """Continue with commands that were received before."""
         if self.closed:
             return
         buffer_drop_front(&self.input, self.run(self.input.data, self.input.len, now_ns))
@@ -319,7 +319,7 @@ cdef class Connection:
     # Cutting
 
     cdef size_t run(self, char *data, size_t size, int64_t now_ns) noexcept:
-        """Run the commands in `data`, as many as may run now. Returns how many bytes are done with."""
+        """Run the commands in `data`, as many as may run now. Returns the number of bytes consumed."""
         cdef size_t at = 0
         cdef size_t used
         cdef uint32_t steps = 0
@@ -349,7 +349,7 @@ cdef class Connection:
         return size if self.quitting else at
 
     cdef size_t take_line(self, char *data, size_t size, int64_t now_ns) noexcept:
-        """One command line. Returns the bytes used, 0 when its end has not come."""
+        """Handle one command line. Returns the bytes consumed, 0 when its end has not arrived."""
         cdef size_t length = line_length(data, min(size, <size_t>MAX_LINE_BYTES))
         if length:
             self.execute(data, length - CRLF_BYTES, now_ns)
@@ -360,17 +360,17 @@ cdef class Connection:
         return self.take_long_line(data, size)
 
     cdef size_t take_long_line(self, const char *data, size_t size) noexcept:
-        """Part of a line that is too long; at its end it is answered."""
+        """Skip a part of a line that is too long; at its end, reply."""
         cdef size_t length = line_length(data, size)
         if length:
             self.phase = PHASE_LINE
             self.answer(REPLY_BAD_FORMAT)
             return length
-        # Its LF may be the next byte to come.
+        # Its LF may be the next byte to arrive.
         return size - 1 if data[size - 1] == c'\r' else size
 
     cdef size_t take_body(self, const char *data, size_t size, int64_t now_ns) noexcept:
-        """Part of a put's body, or of the CRLF behind it."""
+        """Take a part of a put's body, or of the CRLF after it."""
         cdef Job *job = self.client.arriving
         cdef size_t used = 0
         if self.body_got < job.body_bytes:
@@ -386,7 +386,7 @@ cdef class Connection:
         return used
 
     cdef size_t take_skipped(self, size_t size) noexcept:
-        """Part of a body that nobody wants."""
+        """Skip a part of a refused body."""
         cdef size_t used = min(<uint64_t>size, self.to_skip)
         self.to_skip -= used
         if self.to_skip == 0:
@@ -421,11 +421,11 @@ cdef class Connection:
         self.give_up_waiting()
 
     cdef bint is_blocked(self) noexcept:
-        """Whether the command that ran last is answered later."""
+        """Whether the reply to the last command comes later."""
         return self.client.waiting or self.client.held or self.client.work.kind != WORK_NONE
 
     cdef Reply begin_put(self, Command *command, int64_t now_ns) noexcept:
-        """The line of a put. A body that is refused here for its size or for want of memory is skipped."""
+        """Handle the line of a put. A body that is refused for its size or for lack of memory is skipped."""
         if command.body_bytes > self.engine.max_job_size:
             self.refusal = REPLY_JOB_TOO_BIG
             self.engine.hits.job_size += 1
@@ -442,7 +442,7 @@ cdef class Connection:
         return REPLY_NONE
 
     cdef void end_put(self, int64_t now_ns) noexcept:
-        """The body of a put and its CRLF have come."""
+        """The body of a put and its CRLF are complete."""
         cdef Reply reply
         self.phase = PHASE_LINE
         if self.trailer[0] == c'\r' and self.trailer[1] == c'\n':
@@ -454,10 +454,10 @@ cdef class Connection:
             self.engine.put_abort(self.client)
             self.answer(REPLY_EXPECTED_CRLF)
 
-    # Answering and sending
+    # Replying and sending
 
     cdef void answer(self, Reply reply) noexcept:
-        """Put a reply, and what goes with it (``client.answer``), into the outbox."""
+        """Append a reply, with its arguments (``client.answer``), to the outbox."""
         cdef size_t start = self.out.bytes.len
         outbox_answer(&self.out, reply, self.client)
         if self.engine.has_binlog:
@@ -466,28 +466,28 @@ cdef class Connection:
             self.hub.emit("reply", self.fd, self.out.bytes.data[start:self.out.bytes.len].split(b"\r\n", 1)[0])
 
     cdef void gate(self, size_t start, Reply reply) noexcept:
-        """Hold the reply back, if the log is not as safe as it has to be."""
+        """Hold the reply back if the binlog is not as safe as the reply requires."""
         cdef uint64_t lsn = self.lsn_of(reply)
         if lsn > self.engine.journal.committed_lsn:
             outbox_gate(&self.out, start, lsn)
 
     cdef uint64_t lsn_of(self, Reply reply) noexcept:
-        """How far the log has to be safe before this reply may be sent."""
+        """How far the binlog has to be safe before this reply may be sent."""
         if reply == REPLY_RESERVED or reply == REPLY_FOUND:
             return self.job_lsn(self.client.answer.job)
         if reply == REPLY_USING or reply == REPLY_WATCHING or reply >= REPLY_DRAINING:
             return 0
-        # It tells of a record of this command, or that something is not there: both the log may still have to learn.
+        # The reply depends on a record of this command, or reports a state that earlier records may have caused.
         return self.engine.journal.gate_lsn
 
     cdef uint64_t job_lsn(self, Job *job) noexcept:
-        """The newest LSN that ends as the job's does: its own, or for an old job one that is no less safe."""
+        """The newest LSN with the last 32 bits of the job's: its own, or for an old job one that is no less safe."""
         cdef uint64_t end_lsn = self.engine.journal.end_lsn
         cdef uint32_t behind = <uint32_t>end_lsn - job.lsn
         return end_lsn - behind if behind <= end_lsn else 0
 
     cdef void flush(self, int64_t now_ns) noexcept:
-        """Send what the socket takes."""
+        """Send what the socket accepts."""
         cdef size_t total = 0
         cdef ssize_t size
         while outbox_unsent(&self.out) and not self.socket_full and self.fd >= 0 and not self.closed:
@@ -496,7 +496,7 @@ cdef class Connection:
                 self.resume_if_drained()
                 total += size
                 if total >= SENT_AT_ONCE and outbox_unsent(&self.out):
-                    # A reader that keeps up would be served for as long as there is anything: the others come first.
+                    # A reader that keeps up would be served as long as there is data: other clients come first.
                     self.make_runnable()
                     return
             elif size == 0:
@@ -508,19 +508,19 @@ cdef class Connection:
                 self.drop(now_ns)
 
     cdef void resume_if_drained(self) noexcept:
-        """Replies have gone: there may be room for further commands."""
+        """Replies were sent: there may be room for further commands."""
         if self.held_back and outbox_unsent(&self.out) < OUTPUT_LIMIT:
             self.held_back = False
             self.make_runnable()
 
     cdef void wait_for_commit(self) noexcept:
-        """The rest of the outbox waits for the log: the hub sends it after the next commit."""
+        """The rest of the outbox waits for the binlog: the hub sends it after the next commit."""
         if not self.is_gated:
             self.is_gated = True
             self.hub.gated.append(self)
 
     cdef void count_memory(self) noexcept:
-        """Tell the engine what the buffers take now, and which deleted jobs are sent at last."""
+        """Tell the engine the present size of the buffers, and which deleted jobs have been sent completely."""
         cdef size_t held = self.input.cap + self.out.bytes.cap
         if held != self.counted_bytes:
             memory_count_buffers(&self.engine.memory, self.counted_bytes, held)
@@ -529,7 +529,7 @@ cdef class Connection:
         self.out.freed_bytes = 0
 
     cdef void update_interest(self, int64_t now_ns) noexcept:
-        """After everything that happens to a connection: close it if it is done with, watch what is to be watched."""
+        """Called after every event of a connection: close it if it is finished, otherwise watch the right events."""
         if self.closed:
             return
         if self.input.cap + self.out.bytes.cap != self.counted_bytes or self.out.freed_bytes:
@@ -559,16 +559,16 @@ cdef class Connection:
                 self.hub.unwatched.discard(self)
                 self.hub.selector.register(self.fd, events, self)
             else:
-                # A selector that cannot modify has given the socket up.
+                # A selector that fails to modify has unregistered the socket.
                 self.interest = 0
                 self.hub.selector.modify(self.fd, events, self)
             self.interest = events
         except OSError:
-            # The kernel has no room to watch it: without that it would hang for ever.
+            # The kernel cannot watch it, and unwatched it would hang for ever.
             self.drop(now_ns)
 
     cdef void drop(self, int64_t now_ns) noexcept:
-        """Close the connection now, whatever is left to run or to send."""
+        """Close the connection now, whatever is still to be run or sent."""
         cdef Client *client = self.client
         if self.closed:
             return
@@ -591,8 +591,8 @@ cdef class Connection:
                 self.hub.on_close()
 
     cdef void drain_before_close(self) noexcept:
-        """Take what the client has sent and nobody will read: else the close would reset the connection, and replies
-        that are on their way could be lost."""
+        """Receive what the client has sent, and drop it: unread, it would make the close a reset, which could lose
+        replies on their way."""
         cdef iovec where
         cdef int _time
         where.iov_base = self.hub.scratch

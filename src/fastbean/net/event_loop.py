@@ -1,12 +1,11 @@
-"""The loop of one server: has the hub take its iterations, keeps a few timers, and stops it.
+"""The event loop of one server: has the hub run its iterations, keeps a few timers, and stops.
 
-It knows handlers and not jobs. The hub (compiled) waits for sockets and serves connections, iteration after iteration;
-every other descriptor that is registered with the selector has a function of one argument, the mask, as its data. The
-hub comes back when it has called one, when a timer is due, and once a minute. With nothing to do it sleeps in the
-kernel.
+It knows callbacks, but no jobs. The hub (compiled) waits for sockets and serves connections, iteration after iteration.
+Every other descriptor registered with the selector has a callback of one argument, the mask, as its data. The hub
+returns when a callback ran, when a timer is due, and once a minute. With nothing to do it sleeps in the kernel.
 
-``stop`` and ``wake`` may be called from any thread; a write to ``wake_fd`` also ends the wait, which is
-what ``signal.set_wakeup_fd`` wants. Everything else belongs to the thread that runs the loop.
+``stop`` and ``wake`` may be called from any thread; a write to ``wake_fd`` also ends the wait, as
+``signal.set_wakeup_fd`` needs it. Everything else belongs to the thread that runs the loop.
 """
 
 import contextlib
@@ -22,19 +21,19 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Served(Protocol):
-        """What the loop needs of a hub."""
+        """The part of a hub that the loop uses."""
 
         now_ns: int
 
         def serve(self, until_ns: int, once: bool = False) -> None:
-            """Waits and serves until it has called a function, or until ``until_ns``; or for one iteration."""
+            """Waits and serves until a callback ran, or until ``until_ns``; or for one iteration."""
 
 
 MEMORY_RETRY_S = 0.1
 
 
 class Loop:
-    """One hub, the selector by which it waits, and a few timers."""
+    """One hub, the selector on which it waits, and a few timers."""
 
     def __init__(self, selector: selectors.BaseSelector, hub: "Served") -> None:
         self._selector = selector
@@ -49,12 +48,12 @@ class Loop:
 
     @property
     def now_ns(self) -> int:
-        """The time of the iteration that runs, in monotonic nanoseconds."""
+        """The time of the current iteration, in monotonic nanoseconds."""
         return self._hub.now_ns
 
     @property
     def wake_fd(self) -> int:
-        """The descriptor whose writing ends a wait; non-blocking."""
+        """A descriptor that ends a wait when it is written to; non-blocking."""
         return self._wake_in.fileno()
 
     def wake(self) -> None:
@@ -63,12 +62,12 @@ class Loop:
             self._wake_in.send(b"\0")
 
     def stop(self) -> None:
-        """Lets ``run`` return after the iteration that runs now; before ``run``, at once."""
+        """Makes ``run`` return after the current iteration; before ``run``, at once."""
         self._stopped = True
         self.wake()
 
     def call_later(self, delay_ns: int, callback: "Callable[[], None]") -> None:
-        """Has ``callback`` called once, ``delay_ns`` nanoseconds after the time of this iteration."""
+        """Calls ``callback`` once, ``delay_ns`` nanoseconds after the time of this iteration."""
         self._timers.append((self.now_ns + delay_ns, callback))
 
     def run(self) -> None:
@@ -92,7 +91,7 @@ class Loop:
             self._run_timers()
 
     def close(self) -> None:
-        """Gives the waking descriptors back; the selector stays its owner's."""
+        """Closes the waking descriptors; the selector stays its owner's."""
         self._selector.unregister(self._wake_out)
         self._wake_out.close()
         self._wake_in.close()

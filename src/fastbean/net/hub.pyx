@@ -1,14 +1,14 @@
-"""The hub: all connections of one server, and the iterations of the loop.
+"""The hub: all connections of one server, and the iterations of the event loop.
 
-`serve` is what the loop runs. An iteration of it waits for sockets, reads the clock once, serves what is ready, and
-ends with `end_iteration`: what no socket announces. All of it takes slices of whatever may be long. An iteration that
-serves connections only makes no Python object, and the next one follows at once; `end_iteration` itself waits for
-nothing but the disk of a log.
+The loop calls `serve`. An iteration waits for sockets, reads the clock once, serves the ready ones, and ends with
+`end_iteration`, which does what no socket announces. Everything that may be long is done in slices. An iteration that
+only serves connections makes no Python object, and the next one follows at once; `end_iteration` waits for nothing but
+the binlog's disk.
 
-An iteration that takes ``slow_iteration_ns`` or longer, from the end of its wait to the next one, is told to
-``on_slow_iteration``.
+``on_slow_iteration`` is called for an iteration that takes ``slow_iteration_ns`` or longer, measured from the end of
+its wait to the next one.
 
-With a log, replies that depend on it are sent after the commit at the end of the iteration, all others at once.
+With a binlog, replies that depend on it are sent after the commit at the end of the iteration, all others at once.
 """
 
 import os
@@ -31,32 +31,38 @@ cdef extern from "<sys/socket.h>" nogil:
     int shutdown(int fd, int how)
     int AF_UNIX, MSG_DONTWAIT, MSG_PEEK, SHUT_WR
 
+# MAX_GATHERED_ITERATIONS: under -f 0, the iterations whose replies share one sync of the loop. An iteration that finds
+# no ready socket ends the gathering, so the limit only matters while clients keep arriving: a reply waits for at most
+# eight iterations before its sync begins. A judgement: each further one adds latency, and shares less.
+#
+# BINLOG_RETRY_NS: while commands have to wait for the binlog. A new segment and a finished sync wake the loop by
+# themselves; this is for changes that do not, such as room that another program frees.
 cdef enum:
     NS_IN_MS = 1000000
-    LOOK_EVERY_NS = 1000000000      # at clients that the selector does not watch
+    LOOK_EVERY_NS = 1000000000      # how often clients that the selector does not watch are checked
     OUT_OF_MEMORY_RETRY_NS = 100000000
-    MAX_GATHERED_ITERATIONS = 8         # whose replies wait for one sync; nobody waits longer for it to begin
-    BINLOG_RETRY_NS = 10000000         # while the log has no room, or is far behind with its syncs
+    MAX_GATHERED_ITERATIONS = 8
+    BINLOG_RETRY_NS = 10000000
 
 _PHASES = ("serve", "work", "binlog", "send")
 
 
 @cython.final
 cdef class Hub(Shared):
-    """All connections of one server. ``now_ns`` is the time of the iteration that runs.
+    """All connections of one server. ``now_ns`` is the time of the current iteration.
 
     Args:
         engine: the engine that runs the commands.
-        selector: where sockets are watched; None is fine as long as no socket is adopted.
+        selector: where sockets are watched; it may be None if no socket is adopted.
     """
 
     @property
     def slow_iteration_ns(self):
-        """Nanoseconds from which on an iteration is slow; 0, the default: none is.
+        """An iteration that takes at least this many nanoseconds is slow; 0, the default: none is.
 
-        ``on_slow_iteration`` is called then, by keyword, with ``ms`` for the iteration; ``phase`` that took longest,
-        and ``phase_ms``; ``sockets`` that were ready; ``steps``: lines and bodies that were taken; ``last``: the last
-        command, or "none"; ``moved``: jobs moved, watches looked at, entries listed.
+        ``on_slow_iteration`` is called for it with keywords: ``ms`` of the iteration; ``phase`` that took longest, and
+        ``phase_ms``; ``sockets``: the number that were ready; ``steps``: the number of lines and bodies taken;
+        ``last``: the last command, or "none"; ``moved``: jobs moved, watches looked at, entries listed.
         """
         return self.watch.limit_ns
 
@@ -66,16 +72,16 @@ cdef class Hub(Shared):
 
     @property
     def connections(self):
-        """How many connections are open."""
+        """The number of open connections."""
         return len(self.open)
 
     @property
     def unsent(self):
-        """How many connections have replies that are not sent yet."""
+        """The number of connections with replies that are not sent yet."""
         return sum(1 for connection in self.open if outbox_unsent(&(<Connection>connection).out))
 
     def is_full(self):
-        """Whether the next client is one too many; each True counts in `stats` as a client that was refused."""
+        """Whether no other client may connect; each True counts in `stats` as a refused client."""
         cdef uint32_t limit = self.engine.max_connections
         if limit == 0 or <uint64_t>len(self.open) < limit:
             return False
@@ -87,7 +93,7 @@ cdef class Hub(Shared):
 
         Args:
             sock: the socket; it is detached, and closed when the client goes.
-            peer: who it is, for the log.
+            peer: the client's address, for the log.
             now_ns: the monotonic time in nanoseconds.
 
         Returns:
@@ -104,7 +110,7 @@ cdef class Hub(Shared):
             sock.close()
             raise
         if self.poller is not None and sock.family != AF_UNIX:
-            # A receive from a unix socket ends behind each descriptor that is passed, and nothing tells that.
+            # A receive from a unix socket ends after each passed descriptor, and nothing reports that.
             connection.reading |= EDGE
         sock.detach()
         try:
@@ -118,7 +124,7 @@ cdef class Hub(Shared):
         return connection
 
     def connect(self):
-        """A client in memory, without a socket: fed by `Connection.feed`, read by `Connection.take_output`."""
+        """Make a client in memory, without a socket: fed by `Connection.feed`, read by `Connection.take_output`."""
         return self.open_connection(-1)
 
     cdef Connection open_connection(self, int fd):
@@ -127,11 +133,11 @@ cdef class Hub(Shared):
         return connection
 
     def serve(self, int64_t until_ns, bint once=False):
-        """Take iterations until the loop has something to do: a function was called, or the time has come.
+        """Run iterations until the loop has something to do: a callback ran, or the time has come.
 
-        An iteration waits, at most until `end_iteration` wants to be called again; serves what the selector found; and
-        iterations. Data that is registered with the selector and is not a Connection is a function, to be called with
-        the mask.
+        An iteration waits, at most until `end_iteration` is due again; serves what the selector found; and ends with
+        `end_iteration`. Data that is registered with the selector and is not a Connection is a callback, which is
+        called with the mask.
 
         Args:
             until_ns: when to return at the latest, in monotonic nanoseconds.
@@ -139,7 +145,7 @@ cdef class Hub(Shared):
 
         Raises:
             BinlogFailedError: see `end_iteration`.
-            Exception: whatever a function or a signal handler raises.
+            Exception: whatever a callback or a signal handler raises.
         """
         cdef bint called = once
         while True:
@@ -148,12 +154,12 @@ cdef class Hub(Shared):
                 return
 
     cdef bint iterate(self, int64_t until_ns) except -1:
-        """One iteration; whether a function was called."""
+        """Run one iteration; returns whether a callback ran."""
         cdef int64_t wait_ns = max(until_ns - self.now_ns, 0)
         cdef bint called
         if self.wait_ns >= 0:
             wait_ns = min(wait_ns, self.wait_ns)
-        # Until the iteration has said otherwise: an error in this iteration must not make the next one wait.
+        # Reset by `end_iteration`: after an error in this iteration the next one must not wait.
         self.wait_ns = 0
         called = self.handle(wait_ns) if self.poller is None else self.handle_polled(wait_ns)
         self.deliver()
@@ -175,7 +181,7 @@ cdef class Hub(Shared):
         return 0
 
     cdef bint handle_polled(self, int64_t wait_ns) except -1:
-        """Wait and serve what is ready; whether a function was called."""
+        """Wait and serve what is ready; returns whether a callback ran."""
         cdef int count = self.poller.wait(wait_ns)
         cdef int place = 0
         cdef int mask, fd
@@ -193,7 +199,7 @@ cdef class Hub(Shared):
         return called
 
     cdef bint handle(self, int64_t wait_ns) except -1:
-        """The same for any other selector."""
+        """The same with any other selector."""
         cdef list events = self.selector.select(wait_ns / 1e9)
         cdef bint called = False
         self.begin(len(events), clock.monotonic_ns())
@@ -202,20 +208,20 @@ cdef class Hub(Shared):
         return called
 
     cdef void begin(self, uint32_t ready, int64_t now_ns) noexcept:
-        """The wait is over: a command finds the world as it is now, even if the process was kept from running."""
+        """The wait is over: timers that are due come before commands, even if the process was delayed."""
         self.ready = ready
         self.polled = True
         self.now_ns = now_ns
         self.steps = 0
         self.before_moves = self.engine.effort
-        # Of an iteration without sockets all is work that time brings, or that was left over.
+        # An iteration without ready sockets consists of timers and postponed work.
         self.phase = PART_SERVE if ready else PART_WORK
         stopwatch_begin(&self.watch, now_ns)
         self.engine.begin_iteration(now_ns)
         self.engine.expire(now_ns)
 
     cdef bint serve_one(self, object data, int mask) except -1:
-        """Serve a descriptor that is ready; whether a function was called."""
+        """Serve a ready descriptor; returns whether a callback ran."""
         if type(data) is Connection:
             (<Connection>data).on_ready(mask, self.now_ns)
             return False
@@ -223,16 +229,16 @@ cdef class Hub(Shared):
         return True
 
     cpdef int64_t end_iteration(self, int64_t now_ns) except? -2:
-        """What no socket announces: commands left over, what time brings, unfinished work, replies to others.
+        """Do what no socket announces: postponed commands, timers, long commands, replies to other clients.
 
         Args:
             now_ns: the monotonic time in nanoseconds.
 
         Returns:
-            Nanoseconds until it wants to be called again: 0 at once, -1 when only a socket can bring something new.
+            Nanoseconds until the next call is due: 0 at once, -1 when only a socket can bring something new.
 
         Raises:
-            BinlogFailedError: the log could not be written or synced. Nothing is sent any more.
+            BinlogFailedError: the binlog could not be written or synced. Nothing is sent any more.
         """
         cdef list connections = self.runnable
         cdef Connection connection
@@ -267,20 +273,27 @@ cdef class Hub(Shared):
         if self.engine.short_of_memory:
             return OUT_OF_MEMORY_RETRY_NS
         if self.engine.journal.tight and not copies:
-            # What makes room, or syncs, wakes the loop; until then nobody may go on.
+            # What makes room, or syncs, wakes the loop; until then no command can continue.
             return BINLOG_RETRY_NS
         if more or copies or self.runnable or self.answered or self.engine.first_answered is not NULL:
             return 0
         return self.next_ns(now_ns)
 
+    # A client that is alone (one reply waits, one socket was ready, nothing else can run) gains nothing from the sync
+    # thread: the loop has nothing else to do, and syncs itself.
+    #
+    # A group whose syncs are short is gathered: the replies of several iterations wait for one sync. When an iteration
+    # finds no ready socket, all clients are waiting for this sync, so the group is treated like one client that is
+    # alone. Only iterations that polled count (`polled`), since others cannot know whether a client is arriving.
     cdef void commit(self, int64_t now_ns) noexcept:
-        """Write what the log has gathered in this iteration, and send the replies that waited for it."""
+        """Write the records gathered in this iteration, and send the replies that waited for them."""
         cdef list connections
         cdef bint alone = len(self.gated) == 1 and self.ready == 1 and not self.runnable
         cdef uint64_t before_lsn = self.committed_lsn
         self.gathering = False
         if self.polled and self.gated and not alone and not self.runnable and self.engine.journal.syncs_shortly():
-            # Who comes next is served before this sync, and shares it; when nobody comes, nobody is kept waiting by it.
+            # Delay this sync for a few iterations so that clients arriving meanwhile share it. If an iteration finds no
+            # ready socket, sync at once: nobody is delayed.
             self.gathering = self.ready > 0 and self.gathered_iterations < MAX_GATHERED_ITERATIONS
             alone = self.ready == 0
         self.polled = False
@@ -294,6 +307,9 @@ cdef class Hub(Shared):
             self.gated = []
             self.send(connections, now_ns)
 
+    # The flags say that a connection is in `answered` or `gated`. The caller has emptied that list, so they are reset
+    # before `flush`, which may put the connection into `gated` again. A connection may have closed since it was listed.
+    # The interest comes last, because it depends on what the flush left.
     cdef void send(self, list connections, int64_t now_ns) noexcept:
         cdef Connection connection
         for connection in connections:
@@ -304,7 +320,7 @@ cdef class Hub(Shared):
                 connection.update_interest(now_ns)
 
     cdef int64_t next_ns(self, int64_t now_ns) noexcept:
-        """Nanoseconds until time brings something new, or -1."""
+        """Nanoseconds until the next timer is due, or -1."""
         cdef int64_t due_ns = self.engine.next_timer_ns()
         cdef int64_t binlog_ns = self.engine.journal.due_ns()
         cdef int64_t give_back_ns = self.engine.memory.release_at_ns
@@ -324,7 +340,7 @@ cdef class Hub(Shared):
 
         Returns:
             Descriptors of the sockets whose clients may still be sending. Nothing more is sent to them; while they are
-            open, what comes does not make the kernel reset them, with replies that are on their way.
+            open, data that arrives does not make the kernel reset them, which could lose replies on their way.
         """
         cdef list sending = []
         for connection in list(self.open):
@@ -335,7 +351,7 @@ cdef class Hub(Shared):
         return sending
 
     cdef int stop_sending(self, Connection connection) noexcept:
-        """Another descriptor of a socket whose client may still be sending, told that no more is sent to it; or -1."""
+        """Shut down sending on a socket whose client may still be sending; returns a duplicate of it, or -1."""
         cdef char byte
         if connection.fd < 0 or not (
             connection.input.len or connection.phase != PHASE_LINE
@@ -349,7 +365,7 @@ cdef class Hub(Shared):
             return -1
 
     cdef void look_at_unwatched(self, int64_t now_ns) noexcept:
-        """Clients whose input is full are not watched by the selector: see whether they are still there."""
+        """The selector does not watch clients whose input is full: check whether they are still connected."""
         cdef Connection connection
         self.looked_ns = now_ns
         for connection in list(self.unwatched):

@@ -1,7 +1,7 @@
-"""The end of connections whose clients are still sending.
+"""Closing connections whose clients are still sending.
 
-A socket that is closed while something lies in it unread is reset by the kernel, and replies on their way to the client
-are thrown away. So what comes is read and dropped, until the client has closed as well, and for a bounded time.
+The kernel resets a socket that is closed with unread data, and then drops replies that are on their way to the client.
+So what arrives is read and dropped until the client closes too, for a bounded time.
 """
 
 import os
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 DROPPED_AT_ONCE_BYTES = 1 << 18
-LOOK_EVERY_S = 0.05  # whether there is still time
+LOOK_EVERY_S = 0.05  # how often to check the time
 
 
 def linger(descriptors: "Sequence[int]", left_ns: "Callable[[], int]") -> None:
@@ -42,7 +42,7 @@ def linger(descriptors: "Sequence[int]", left_ns: "Callable[[], int]") -> None:
 
 
 def _drop_some(fd: int) -> bool:
-    """Whether the client is still there."""
+    """Reads some data; returns whether the client is still connected."""
     try:
         return os.read(fd, DROPPED_AT_ONCE_BYTES) != b""
     except BlockingIOError:

@@ -1,12 +1,12 @@
-"""Listening sockets: TCP over IPv4 and IPv6, ``unix:PATH``, and those that systemd hands over; and accepting from them.
+"""Listening sockets: TCP over IPv4 and IPv6, ``unix:PATH``, and those inherited from systemd; and accepting from them.
 
-``bind_all`` iterations addresses into bound, listening sockets, or raises ListenError and leaves nothing behind.
-``Acceptor`` takes clients from them, a bounded number in each iteration of the loop. When the process is out of
-descriptors it stops listening until a connection closes or a second has passed: no busy loop, no line in the log for
-each try. A client beyond the limit on connections is told so and closed, which takes it out of the queue.
+``bind_all`` turns addresses into bound, listening sockets, or raises ListenError and leaves nothing behind.
+``Acceptor`` accepts clients from them, a bounded number in each iteration of the loop. When the process is out of
+descriptors it stops accepting until a connection closes or a second has passed: there is no busy loop, and no log line
+for each try. A client above the limit on connections gets a refusal and is closed, which takes it out of the queue.
 
-The file of a Unix socket is removed when the socket is closed, unless another server's has taken its place by then; a
-socket of systemd's is never unlinked. What only some systems have is asked for with ``hasattr``, here and nowhere else.
+The file of a Unix socket is removed when the socket is closed, unless it belongs to another server by then; a socket of
+systemd's is never unlinked. Features that only some systems have are checked with ``hasattr``, here and nowhere else.
 Accepted sockets inherit TCP_NODELAY and keep-alive from the listening one, which saves five calls for each client.
 """
 
@@ -34,9 +34,9 @@ ADVICE = {
     errno.ENOENT: "the folder does not exist: make it first",
     0: "choose a shorter path, or one relative to the folder that it starts in",  # Python's own: it is too long
 }
-# Out of descriptors or memory: trying again at once would change nothing.
+# Out of descriptors or memory: an immediate retry would fail again.
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-# The client is gone before it was accepted, or the network had an error to tell: the next one may be fine.
+# The client left before it was accepted, or the network reported an error: the next client may be fine.
 PASSING = tuple(
     getattr(errno, name)
     for name in (
@@ -80,7 +80,7 @@ class Options:
 
 
 class Listener:
-    """One listening socket; ``name`` is its real address as text, ``on_all`` says whether any machine can reach it."""
+    """One listening socket; ``name`` is its real address as text, ``on_all`` whether every machine can reach it."""
 
     def __init__(self, sock: socket.socket, path: str = "") -> None:
         self.sock = sock
@@ -98,7 +98,7 @@ class Listener:
             self._inode = (found.st_dev, found.st_ino)
 
     def close(self) -> None:
-        """Closes the socket; pending clients see a hang-up. Removes its file if it is still this socket's."""
+        """Closes the socket; pending clients see a hang-up. Removes its file if that is still this socket's."""
         inode, self._inode = self._inode, None
         if inode is not None:
             with contextlib.suppress(OSError):  # gone already, or no right to it after the change of user
@@ -114,7 +114,7 @@ def join_host_port(host: str, port: int) -> str:
 
 
 def parse_port(text: str, what: str) -> int:
-    """A port: 0..65535 or the name of a service; ListenError names ``what`` if it is neither."""
+    """Parses a port: 0..65535 or the name of a service. Raises an error that names ``what`` if it is neither."""
     digits = text.strip()
     if digits.isascii() and digits.isdigit():
         port = int(digits[:20])
@@ -132,7 +132,7 @@ def parse_port(text: str, what: str) -> int:
 def parse_address(text: str, port: int) -> Address:
     """Reads ``HOST``, ``HOST:PORT``, ``[IPV6]``, ``[IPV6]:PORT``, ``IPV6`` or ``unix:PATH``; ``port`` if it has none.
 
-    Raises ListenError if it is none of these. Whether the host exists is not looked at.
+    Raises ListenError if it is none of these. Does not check whether the host exists.
     """
     if text.startswith("unix:"):
         if not hasattr(socket, "AF_UNIX"):
@@ -155,10 +155,10 @@ def parse_address(text: str, port: int) -> Address:
 
 
 def bind_all(addresses: "Iterable[Address]", options: Options) -> list[Listener]:
-    """Binds and listens on every address of every host; raises ListenError, with nothing left bound, if one cannot be.
+    """Binds and listens on every address of every host. Raises ListenError, with nothing left bound, if one fails.
 
-    A port 0 is chosen by the system, one for all addresses of a host. ``::`` takes IPv4 clients too, as in beanstalkd,
-    unless an IPv4 address is listed as well.
+    A port 0 is chosen by the system, the same for all addresses of a host. ``::`` accepts IPv4 clients too, as in
+    beanstalkd, unless an IPv4 address is listed as well.
     """
     listeners: list[Listener] = []
     try:
@@ -177,9 +177,9 @@ def bind_all(addresses: "Iterable[Address]", options: Options) -> list[Listener]
 
 
 def adopt_all(descriptors: "Sequence[int]", options: Options) -> list[Listener]:
-    """Takes listening stream sockets that are open already, systemd's.
+    """Adopts listening stream sockets that are open already, inherited from systemd.
 
-    Raises ListenError if one is something else; then all stay open and as they were.
+    Raises ListenError if one is something else; all of them then stay open and unchanged.
     """
     taken: list[socket.socket] = []
     try:
@@ -204,7 +204,7 @@ def adopt_all(descriptors: "Sequence[int]", options: Options) -> list[Listener]:
 def _resolve(address: Address) -> list[tuple[int, int, int, str, tuple[object, ...]]]:
     if address.path:
         return []
-    # ASCII goes in as bytes, for which Python does not load its tables of international names.
+    # ASCII is passed as bytes, so that Python does not load its tables of international names.
     host = address.host.encode() if address.host.isascii() else address.host
     try:
         found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -244,7 +244,7 @@ def _bind_all_found(
             try:
                 listeners.append(_bind_tcp(family, kind, proto, here, name[1] in v4_ports, options))
             except OSError as error:
-                # A name may well have an address of a family that this machine does not speak.
+                # A name may have an address of a family that this machine does not support.
                 if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                     raise
                 refused = error
@@ -295,11 +295,11 @@ def _listen_unix(address: Address, options: Options) -> Listener:
     listener = None
     try:
         sock.setblocking(False)
-        # As it was written: in a deep folder the whole path may be longer than a socket's may be.
+        # The path as written: in a deep folder the absolute path may be too long for a socket.
         _remove_stale(address.path, path)
         sock.bind(address.path)
         listener = Listener(sock, path)
-        # Nobody can connect before listen(), so the mode is right for the first client.
+        # No client can connect before listen(), so the mode is right for the first one.
         if options.unix_mode is not None:
             os.chmod(path, options.unix_mode)
         sock.listen(limits.LISTEN_BACKLOG)
@@ -313,7 +313,7 @@ def _listen_unix(address: Address, options: Options) -> Listener:
 
 
 def _remove_stale(written: str, path: str) -> None:
-    """Removes a socket file that nobody listens on any more; anything else at ``path`` is a ListenError."""
+    """Removes a socket file without a listening server; raises ListenError for anything else at ``path``."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
@@ -335,7 +335,7 @@ def _refusal(address: Address, error: OSError) -> ListenError:
 
 
 class Acceptor:
-    """Accepts clients from all listeners of one server and gives them to its hub.
+    """Accepts clients from all listeners of one server and passes them to its hub.
 
     ``log`` is called with a level, an event and fields.
     """
@@ -359,7 +359,7 @@ class Acceptor:
         self.resume()
 
     def resume(self) -> None:
-        """Accepts again after a pause; does nothing while it accepts."""
+        """Resumes accepting after a pause; does nothing if it is accepting."""
         if not self._paused:
             return
         self._paused = False
@@ -368,7 +368,7 @@ class Acceptor:
             self._selector.register(listener.sock, selectors.EVENT_READ, self._handler(listener.sock))
 
     def close(self) -> None:
-        """Accepts no more and closes the listeners."""
+        """Stops accepting and closes the listeners."""
         self._leave_selector()
         for listener in self._listeners:
             listener.close()
@@ -405,7 +405,7 @@ class Acceptor:
             sock.setblocking(False)
             sock.send(limits.REFUSAL_OF_A_CLIENT)
             sock.shutdown(socket.SHUT_WR)
-            # What it has sent by now: unread, it would make the close a reset, and the reply could be lost.
+            # What it has sent so far: unread, it would make the close a reset, and the refusal could be lost.
             sock.recv(limits.READ_BEFORE_CLOSE_BYTES)
         if self._may_complain("refusing-clients"):
             advice = "raise --max-connections, or close idle clients"
@@ -432,7 +432,7 @@ class Acceptor:
                 self._log("WARNING", "not-accepting", reason=reason, connections=self._hub.connections, advice=advice)
 
     def _may_complain(self, event: str) -> bool:
-        """Whether this was not complained of for some time."""
+        """Whether this event was not logged for some time."""
         now_ns = self._loop.now_ns
         if now_ns - self._complained_ns.get(event, -limits.ACCEPT_COMPLAINT_NS) < limits.ACCEPT_COMPLAINT_NS:
             return False

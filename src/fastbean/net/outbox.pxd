@@ -1,4 +1,4 @@
-"""What one client has been answered and has not been sent."""
+"""The replies to one client that are not sent yet."""
 
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -9,13 +9,13 @@ from fastbean.protocol.replies cimport Reply
 from fastbean.net.socket_calls cimport iovec
 
 cdef enum:
-    SENT_AT_ONCE = 1048576          # bytes to one client, after which others are served
-    KEPT_BYTES = 512                # an emptied buffer that is larger is given back
+    SENT_AT_ONCE = 1048576          # bytes sent to one client before others are served
+    KEPT_BYTES = 512                # the largest size of an emptied buffer that is kept
     PIECES = 16                     # of one sendmsg
 
 cdef struct Pinned:                 # a large body that is sent from its job
     Job *job
-    size_t at                       # offset in the bytes before which it goes
+    size_t at                       # offset in `bytes` before which it is sent
     uint32_t sent
 
 cdef struct Gate:                   # what begins at this offset of the bytes waits for this LSN
@@ -23,7 +23,7 @@ cdef struct Gate:                   # what begins at this offset of the bytes wa
     uint64_t lsn
 
 cdef struct Outbox:                 # all zero bytes = an empty outbox
-    Buffer bytes                    # what is not sent begins at `start`
+    Buffer bytes                    # the unsent part begins at `start`
     size_t start
     size_t pinned_bytes             # of all bodies that are still to be sent
     Pinned *pinned
@@ -34,10 +34,10 @@ cdef struct Outbox:                 # all zero bytes = an empty outbox
     uint32_t gates_count
     uint32_t pinned_cap
     uint32_t gates_cap
-    uint64_t freed_bytes            # of deleted jobs whose bodies were sent; who counts memory sets it to 0
+    uint64_t freed_bytes            # of deleted jobs whose bodies were sent; reset to 0 by the code that counts memory
 
 cdef inline size_t outbox_unsent(Outbox *outbox) noexcept nogil:
-    """Bytes that are answered and not yet sent."""
+    """The number of bytes that are not sent yet."""
     return outbox.bytes.len - outbox.start + outbox.pinned_bytes
 
 cdef void outbox_answer(Outbox *outbox, Reply reply, Client *client) noexcept nogil

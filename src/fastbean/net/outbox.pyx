@@ -1,13 +1,13 @@
-"""What one client has been answered and has not been sent: replies as bytes, and large bodies that lie in their jobs.
+"""The replies to one client that are not sent yet: bytes, and large bodies that are sent from their jobs.
 
-Replies are put together in one run of bytes. A body above COPY_LIMIT is not copied: its job is pinned, which keeps it
-in memory though it be deleted meanwhile, and one sendmsg gathers bytes and bodies in their order. Gates hold replies
-back until the log is safe up to their LSN; they stand in the order of offsets and of LSNs, and without a log there
-are none.
+Replies are written one after the other into one buffer. A body above COPY_LIMIT is not copied: its job is pinned, which
+keeps it in memory even if it is deleted meanwhile, and one sendmsg gathers bytes and bodies in their order. Gates hold
+replies back until the binlog is safe up to their LSN; they are in the order of offsets and of LSNs. Without a binlog
+there are none.
 
-To answer costs a copy, to send one system call. An outbox without unsent bytes keeps KEPT_BYTES at most, and one that
-is never quite empty does not grow for ever. Without memory ``bytes.failed`` is set: nothing more is sent, and the
-client has to go.
+A reply costs a copy, sending one system call. An outbox without unsent bytes keeps KEPT_BYTES at most, and one that is
+never quite empty does not grow for ever. When an allocation fails, ``bytes.failed`` is set: nothing more is sent, and
+the connection has to be closed.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -36,15 +36,15 @@ cdef extern from "<sys/socket.h>" nogil:
 
 cdef enum:
     COPY_LIMIT = 16384              # a larger body is sent from its job
-    SHIFTED_FROM_BYTES = 65536      # sent bytes that are worth moving the others to the front
+    SHIFTED_FROM_BYTES = 65536      # this many sent bytes are worth moving the rest to the front
     MAX_PINS = 0xFFFF
     CRLF_BYTES = 2
 
 
-# Answering
+# Replying
 
 cdef void outbox_answer(Outbox *outbox, Reply reply, Client *client) noexcept nogil:
-    """Add a reply, and what goes with it: ``client.answer``, whose text is then empty again."""
+    """Append a reply and its arguments from ``client.answer``, whose text is empty afterwards."""
     cdef Buffer *out = &outbox.bytes
     buffer_append_text(out, reply_text(reply))
     if reply == REPLY_RESERVED or reply == REPLY_FOUND:
@@ -60,7 +60,7 @@ cdef void outbox_answer(Outbox *outbox, Reply reply, Client *client) noexcept no
 
 
 cdef void append_job(Outbox *outbox, Job *job, uint64_t id) noexcept nogil:
-    """The id, the size and the body of a job."""
+    """Append the id, the size and the body of a job."""
     cdef Buffer *out = &outbox.bytes
     buffer_append_number(out, id)
     buffer_append(out, b" ", 1)
@@ -92,7 +92,7 @@ cdef int pin(Outbox *outbox, Job *job) noexcept nogil:
 
 
 cdef void append_text(Buffer *out, Buffer *text) noexcept nogil:
-    """The size and the bytes of a text, which is then empty again."""
+    """Append the size and the bytes of a text, which is empty afterwards."""
     buffer_append_number(out, text.len)
     buffer_append(out, b"\r\n", CRLF_BYTES)
     buffer_append(out, text.data, text.len)
@@ -101,7 +101,7 @@ cdef void append_text(Buffer *out, Buffer *text) noexcept nogil:
 
 
 cdef void outbox_gate(Outbox *outbox, size_t at, uint64_t lsn) noexcept nogil:
-    """What begins at this offset of the bytes is not sent before the log is safe up to `lsn`."""
+    """Hold back what begins at this offset of the bytes until the binlog is safe up to `lsn`."""
     cdef uint32_t cap = outbox.gates_cap * 2 if outbox.gates_cap else 4
     cdef Gate *gates
     if outbox.gates_count and outbox.gates[outbox.gates_count - 1].lsn >= lsn:
@@ -121,9 +121,9 @@ cdef void outbox_gate(Outbox *outbox, size_t at, uint64_t lsn) noexcept nogil:
 # Sending
 
 cdef size_t open_end(Outbox *outbox, uint64_t committed_lsn) noexcept nogil:
-    """The offset of the bytes up to which replies may be sent: all of them, or where the first gate is shut.
+    """The offset of the bytes up to which replies may be sent: their end, or the first closed gate.
 
-    An outbox that has failed lacks a piece, or a gate: nothing of it may be sent.
+    A failed outbox lacks a piece, or a gate: nothing of it may be sent.
     """
     if outbox.bytes.failed:
         return outbox.start
@@ -139,7 +139,7 @@ cdef size_t open_end(Outbox *outbox, uint64_t committed_lsn) noexcept nogil:
 
 
 cdef int outbox_gather(Outbox *outbox, iovec *pieces, uint64_t committed_lsn) noexcept nogil:
-    """The first PIECES pieces of what may be sent. Returns how many there are."""
+    """Fill in the first PIECES pieces that may be sent. Returns how many there are."""
     cdef size_t end = open_end(outbox, committed_lsn)
     cdef size_t at = outbox.start
     cdef uint32_t place
@@ -167,9 +167,9 @@ cdef int outbox_gather(Outbox *outbox, iovec *pieces, uint64_t committed_lsn) no
 
 
 cdef ssize_t outbox_send(Outbox *outbox, int fd, uint64_t committed_lsn) noexcept nogil:
-    """Offer the socket what may be sent; what it takes is forgotten.
+    """Send what may be sent and drop what the socket accepts.
 
-    Returns how many bytes it took, 0 when nothing may be sent yet, or -1 with the system's error in errno.
+    Returns the number of bytes accepted, 0 when nothing may be sent yet, or -1 with the system's error in errno.
     """
     cdef iovec[PIECES] pieces
     cdef msghdr message
@@ -194,7 +194,7 @@ cdef ssize_t outbox_send(Outbox *outbox, int fd, uint64_t committed_lsn) noexcep
 
 
 cdef void outbox_sent(Outbox *outbox, size_t size) noexcept nogil:
-    """`size` bytes are on their way: forget them."""
+    """Drop the first `size` bytes; the kernel has accepted them."""
     cdef Pinned *body
     cdef size_t step
     while size and outbox.pinned_first < outbox.pinned_count:
@@ -223,7 +223,7 @@ cdef void outbox_sent(Outbox *outbox, size_t size) noexcept nogil:
 
 
 cdef void shift(Outbox *outbox) noexcept nogil:
-    """Give the room of what was sent back."""
+    """Free the space of what was sent."""
     cdef uint32_t place
     outbox.pinned_count -= outbox.pinned_first
     for place in range(outbox.pinned_count):
@@ -240,7 +240,7 @@ cdef void shift(Outbox *outbox) noexcept nogil:
 
 
 cdef void outbox_free(Outbox *outbox) noexcept nogil:
-    """Drop everything, and leave an empty outbox, but for ``freed_bytes``."""
+    """Drop everything and leave an empty outbox, except for ``freed_bytes``."""
     cdef uint64_t freed_bytes = outbox.freed_bytes
     while outbox.pinned_first < outbox.pinned_count:
         freed_bytes += job_unpin(outbox.pinned[outbox.pinned_first].job)

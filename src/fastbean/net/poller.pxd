@@ -28,18 +28,18 @@ cdef extern from *:
 cdef enum:
     READ = 1                        # as selectors.EVENT_READ and EVENT_WRITE
     WRITE = 2
-    EDGE = 16                       # asked for: what comes is told once; told: it has hung up, or urgent data
+    EDGE = 16                       # asked for: report each event once; reported: a hang-up, or urgent data
 
 
 cdef class Poller:
     cdef int epoll                  # -1: closed
     cdef epoll_event *events        # what the last wait found
-    cdef int found                  # and how many
+    cdef int found                  # the number of events
     cdef uint8_t *masks             # by descriptor: what is watched, 0 where nothing is
     cdef int cap
     cdef list datas                 # by descriptor
     cdef list fileobjs              # by descriptor
-    cdef uint32_t count             # registered
+    cdef uint32_t count             # the number of registered descriptors
     cdef readonly int64_t now_ns    # when the last wait ended
 
     cdef int wait(self, int64_t timeout_ns) except -1

@@ -1,8 +1,8 @@
-"""Receiving and sending as much as goes at once, the two system calls of nearly every command.
+"""Receives and sends as much as possible without blocking: the two system calls of nearly every command.
 
-glibc's own functions are places where a thread can be cancelled: in a process with threads, as that of a server with a
-log is, each takes two locked instructions more. Nobody cancels a thread here. With 64 clients under ``-f 0`` that was a
-thirtieth of the processor's time.
+glibc's own functions are cancellation points: in a process with threads, such as a server with a binlog, each takes two
+more locked instructions. No thread is ever cancelled here. With 64 clients under ``-f 0`` that was a thirtieth of the
+processor's time.
 """
 
 cdef extern from *:

@@ -1,11 +1,11 @@
-"""The commands: their words, and what one line asks for."""
+"""The commands: their words and arguments."""
 
 from libc.stdint cimport uint32_t, uint64_t
 
 from fastbean.protocol.replies cimport Reply
 
 cdef enum:
-    MAX_LINE_BYTES = 224            # with its CRLF
+    MAX_LINE_BYTES = 224            # CRLF included
 
 cdef enum Op:
     OP_NONE
@@ -34,10 +34,10 @@ cdef enum Op:
     OP_LIST_TUBES_WATCHED
     OP_PAUSE_TUBE
     OP_QUIT
-    OP_COUNT                        # how many there are
+    OP_COUNT                        # the number of values
 
 cdef struct Command:
-    Op op                           # OP_NONE: malformed, and counted nowhere
+    Op op                           # OP_NONE: malformed; no counter of `stats` counts it
     Reply fault                     # REPLY_NONE, or why the command is refused
     uint64_t id
     uint32_t pri

@@ -1,8 +1,8 @@
-"""The commands: a command line in, a Command out.
+"""Parses a command line into a Command.
 
-It accepts and refuses what beanstalkd 1.13 accepts and refuses, oddities included: a command is known by its prefix. It
-looks at the line alone: it allocates nothing and knows no job, tube or client. A line costs O(its length), and a line
-has at most 224 bytes.
+It accepts and refuses what beanstalkd 1.13 accepts and refuses, oddities included: a command is recognised by its
+prefix. It looks at the line alone: it allocates nothing and knows no job, tube or client. A line costs O(its length),
+and has at most 224 bytes.
 """
 
 from libc.string cimport memchr
@@ -16,7 +16,7 @@ cdef enum:
     MAX_TIMEOUT_S = 0x7FFFFFFF
 
 
-# One function for each form of arguments. Each says whether the rest of the line has that form.
+# One function for each form of arguments. Each returns whether the rest of the line has that form.
 
 cdef inline bint parse_nothing(Cursor *cursor) noexcept nogil:
     return cursor.at == cursor.end
@@ -45,12 +45,13 @@ cdef inline bint parse_bury(Cursor *cursor, Command *command) noexcept nogil:
 
 
 cdef inline bint parse_timeout(Cursor *cursor, Command *command) noexcept nogil:
-    # What stands behind the number is ignored, as by beanstalkd.
+    # Anything after the number is ignored, as by beanstalkd.
     return take_u32(cursor, &command.timeout_s) and command.timeout_s <= MAX_TIMEOUT_S
 
 
 cdef void parse_put(Cursor *cursor, Command *command) noexcept nogil:
-    """The four numbers. A tail behind them is a fault, but only for a body that is not too big: so `op` stays set."""
+    """Parse the four numbers. Anything after them is a fault, but a body that is too big comes first: so `op` stays."""
+
     if not (
         take_u32(cursor, &command.pri) and take_u32(cursor, &command.delay_s) and take_u32(cursor, &command.ttr_s)
         and take_u32(cursor, &command.body_bytes)
@@ -61,7 +62,7 @@ cdef void parse_put(Cursor *cursor, Command *command) noexcept nogil:
 
 
 cdef void parse_pause(Cursor *cursor, Command *command) noexcept nogil:
-    """A name and a delay. beanstalkd counts the command before it looks at the name's length and first character."""
+    """Parse a name and a delay. beanstalkd counts the command before it checks the name's length and start."""
     skip_blanks(cursor)
     if not (
         take_name(cursor, &command.name, &command.name_bytes) and take_u32(cursor, &command.delay_s)
@@ -73,13 +74,13 @@ cdef void parse_pause(Cursor *cursor, Command *command) noexcept nogil:
 
 
 cdef inline void refuse(Command *command) noexcept nogil:
-    """A malformed command: it is answered BAD_FORMAT and counted nowhere."""
+    """Mark a malformed command: the reply is BAD_FORMAT, and no counter of `stats` counts it."""
     command.op = OP_NONE
     command.fault = REPLY_BAD_FORMAT
 
 
 cdef Op command_word(Cursor *cursor) noexcept nogil:
-    """Step over the command's word. Of two that begin alike the longer one comes first."""
+    """Step over the command's word. Where one word begins with another, the longer one is tried first."""
     cdef char first = cursor.at[0] if cursor.at < cursor.end else 0
     if first == c'p':
         return word_with_p(cursor)
@@ -153,7 +154,7 @@ cdef inline Op word_with_s(Cursor *cursor) noexcept nogil:
 
 
 cdef bint parse_arguments(Cursor *cursor, Command *command) noexcept nogil:
-    """The arguments of every command but put and pause-tube."""
+    """Parse the arguments of every command except put and pause-tube."""
     cdef Op op = command.op
     if op == OP_RELEASE:
         return parse_release(cursor, command)
@@ -170,16 +171,15 @@ cdef bint parse_arguments(Cursor *cursor, Command *command) noexcept nogil:
         or op == OP_STATS_JOB
     ):
         return parse_id(cursor, command)
-    # `quit` takes any tail: beanstalkd compares its four letters only.
+    # `quit` may be followed by anything: beanstalkd compares only its four letters.
     return op == OP_QUIT or parse_nothing(cursor)
 
 
 cdef void parse_line(char *line, size_t size, Command *command) noexcept nogil:
-    """Read one command line.
+    """Parse one command line.
 
-    `line` is the line without its CRLF, `size` its length in bytes, at most 222. Sets ``command.op`` and
-    ``command.fault``, and of the other members those that the command has. ``op`` is OP_NONE for what no counter of
-    `stats` counts.
+    `line` is the line without its CRLF, `size` its length in bytes, at most 222. Sets ``command.op``, ``command.fault``
+    and those other members that the command has. ``op`` is OP_NONE if no counter of `stats` counts the line.
     """
     cdef Cursor cursor
     command.fault = REPLY_NONE
@@ -248,7 +248,7 @@ WORDS = {
 
 
 def parse(bytes line) -> tuple[str, str, dict[str, int | bytes]]:
-    """Read one command line, as the server does; for tests, fuzzing and the curious.
+    """Parse one command line as the server does; for tests, for fuzzing and to try out.
 
     Args:
         line: the line without its CRLF, at most 222 bytes.

@@ -1,7 +1,7 @@
 """The replies, and the text of each."""
 
 cdef enum Reply:
-    REPLY_NONE                      # nothing yet: the client waits, or its command goes on in the next iteration
+    REPLY_NONE                      # none yet: the client waits, or its command continues in the next iteration
     REPLY_INSERTED                  # <id>
     REPLY_RESERVED                  # <id> <bytes>, body
     REPLY_FOUND                     # <id> <bytes>, body
@@ -19,7 +19,7 @@ cdef enum Reply:
     REPLY_NOT_IGNORED
     REPLY_TIMED_OUT
     REPLY_DEADLINE_SOON
-    REPLY_DRAINING                  # this and all below tell of no job and no record, so none waits for the log
+    REPLY_DRAINING                  # this and all below report no change, so none of them waits for the binlog
     REPLY_EXPECTED_CRLF
     REPLY_JOB_TOO_BIG
     REPLY_OUT_OF_MEMORY

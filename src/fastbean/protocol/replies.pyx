@@ -33,5 +33,5 @@ reply_texts[:] = [
 
 
 cdef const char *reply_text(Reply reply) noexcept nogil:
-    """The reply's whole line, or, for a reply with arguments, its word and a blank."""
+    """The whole line of a reply without arguments; otherwise its word and a blank."""
     return reply_texts[<int>reply]

@@ -1,7 +1,7 @@
-"""The tokenizer: where a line ends, and the words, numbers and names in it.
+"""The tokenizer: finds the end of a line, and the words, numbers and names in it.
 
-Each `take` function steps over one token at the cursor and returns whether there was one. They take and refuse what
-beanstalkd 1.13 takes and refuses: several blanks may stand before a number, and `kick` reads its number as C's strtoul
+Each `take` function steps over one token at the cursor and returns whether there was one. They accept and refuse what
+beanstalkd 1.13 accepts and refuses: a number may follow several blanks, and `kick` reads its number as C's strtoul
 does. All of them look at the line alone, allocate nothing, and cost O(bytes read).
 """
 
@@ -11,7 +11,7 @@ from libc.string cimport memchr, memcmp
 cdef enum:
     MAX_TUBE_NAME_BYTES = 200
 
-cdef struct Cursor:                 # what is left of a line
+cdef struct Cursor:                 # the rest of a line
     const char *at
     const char *end
 
@@ -31,7 +31,7 @@ cdef inline bint is_name_character(char character) noexcept nogil:
 
 
 cdef inline bint take_word(Cursor *cursor, const char *word, size_t size) noexcept nogil:
-    """Step over `word` if the line goes on with it."""
+    """Step over `word` if the rest of the line begins with it."""
     if <size_t>(cursor.end - cursor.at) < size or memcmp(cursor.at, word, size) != 0:
         return False
     cursor.at += size
@@ -44,7 +44,7 @@ cdef inline void skip_blanks(Cursor *cursor) noexcept nogil:
 
 
 cdef inline bint take_digits(Cursor *cursor, uint64_t *number) noexcept nogil:
-    """One or more digits; false when there is none or the number does not fit into 64 bits."""
+    """Take one or more digits; false when there is none or the number does not fit into 64 bits."""
     cdef uint64_t value = 0
     cdef uint32_t digit
     if cursor.at == cursor.end or not is_digit(cursor.at[0]):
@@ -73,7 +73,7 @@ cdef inline bint take_u32(Cursor *cursor, uint32_t *number) noexcept nogil:
 
 
 cdef inline bint take_strtoul(Cursor *cursor, uint32_t *number) noexcept nogil:
-    """A number as C's strtoul reads it, cut to 32 bits: white space, a sign and a tail of anything are fine."""
+    """Take a number as C's strtoul does, cut to 32 bits: leading white space, a sign and any tail are accepted."""
     cdef uint64_t value = 0
     cdef bint negative = False
     while cursor.at < cursor.end and (cursor.at[0] == c' ' or c'\t' <= cursor.at[0] <= c'\r'):
@@ -88,7 +88,7 @@ cdef inline bint take_strtoul(Cursor *cursor, uint32_t *number) noexcept nogil:
 
 
 cdef inline bint take_name(Cursor *cursor, const char **name, uint32_t *name_bytes) noexcept nogil:
-    """A run of name characters; false when it is empty."""
+    """Take a run of name characters; false when it is empty."""
     name[0] = cursor.at
     while cursor.at < cursor.end and is_name_character(cursor.at[0]):
         cursor.at += 1

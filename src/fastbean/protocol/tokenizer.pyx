@@ -1,10 +1,10 @@
-"""The tokenizer: where a line ends."""
+"""The tokenizer: finds the end of a line."""
 
 from libc.string cimport memchr
 
 
 cdef size_t line_length(const char *data, size_t size) noexcept nogil:
-    """Length of the line that starts at `data`, its CRLF included; 0 when no CRLF is in the `size` bytes."""
+    """The length of the line at `data`, CRLF included; 0 when the `size` bytes contain no CRLF."""
     cdef const char *start = data
     cdef const char *end = data + size
     cdef const char *found

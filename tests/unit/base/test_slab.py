@@ -132,11 +132,11 @@ def test_nothing_is_given_twice_or_overwritten(seed):
                 model.give(len(model.addresses) - 1)
             else:
                 model.give(model.random.randrange(len(model.addresses)))
-        model.slots.give_back()
+        model.slots.release_to_os()
         model.look_at_all()
     while model.addresses:
         model.give(model.random.randrange(len(model.addresses)))
-    model.slots.give_back()
+    model.slots.release_to_os()
     assert model.slots.chunks() == (0, 0)
 
 
@@ -152,7 +152,7 @@ def test_a_queue_that_is_empty_again_and_again_keeps_its_chunk():
         assert slots.take(100) == first
         slots.give(first)
     assert slots.chunks() == (1, 0)
-    slots.give_back()
+    slots.release_to_os()
     assert slots.chunks() == (0, 0)
 
 
@@ -174,7 +174,7 @@ def test_empty_chunks_are_kept_until_memory_goes_back():
     again = [slots.take(1024) for _ in taken]
     assert {address // CHUNK_BYTES for address in taken} <= {address // CHUNK_BYTES for address in again}
     give_all(slots, again)
-    slots.give_back()
+    slots.release_to_os()
     assert slots.chunks() == (0, 0)
 
 
@@ -224,7 +224,7 @@ def test_pages_without_a_slot_in_use_go_back():
             if model.addresses[place] not in kept:
                 model.give(place)
         assert set(model.addresses) == kept
-        model.slots.give_back()
+        model.slots.release_to_os()
         assert growth() < -320 * CHUNK_BYTES // 2
     model.look_at_all()
     for _ in range(62 * 320):

@@ -69,7 +69,7 @@ def test_depth_requests_are_in_flight(serve):
 
 
 def test_no_more_than_depth_requests_are_in_flight(serve):
-    with serve(hold=8) as peer, pytest.raises(LoadError, match="said nothing"):
+    with serve(hold=8) as peer, pytest.raises(LoadError, match="sent no reply"):
         run(peer.address, "put", depth=7, operations=28, limit_s=0.3)
 
 
@@ -115,7 +115,7 @@ def test_too_few_jobs_to_take():
     for attempt in attempts():  # a pause of the peer is a silence, too
         with attempt, Peer(socket.create_server(("127.0.0.1", 0))) as peer:
             run(peer.address, "put", operations=2, limit_s=PATIENCE_S)
-            with pytest.raises(LoadError, match=r"said nothing for 0\.3 s after 2 of 3 .*enough ready jobs"):
+            with pytest.raises(LoadError, match=r"sent no reply for 0\.3 s after 2 of 3 .*enough ready jobs"):
                 run(peer.address, "take", operations=3, limit_s=0.3)
 
 

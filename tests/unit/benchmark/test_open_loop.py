@@ -64,5 +64,5 @@ def test_a_wait_for_the_next_operation_is_no_silence(tmp_path):
 
 def test_silence_is_noticed(tmp_path):
     with peer_on(tmp_path, replies={b"put": b""}) as peer, Load(peer.address, "put", limit_s=0.2) as load:
-        with pytest.raises(LoadError, match=r"said nothing for 0\.2 s"):
+        with pytest.raises(LoadError, match=r"sent no reply for 0\.2 s"):
             load.run(100, rate=1000)

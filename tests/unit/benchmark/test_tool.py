@@ -62,24 +62,24 @@ def play(capsys, *words):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["-c", "0"], "argument -c/--clients: '0' is no whole number from 1 to 99999; --help tells more"),
-        (["-d", "x"], "argument -d/--depth: 'x' is no whole number"),
-        (["-b", "-1"], "argument -b/--body: '-1' is no whole number from 0"),
+        (["-c", "0"], "argument -c/--clients: '0' is not a whole number from 1 to 99999; see --help"),
+        (["-d", "x"], "argument -d/--depth: 'x' is not a whole number"),
+        (["-b", "-1"], "argument -b/--body: '-1' is not a whole number from 0"),
         (["-n", "0"], "argument -n/--operations: '0'"),
-        (["-s", "0"], "argument -s/--seconds: '0' is no number above 0"),
-        (["-s", "nan"], "argument -s/--seconds: 'nan' is no number above 0"),
-        (["-r", "fast"], "argument -r/--rate: 'fast' is no number above 0"),
+        (["-s", "0"], "argument -s/--seconds: '0' is not a number above 0"),
+        (["-s", "nan"], "argument -s/--seconds: 'nan' is not a number above 0"),
+        (["-r", "fast"], "argument -r/--rate: 'fast' is not a number above 0"),
         (["-t", "put,brew"], "there is no scenario 'brew'; there are: put, take"),
         (["--priority", "high"], "argument --priority: 'high'"),
         (["unix:"], "'unix:' is no address of a server"),
         (["127.0.0.1:x"], "'127.0.0.1:x' is no address of a server; write 127.0.0.1:11300"),
         (["--frobnicate"], "unrecognized arguments: --frobnicate"),
         (["--clie", "3"], "unrecognized arguments"),
-        (["--rounds", "3"], "--rounds goes with --against"),
-        (["--against-pid", "1"], "--against-pid goes with --against"),
+        (["--rounds", "3"], "--rounds needs --against"),
+        (["--against-pid", "1"], "--against-pid needs --against"),
         (["-d", "100000", "-b", "65536"], "--depth times --body is above 1 GiB"),
         (["-t", "all", "-b", "3"], "wake needs a --body of at least 16 bytes"),
-        (["-t", "wake", "--backlog", "3"], "wake has no use for a --backlog"),
+        (["-t", "wake", "--backlog", "3"], "wake cannot have a --backlog"),
         (["-t", "peek", "--backlog", "0"], "peek needs a --backlog of at least 1"),
     ],
 )
@@ -143,7 +143,7 @@ def test_what_may_be_left_is_said(capsys, misbehave):
     assert "in tubes named fastbean-benchmark-" in errors[0]
 
 
-def test_what_may_be_left_is_said_beside_what_went_wrong(capsys, misbehave):
+def test_an_error_also_says_which_jobs_may_be_left(capsys, misbehave):
     status, _, errors = play(capsys, misbehave(list_tubes=None, delete=b"INTERNAL_ERROR\r\n"), "-t", "cycle", *LITTLE)
     assert (status, len(errors)) == (1, 2)
     assert "INTERNAL_ERROR" in errors[0]
@@ -197,7 +197,7 @@ def test_two_servers_in_turn(capsys, start):
     lines = out.splitlines()
     assert (status, errors) == (0, [])
     assert [line[0] for line in lines[:2]] == ["A", "B"]
-    assert lines[2].endswith("; 3 rounds in turn")
+    assert lines[2].endswith("; 3 rounds each")
     assert [line.split()[:2] for line in lines[5:7]] == [["cycle", "A"], ["cycle", "B"]]
     for line in (lines[7], lines[10]):
         assert line.split()[:2] == ["A/B", "rate"]

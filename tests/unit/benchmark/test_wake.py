@@ -27,7 +27,7 @@ def serve(tmp_path):
     [
         ({"workers": 0}, "workers is 0"),
         ({"depth": 0}, "depth is 0"),
-        ({"body_bytes": 15}, "body_bytes is 15; it must lie between 16"),
+        ({"body_bytes": 15}, "body_bytes is 15; it must be between 16"),
     ],
 )
 def test_wrong_arguments(serve, wrong, message):
@@ -43,9 +43,9 @@ def test_wrong_arguments(serve, wrong, message):
         ({b"reserve": b"TIMED_OUT\r\n"}, "TIMED_OUT.* to a reserve"),
         ({b"reserve": b"RESERVED 1 3\r\nabc\r\n"}, "RESERVED 1 3.* to a reserve"),
         ({b"reserve": b"RESERVED x 16\r\n"}, "RESERVED x 16.* to a reserve"),
-        ({b"reserve": A_JOB, b"delete": b"NOT_FOUND\r\n"}, "NOT_FOUND.* to a delete, .*; somebody else"),
+        ({b"reserve": A_JOB, b"delete": b"NOT_FOUND\r\n"}, "NOT_FOUND.* to a delete, .*; another client"),
         ({b"put": None}, "closed a connection after 0 of 5 operations of 'wake'"),
-        ({b"put": b""}, r"said nothing for 0\.3 s"),
+        ({b"put": b""}, r"sent no reply for 0\.3 s"),
     ],
 )
 def test_a_wrong_answer_ends_the_run(serve, replies, message):

@@ -318,23 +318,23 @@ def test_a_flipped_bit_is_told_or_changes_one_job_in_what_nothing_can_check(vers
 @pytest.mark.parametrize(
     ("broken", "what"),
     [
-        (struct.pack("<i", 201) + full(2)[4:], "201 is no length"),
-        (struct.pack("<i", -1) + full(2)[4:], "is no length"),
+        (struct.pack("<i", 201) + full(2)[4:], "201 is not a valid length"),
+        (struct.pack("<i", -1) + full(2)[4:], "is not a valid length"),
         (full(2, tube=b"de fault"), "impossible name"),
         (full(2, tube=b"-default"), "impossible name"),
-        (full(2, 5), "no server writes this of job 2"),
-        (full(2, DELETED), "calls it deleted"),
-        (full(2, DELAYED, delay=5), "no server writes this of job 2"),
-        (full(2, created=0), "no server writes this of job 2"),
-        (full(2, ttr=0), "no server writes this of job 2"),
-        (full(2, deadline=-1), "no server writes this of job 2"),
+        (full(2, 5), "no server writes this about job 2"),
+        (full(2, DELETED), "says that it is deleted"),
+        (full(2, DELAYED, delay=5), "no server writes this about job 2"),
+        (full(2, created=0), "no server writes this about job 2"),
+        (full(2, ttr=0), "no server writes this about job 2"),
+        (full(2, deadline=-1), "no server writes this about job 2"),
         (full(2)[:-2] + b"\0\0", "the body of job 2 does not end with CR LF"),
         (full(2)[:-6] + bytes(6), "the body of job 2 does not end with CR LF"),
         (full(2)[:30], ""),
         (full(2)[:4], ""),
-        (bytes(4096), "here should be a record"),
-        (struct.pack("<i", 0) + job_struct(2, 5, size=6), "no server writes this of job 2"),
-        (struct.pack("<i", 7) + b"default" + bytes(80), "here should be a record"),
+        (bytes(4096), "there is no record here"),
+        (struct.pack("<i", 0) + job_struct(2, 5, size=6), "no server writes this about job 2"),
+        (struct.pack("<i", 7) + b"default" + bytes(80), "there is no record here"),
         (b"\xaa" * 999, ""),
     ],
 )
@@ -360,7 +360,7 @@ def test_a_record_about_another_job_is_not_followed(log):
     )
     assert jobs_of(found) == [saved(1)]
     assert len(found.damage) == 3
-    assert all("job 1 has another ttr, size or time of creation" in what for what in whats(found))
+    assert all("job 1 has another ttr, size or creation time" in what for what in whats(found))
     assert all(damage.end == damage.offset for damage in found.damage)
 
 
@@ -370,7 +370,7 @@ def test_a_record_about_another_job_is_not_followed(log):
 def test_a_copy_that_is_not_like_its_job_is_told(log, members):
     found = log(full(1), full(1, **members))
     [what] = whats(found)
-    assert "the copy of job 1 is not like" in what
+    assert "the copy of job 1 differs" in what
     assert len(found) == 1
 
 
@@ -388,8 +388,8 @@ def test_missing_files_are_told(log):
     found = log(**contents)
     assert ids_of(found) == [2, 4, 7]
     assert [damage.path.name for damage in found.damage] == ["binlog.4", "binlog.7"]
-    assert "binlog.3 must" in whats(found)[0]
-    assert "binlog.5 to binlog.6 must" in whats(found)[1]
+    assert "binlog.3, which" in whats(found)[0]
+    assert "binlog.5 to binlog.6, which" in whats(found)[1]
 
 
 @pytest.mark.parametrize(
@@ -428,7 +428,7 @@ def i386_record(version):
     ],
 )
 def test_the_logs_of_other_machines_are_refused(log, data, machine):
-    with pytest.raises(BinlogError, match=rf"binlog\.1 was written on a {machine} machine .* move the jobs over"):
+    with pytest.raises(BinlogError, match=rf"binlog\.1 was written on a {machine} machine .* move the jobs with"):
         log(**files(data))
 
 

@@ -137,17 +137,17 @@ def test_a_job_that_the_format_cannot_hold_is_refused(tmp_path, members):
 
 
 def test_files_too_small_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"a log file of 4095 bytes is too small: give at least 4096"):
+    with pytest.raises(ValueError, match=r"a binlog file of 4095 bytes is too small: give at least 4096"):
         write(tmp_path, [], file_bytes=4095)
 
 
 def test_only_a_new_or_empty_directory_is_written_into(tmp_path):
     (tmp_path / "lock").write_bytes(b"")
-    with pytest.raises(BinlogError, match=r"is not empty: a log is only written into a new or empty directory"):
+    with pytest.raises(BinlogError, match=r"is not empty: a binlog is only written into a new or empty directory"):
         write(tmp_path, [])
-    with pytest.raises(BinlogError, match=r"lock is no directory: name a new one"):
+    with pytest.raises(BinlogError, match=r"lock is not a directory: name a new one"):
         write(tmp_path / "lock", [])
-    with pytest.raises(BinlogError, match=r"cannot write a log into .*missing/new: No such file"):
+    with pytest.raises(BinlogError, match=r"cannot write a binlog into .*missing/new: No such file"):
         write(tmp_path / "missing" / "new", [])
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
@@ -161,7 +161,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(beanstalkd.os, "fsync", fail_third)
-    with pytest.raises(BinlogError, match=r"No space left on device; mend that, or name another directory"):
+    with pytest.raises(BinlogError, match=r"No space left on device; fix that, or name another directory"):
         write(tmp_path, [saved(id, body=bytes(3000)) for id in range(1, 9)], file_bytes=4096)
     assert list(tmp_path.iterdir()) == []
 

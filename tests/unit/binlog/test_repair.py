@@ -42,7 +42,7 @@ def test_repair_of_a_torn_tail_leaves_it_to_the_start(directory, run):
     before = contents(directory)
     status, said, _ = run("repair", directory)
     assert status == 0
-    assert "a torn tail; the next start cuts it" in said
+    assert "a torn tail; the next start cuts it off" in said
     assert contents(directory) == {**before, "lock": b""}
 
 
@@ -66,8 +66,8 @@ def test_repair_keeps_all_that_can_be_read(directory, run, place):
     lost = next(job["id"] for job in dumped(run, directory, paths[place]) if job["type"] == "unreadable_put")
     said, found = repaired(directory, run)
     assert list(found.jobs.values()) == [job for job in many_jobs() if job.id != lost]
-    assert f"lost: {paths[place]}: offset 64: no record can be read here" in said
-    assert "59 jobs are in the repaired log" in said
+    assert f"lost: {paths[place]}: offset 64: there is no readable record here" in said
+    assert "59 jobs are in the repaired binlog" in said
     assert found.segments[0].number == int(re.search(r"\d+", paths[-1].name)[0]) + 1
     assert found.id_limit == 1000 + (1 << 20)
 
@@ -85,7 +85,7 @@ def test_repair_with_a_damaged_header_loses_no_job(directory, run, place):
     damage(paths[place], 20)
     said, found = repaired(directory, run)
     assert list(found.jobs.values()) == many_jobs()
-    assert said.startswith(f"lost: {paths[place]}: offset 0: no header can be read here")
+    assert said.startswith(f"lost: {paths[place]}: offset 0: there is no readable header")
 
 
 def test_repair_with_a_missing_segment(directory, run):
@@ -100,7 +100,7 @@ def test_repair_with_a_missing_segment(directory, run):
     gone = set(inspection.Inspection(alone).jobs)
     assert gone
     assert set(found.jobs) == {job.id for job in many_jobs()} - gone
-    assert f"lost: {paths[2]}: offset 0: this does not follow" in said
+    assert f"lost: {paths[2]}: offset 0: this does not continue" in said
 
 
 def test_repair_tells_of_jobs_that_are_known_by_changes_only(directory, run):

@@ -168,8 +168,8 @@ def test_progress_is_told(directory, monkeypatch):
     monkeypatch.setattr(takeover, "PROGRESS_S", 0)
     texts = []
     takeover.prepare(directory, segment_bytes=SEGMENT_BYTES, log=Told(), progress=texts.append)
-    assert any(text.startswith("reading a beanstalkd's log: ") for text in texts)
-    assert f"taking over a beanstalkd's log: 0 of {len(JOBS)} jobs" in texts
+    assert any(text.startswith("reading a beanstalkd's binlog: ") for text in texts)
+    assert f"taking over a beanstalkd's binlog: 0 of {len(JOBS)} jobs" in texts
 
 
 # --- what is refused, and what is left out
@@ -223,7 +223,7 @@ def test_a_torn_tail_is_reported_and_left_out(directory):
 def test_two_logs_are_refused(directory):
     write_old(directory)
     Path(segment_files.path_of(directory, 5)).write_bytes(b"")
-    with pytest.raises(BinlogError, match=r"two logs, a beanstalkd's \(binlog.1 .* fastbean's \(fastbean-5.log"):
+    with pytest.raises(BinlogError, match=r"two binlogs, .*\(from binlog.1\).*\(from fastbean-5.log\)"):
         prepare(directory)
     assert len(beanstalkd.has_binlog(directory)) > 2
 
@@ -377,7 +377,7 @@ def test_a_missing_new_file_is_noticed(directory):
 def test_an_unreadable_marker_is_an_error_of_its_own(directory, text):
     write_old(directory)
     (directory / replacement.MARKER).write_bytes(text)
-    with pytest.raises(BinlogError, match="replacing: not readable"):
+    with pytest.raises(BinlogError, match="replacing: cannot be read"):
         prepare(directory)
 
 

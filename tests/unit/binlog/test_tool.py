@@ -39,7 +39,7 @@ def test_check_counts_what_is_there(directory, run):
     size = sum(path.stat().st_size for path in paths)
     assert said == (
         f"{directory}: {len(paths)} segments, 1 spare, 60 jobs, 62 records, {size} bytes, LSN 0 to {found.end_lsn}, "
-        f"synced to {found.durable_lsn} or more, ids below 1000\nthe log is sound\n"
+        f"synced to {found.durable_lsn} or more, ids below 1000\nthe binlog is sound\n"
     )
 
 
@@ -91,7 +91,7 @@ def test_a_first_segment_that_followed_others_cannot_be_torn(directory, run):
     damage(path, 20)
     status, said, _ = run("check", directory)
     assert status == 2
-    assert f"damaged: {path}: offset 0: no header can be read here" in said
+    assert f"damaged: {path}: offset 0: there is no readable header" in said
 
 
 # --- dump
@@ -240,7 +240,7 @@ def test_directories_without_a_log(tmp_path, run, command):
     for name, text in (
         ("missing", "there is no such directory"),
         ("file", "Not a directory"),
-        (".", "there is no log in it"),
+        (".", "there is no binlog in it"),
         ("old", "start fastbean with -b on it to take it over"),
     ):
         status, said, complained = run(command, tmp_path / name)
@@ -255,7 +255,7 @@ def test_directories_without_a_log(tmp_path, run, command):
 def test_wrong_arguments_end_with_the_status_of_wrong_arguments(run, words):
     status, said, complained = run(*words)
     assert (status, said) == (5, "")
-    assert "--help tells more" in complained
+    assert "; see python -m fastbean.binlog" in complained
     assert complained.count("\n") == 1
 
 
@@ -300,7 +300,7 @@ def test_the_program_runs_as_a_module(directory):
         [sys.executable, "-m", "fastbean.binlog", "check", str(directory)], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith("the log is sound\n")
+    assert done.stdout.endswith("the binlog is sound\n")
 
 
 # --- odd directories
@@ -383,7 +383,7 @@ def test_an_output_that_takes_nothing_more_is_told(directory, command):
     words = [sys.executable, "-m", "fastbean.binlog", command, str(directory)]
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, check=False)
-    assert done.stderr == b"fastbean.binlog: cannot write what was found: No space left on device\n"
+    assert done.stderr == b"fastbean.binlog: cannot write the result: No space left on device\n"
     assert done.returncode == 10
 
 
