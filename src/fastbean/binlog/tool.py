@@ -1,4 +1,4 @@
-"""The program that looks after logs: ``python -m fastbean.binlog COMMAND DIR``.
+"""The tool for binlogs: ``fastbean binlog COMMAND DIR``.
 
 ``check`` and ``dump`` only read; ``backup`` copies the log of a running server; ``repair`` and ``export`` want the
 server stopped, and take the lock. Nothing is ever deleted.
@@ -82,7 +82,7 @@ def check(arguments: argparse.Namespace) -> int:
     if fault.torn:
         _say(f"torn tail: {fault}; nothing that was synced is missing; the next start cuts it and saves what it cuts")
         return TORN
-    repair_it = f"python -m fastbean.binlog repair {arguments.directory}"
+    repair_it = f"fastbean binlog repair {arguments.directory}"
     _say(f"damaged: {fault}; restore the file from a copy, or run: {repair_it}")
     return DAMAGED
 
@@ -226,7 +226,7 @@ def backup(arguments: argparse.Namespace) -> int:
 
 def _refuse_damage(fault: inspection.Fault | None, directory: str) -> None:
     if fault is not None and not fault.torn:
-        raise DamagedError(f"{fault}; first restore it, or run: python -m fastbean.binlog repair {directory}")
+        raise DamagedError(f"{fault}; first restore it, or run: fastbean binlog repair {directory}")
 
 
 class OutputError(FastbeanError):
@@ -305,7 +305,7 @@ def _write_line(members: "dict[str, Any]") -> None:
 
 def _complain(text: str) -> None:
     try:
-        sys.stderr.write(f"fastbean.binlog: {text}\n")
+        sys.stderr.write(f"fastbean binlog: {text}\n")
         sys.stderr.flush()
     except OSError:
         # Who cannot be told anything still learns the exit status.
@@ -326,7 +326,7 @@ def _directory(text: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m fastbean.binlog", description="Look after the log that fastbean -b DIR keeps.")
+    parser = _Parser(prog="fastbean binlog", description="Look after the binlog that fastbean -b DIR keeps.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for run, words in (
         (check, "tell what is in DIR; exit status 0: sound, 1: a torn tail, 2: damaged"),
