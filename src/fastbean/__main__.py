@@ -74,6 +74,7 @@ def _run_daemon(arguments: list[str]) -> int:
             assert wanted.config is not None
             if wanted.config.log_format == "json":
                 log = stderr_log.Log(STDERR, form="json")
+            process_name.set_process_name("fastbean", arguments)
             Daemon(wanted, wanted.config).run()
     except FastbeanError as error:
         return _complain(error, log)
@@ -114,7 +115,6 @@ class Daemon:
     def __init__(self, wanted: "CommandLine", config: "Config") -> None:
         from fastbean.server import Server
 
-        process_name.set_process_name("fastbean")
         _fill_standard_descriptors()
         level = config.log_level or ("debug" if config.verbosity == MOST_VERBOSE else "info")
         # The server need not report what would not be logged.

@@ -34,6 +34,13 @@ if TYPE_CHECKING:
 FINE, TORN, DAMAGED = 0, 1, 2
 INTERRUPTED = 130
 BAR_CELLS = 40
+COMMANDS = {
+    "check": "report what is in DIR; exit status 0: sound, 1: a torn tail, 2: damaged",
+    "dump": "write one JSON line for each record of DIR",
+    "repair": "make a damaged DIR usable; the old files are moved into a subfolder, none is deleted",
+    "export": "write the live jobs of DIR as a beanstalkd binlog",
+    "backup": "copy DIR, whose server may be running, into a new or empty directory",
+}
 UNREADABLE_IDS = 1 << 20  # ids that unreadable records may have given out
 IDS_SHOWN = 20
 
@@ -328,13 +335,8 @@ def _directory(text: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="fastbean binlog", description="Look after the binlog that fastbean -b DIR keeps.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for run, words in (
-        (check, "tell what is in DIR; exit status 0: sound, 1: a torn tail, 2: damaged"),
-        (dump, "write one JSON line for each record of DIR"),
-        (repair, "make a damaged DIR usable; the old files are moved into a subfolder, none is deleted"),
-        (export, "write the live jobs of DIR as a beanstalkd's log"),
-        (backup, "copy DIR, whose server may be running, into a new or empty directory"),
-    ):
+    for run in (check, dump, repair, export, backup):
+        words = COMMANDS[run.__name__]
         command = commands.add_parser(run.__name__, help=words, description=words)
         command.add_argument("directory", type=_directory, metavar="DIR", help="the directory given to -b")
         command.set_defaults(run=run)

@@ -371,7 +371,8 @@ class _Take(argparse.Action):
     def __call__(
         self, _parser: argparse.ArgumentParser, parsed: "Any", value: "Any", spelling: str | None = None
     ) -> None:
-        self._option.kind.take(parsed, self._option.field, spelling or "", value)
+        text = value[1:] if value else ""  # without the second "=" of `_separate`
+        self._option.kind.take(parsed, self._option.field, spelling or "", text)
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -419,10 +420,9 @@ def parse_command_line(arguments: "Sequence[str]") -> CommandLine:
     parsed = Parsed()
     parser = _parser()
     # One at a time: argparse would read on past a wrong one, and past --help.
-    for argument in _separate(arguments):
+    for name, argument in _separate(arguments):
         if argument in ("", "-", "--") or argument[0] != "-":
             raise UsageError(f"unknown argument: {argument or repr(argument)}; {SEE_HELP}")
-        name = argument.partition("=")[0]
         try:
             _, unknown = parser.parse_known_args([argument], parsed)
         except argparse.ArgumentError:
@@ -434,26 +434,38 @@ def parse_command_line(arguments: "Sequence[str]") -> CommandLine:
     return _finish(parsed)
 
 
-def _separate(arguments: "Iterable[str]") -> "Iterator[str]":
-    """Yields one argument for each flag, with its value after "=".
+def _separate(arguments: "Iterable[str]") -> "Iterator[tuple[str, str]]":
+    """Yields the name of each flag, and one argument for it, with its value after "==".
 
-    So argparse sees no joined flags, which its versions take in different ways, and no value that looks like a flag,
-    which it would refuse: beanstalkd takes ``-b -x``.
+    So argparse sees neither joined flags, which its versions read in different ways, nor a value like ``-x`` or ``--``,
+    which it would not take for one: beanstalkd accepts ``-b -x``.
     """
     rest = iter(arguments)
     for argument in rest:
-        joined = len(argument) > 1 and argument[0] == "-" and argument[1] != "-"
-        names = [f"-{letter}" for letter in argument[1:]] if joined else [argument]
-        for place, name in enumerate(names, len("-x")):
-            option = _BY_NAME.get(name)
-            if option is None or not option.metavar:
-                yield name
-                continue
-            value = (argument[place:] if joined else "") or next(rest, None)
-            if value is None:
-                raise UsageError(f"{name} needs a value: {name} {option.metavar}; {SEE_HELP}")
-            yield f"{name}={value}"
-            break
+        if len(argument) < 2 or argument[0] != "-" or argument[1] == "-":
+            name, equals, value = argument.partition("=")
+            if _takes_value(name):
+                yield name, f"{name}=={value if equals else _next_value(name, rest)}"
+            else:
+                yield name, argument
+            continue
+        for place, letter in enumerate(argument[1:], 2):
+            name = f"-{letter}"
+            if _takes_value(name):
+                yield name, f"{name}=={argument[place:] or _next_value(name, rest)}"
+                break
+            yield name, name
+
+
+def _takes_value(name: str) -> bool:
+    option = _BY_NAME.get(name)
+    return option is not None and bool(option.metavar)
+
+
+def _next_value(name: str, rest: "Iterator[str]") -> str:
+    for value in rest:
+        return value
+    raise UsageError(f"{name} needs a value: {name} {_BY_NAME[name].metavar}; {SEE_HELP}")
 
 
 def _finish(parsed: Parsed) -> CommandLine:
