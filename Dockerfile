@@ -24,6 +24,6 @@ VOLUME /var/lib/fastbean
 EXPOSE 11300
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["python", "-m", "fastbean.daemon.health", "127.0.0.1:11300"]
+    CMD ["fastbean", "health", "127.0.0.1:11300"]
 ENTRYPOINT ["fastbean"]
 CMD ["-b", "/var/lib/fastbean"]

@@ -27,6 +27,7 @@ SHARED = [
     "man/man1/fastbean.1",
     "man/man1/fastbean-benchmark.1",
     "man/man1/fastbean-binlog.1",
+    "man/man1/fastbean-health.1",
     "bash-completion/completions/fastbean",
     "zsh/site-functions/_fastbean",
     "fish/vendor_completions.d/fastbean.fish",
@@ -40,7 +41,7 @@ def main() -> None:
         version = importlib.metadata.version("fastbean")
         expect(output(folder, SCRIPTS / "fastbean", "--version") == f"fastbean {version}\n", "fastbean --version")
         serve_one_job(folder)
-        found = output(folder, sys.executable, "-m", "fastbean.binlog", "check", folder / "log")
+        found = output(folder, SCRIPTS / "fastbean", "binlog", "check", folder / "log")
         expect("the log is sound" in found, f"the log after a clean stop: {found}")
         expect("--against" in output(folder, SCRIPTS / "fastbean-benchmark", "--help"), "fastbean-benchmark --help")
         for path in SHARED:

@@ -1,17 +1,19 @@
-"""The program: ``python -m fastbean``, or ``fastbean``, takes beanstalkd's flags and serves until a signal stops it.
+"""The program: ``fastbean``, or ``python -m fastbean``, takes beanstalkd's flags and serves until it is stopped.
 
-Order at the start: read the flags, raise the limit on descriptors, bind, become another user, serve. Exit statuses are
-beanstalkd's: 5 a wrong flag or value, 10 the log on disk, 33 and 34 the user, 111 an address; 0 after a clean stop.
-74, a log that failed under way, and 71, a start without memory, are ours.
+``fastbean WORD ...`` runs a tool instead; ``fastbean.daemon.tools`` has the table of them.
+
+Order at the start: read the settings, raise the limit on descriptors, bind, become another user, serve. Exit statuses
+are beanstalkd's: 5 a wrong flag or value, 10 the binlog, 33 and 34 the user, 111 an address; 0 after a clean stop.
+74, a binlog that failed while the server ran, and 71, a start without memory, are ours.
 
 Signals:
 
 - SIGTERM, SIGINT: stop; replies are sent within ``--stop-timeout``; a second one ends the wait at once. Exit status 0.
-- SIGUSR1: drain: puts are refused from now on. SIGUSR2: they are taken again.
-- SIGHUP: in a terminal it means that the terminal is gone, and stops the server; elsewhere it is logged and nothing
-  else, since there is no file to read again. Under ``nohup`` it stays ignored.
+- SIGUSR1: drain: puts are refused. SIGUSR2: they are accepted again.
+- SIGHUP: in a terminal it means that the terminal is gone, and stops the server; elsewhere it is only logged, since
+  settings are read at the start only. Under ``nohup`` it stays ignored.
 
-This module, with ``privileges``, is the only one that touches what belongs to the process.
+This module, with ``privileges`` and ``process_name``, is the only one that changes what belongs to the process.
 """
 
 import errno
@@ -19,16 +21,18 @@ import os
 import signal
 import sys
 
-from fastbean import __version__, config
+from fastbean import __version__
 from fastbean.base import limits
-from fastbean.daemon import privileges, stderr_log, systemd
+from fastbean.daemon import privileges, process_name, stderr_log, systemd
 from fastbean.errors import FastbeanError, ResourceError
-from fastbean.server import Server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
+
+    from fastbean.config import Config
+    from fastbean.daemon.command_line import CommandLine
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 MOST_VERBOSE = 2
@@ -37,17 +41,41 @@ START_EXTENSION_US = 30_000_000  # how much longer the service manager may wait 
 
 def main(argv: "Sequence[str] | None" = None) -> int:
     """Runs the program with the arguments ``argv`` (None: the command line's); returns its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:2], "--help"]
+    if arguments and not arguments[0].startswith("-") and arguments[0]:
+        return _run_tool(arguments[0], arguments[1:])
+    return _run_daemon(arguments)
+
+
+def _run_tool(word: str, arguments: list[str]) -> int:
+    from fastbean.daemon import tools
+
+    try:
+        return tools.run(word, arguments)
+    except FastbeanError as error:
+        return _complain(error)
+
+
+def _run_daemon(arguments: list[str]) -> int:
+    from fastbean.daemon import command_line
+
     log = None
     try:
-        wanted = config.parse_command_line(sys.argv[1:] if argv is None else argv)
-        if wanted.config.log_format == "json":
-            log = stderr_log.Log(STDERR, form="json")
+        wanted = command_line.parse_command_line(arguments)
         if wanted.action == "help":
-            stderr_log.write_text(STDOUT, config.help_text())
+            stderr_log.write_text(STDOUT, command_line.help_text())
         elif wanted.action == "version":
             stderr_log.write_text(STDOUT, f"fastbean {__version__}\n")
+        elif wanted.action == "check":
+            return _check(wanted)
         else:
-            Daemon(wanted).run()
+            assert wanted.config is not None
+            if wanted.config.log_format == "json":
+                log = stderr_log.Log(STDERR, form="json")
+            process_name.set_process_name("fastbean", arguments)
+            Daemon(wanted, wanted.config).run()
     except FastbeanError as error:
         return _complain(error, log)
     except MemoryError:
@@ -59,24 +87,40 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     return 0
 
 
-def _complain(error: FastbeanError, log: "stderr_log.Log | None") -> int:
-    if log is None:
-        stderr_log.complain(STDERR, str(error))
-    else:
+def _check(wanted: "CommandLine") -> int:
+    from fastbean.daemon import check
+
+    assert wanted.config is not None
+    problems = check.problems(wanted.config)
+    for problem in problems:
+        _complain(problem)
+    if problems:
+        return problems[0].exit_status
+    stderr_log.write_text(STDOUT, "\n".join(check.report(wanted, wanted.config)) + "\n")
+    return 0
+
+
+def _complain(error: FastbeanError, log: "stderr_log.Log | None" = None) -> int:
+    if log is not None:
         log("ERROR", "ended", error=str(error), exit_status=error.exit_status)
+        return error.exit_status
+    for problem in getattr(error, "problems", [str(error)]):
+        stderr_log.complain(STDERR, problem)
     return error.exit_status
 
 
 class Daemon:
     """One server as the process: its signals, limits, user, log and service manager."""
 
-    def __init__(self, wanted: config.CommandLine) -> None:
+    def __init__(self, wanted: "CommandLine", config: "Config") -> None:
+        from fastbean.server import Server
+
         _fill_standard_descriptors()
-        level = wanted.config.log_level or ("debug" if wanted.config.verbosity == MOST_VERBOSE else "info")
-        # What would not be written need not be reported.
-        heard = {"debug": MOST_VERBOSE, "info": 1}.get(level, 0)
-        self._config = wanted.config.replace(verbosity=min(wanted.config.verbosity, heard))
-        self._log = stderr_log.Log(STDERR, level=level, form=wanted.config.log_format)
+        level = config.log_level or ("debug" if config.verbosity == MOST_VERBOSE else "info")
+        # The server need not report what would not be logged.
+        reported = {"debug": MOST_VERBOSE, "info": 1}.get(level, 0)
+        self._config = config.replace(verbosity=min(config.verbosity, reported))
+        self._log = stderr_log.Log(STDERR, level=level, form=config.log_format)
         self._notifier = systemd.notifier(os.environ)
         self._stopping = False
         for warning in wanted.warnings:
@@ -154,7 +198,7 @@ class Daemon:
         self._server.undrain()
 
     def _hang_up(self, _number: int, _frame: "FrameType | None") -> None:
-        self._log("INFO", "hang-up-ignored", reason="there is no configuration file to read again")
+        self._log("INFO", "hang-up-ignored", reason="settings are read at the start only")
 
     def _tell_progress(self, text: str) -> None:
         self._log("INFO", "starting", text=text)

@@ -207,7 +207,7 @@ class Server:
         from fastbean.net.poller import new_selector
 
         uname = os.uname() if hasattr(os, "uname") else None
-        self._selector = new_selector()
+        self._selector = new_selector(self.config.event_loop)
         self._engine = Engine(
             max_job_size=self.config.max_job_size,
             now_ns=clock.monotonic_ns(),

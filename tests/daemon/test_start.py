@@ -18,6 +18,7 @@ HEAVY = {
     "pickle", "platform", "queue", "random", "re", "secrets", "shutil", "ssl", "subprocess", "tempfile", "threading",
     "traceback", "typing", "urllib", "uuid", "xml", "yaml", "zipfile",
 }  # fmt: skip
+OF_THE_SETTINGS = "import argparse, dataclasses; argparse.ArgumentParser()"
 OF_THE_LOG = {"threading"}  # which has two threads
 
 
@@ -26,9 +27,12 @@ def imported_modules(stderr):
 
 
 def modules_of_a_run(launch, *flags, id):
-    """What a daemon loads from its start to its end, beside what Python does; ``id`` is that of the job it is given."""
+    """What a daemon loads from its start to its end, beside what Python and the settings need.
+
+    ``id`` is that of the job it is given.
+    """
     traced = [sys.executable, "-X", "importtime"]
-    plain = subprocess.run([*traced, "-c", "pass"], capture_output=True, text=True, check=True)
+    plain = subprocess.run([*traced, "-c", OF_THE_SETTINGS], capture_output=True, text=True, check=True)
     daemon = launch([*traced, "-m", "fastbean", "-l", "127.0.0.1", "-p", "0", *flags]).wait_until_serving()
     assert daemon.connect().ask(b"put 0 0 1 1\r\nx\r\n") == b"INSERTED %d\r\n" % id
     assert daemon.stop() == 0
@@ -55,10 +59,22 @@ def test_a_start_with_a_log_loads_nothing_heavy_either(launch, tmp_path, policy)
         assert heavy_ones(modules) == OF_THE_LOG
 
 
-def test_help_loads_no_compiled_module():
-    command = [sys.executable, "-X", "importtime", "-m", "fastbean", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert {module for module in imported_modules(done.stderr) if module.startswith("fastbean._")} == set()
+def modules_of(*arguments):
+    command = [sys.executable, "-X", "importtime", "-m", "fastbean", *arguments]
+    return imported_modules(subprocess.run(command, capture_output=True, text=True, check=False).stderr)
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version", "--wrong"])
+def test_what_is_answered_at_once_loads_no_server_and_no_settings(flag):
+    modules = modules_of(flag)
+    assert "fastbean.daemon.command_line" in modules
+    assert not modules & {"fastbean.server", "fastbean.config", "fastbean._core", "dataclasses", "socket", "tomllib"}
+
+
+def test_a_tool_does_not_load_the_daemon():
+    modules = modules_of("health", "--help")
+    assert "fastbean.daemon.health" in modules
+    assert not modules & {"fastbean.server", "fastbean.config", "fastbean.daemon.command_line", "argparse"}
 
 
 def soft_limit(number, hard):

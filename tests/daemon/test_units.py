@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fastbean import config, errors
+from fastbean.daemon import command_line
 
 from .conftest import Client, fastbean_command
 from .test_systemd import HANDOVER
@@ -64,7 +65,7 @@ def test_the_service_is_in_the_green():
 
 
 def test_the_flags_of_the_unit_are_flags_of_the_server():
-    wanted = config.parse_command_line(start_flags())
+    wanted = command_line.parse_command_line(start_flags())
     assert wanted.config == config.Config(binlog_dir="/var/lib/fastbean")
     assert settings(SERVICE)["StateDirectory"] == ["fastbean"]
 

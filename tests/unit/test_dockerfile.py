@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from fastbean import config
-from fastbean.daemon import health
+from fastbean.daemon import command_line, health
 
 ROOT = Path(__file__).parents[2]
 PREFIX = "/opt/fastbean"
@@ -57,7 +57,7 @@ def test_it_does_not_run_as_root():
 def test_the_log_is_on_the_volume():
     program, command = json.loads(rest_of("ENTRYPOINT")), json.loads(rest_of("CMD"))
     assert program == ["fastbean"]
-    wanted = config.parse_command_line(command).config
+    wanted = command_line.parse_command_line(command).config
     assert wanted == config.Config(binlog_dir=rest_of("VOLUME"))
     assert f" {rest_of('VOLUME')}" in rest_of("RUN").split("install -d")[1]
     assert rest_of("EXPOSE") == str(wanted.port)
@@ -69,7 +69,7 @@ def test_a_stop_is_a_clean_one():
 
 def test_the_health_check_asks_the_server():
     flags, command = re.fullmatch(r"(.*\S) +CMD (\[.*\])", rest_of("HEALTHCHECK")).groups()
-    assert json.loads(command) == ["python", "-m", health.__name__, f"127.0.0.1:{rest_of('EXPOSE')}"]
+    assert json.loads(command) == ["fastbean", "health", f"127.0.0.1:{rest_of('EXPOSE')}"]
     timeout_s = int(re.search(r"--timeout=(\d+)s", flags)[1])
     assert timeout_s >= health.PATIENCE_S
 

@@ -35,6 +35,11 @@ def test_the_script_and_the_module_are_the_same_program():
     assert script.value == "fastbean.__main__:main"
 
 
+def test_the_load_tool_keeps_its_script():
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name="fastbean-benchmark")
+    assert script.value == "fastbean.benchmark.__main__:main"
+
+
 def names_below(folder: Path, pattern: str) -> set[str]:
     """The paths below ``folder`` that match, as text."""
     return {path.relative_to(folder).as_posix() for path in folder.rglob(pattern)}
@@ -82,8 +87,8 @@ def test_importing_the_package_loads_no_other_module():
 
 
 def test_the_program_loads_nothing_that_is_for_tests_only():
-    loaded = run_python("import fastbean.__main__, sys; print(*sys.modules)").split()
-    assert "fastbean.server" in loaded
+    loaded = run_python("import fastbean.__main__, fastbean.server, sys; print(*sys.modules)").split()
+    assert "fastbean.__main__" in loaded
     assert not {"pytest", "fastbean.testing", "fastbean.pytest_plugin", "subprocess"} & set(loaded)
 
 

@@ -10,14 +10,17 @@ from pathlib import Path
 import pytest
 
 from fastbean import __main__ as program
-from fastbean import config, errors
+from fastbean import errors
+from fastbean.binlog.tool import COMMANDS
+from fastbean.daemon.command_line import OPTIONS
+from fastbean.daemon.tools import TOOLS
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 SHARE = PACKAGING / "share"
 BASH = SHARE / "bash-completion" / "completions"
 ZSH = SHARE / "zsh" / "site-functions"
 FISH = SHARE / "fish" / "vendor_completions.d"
-PROGRAMS = ["fastbean", "fastbean-benchmark"]
+PROGRAMS = ["fastbean", *(f"fastbean-{word}" for word in TOOLS)]
 
 
 def make_pages():
@@ -47,11 +50,11 @@ def test_the_files_in_the_tree_are_what_is_written_from_the_flags():
 
 @pytest.mark.parametrize("path", [f"man/man1/{p}.1" for p in PROGRAMS], ids=str)
 def test_no_mark_is_left_in_a_page(path):
-    assert "FLAGS" not in (SHARE / path).read_text()
+    assert not re.search("FLAGS|TOOLS$", (SHARE / path).read_text().replace(".SH TOOLS", ""), re.MULTILINE)
     assert "@" not in (SHARE / path).read_text()
 
 
-@pytest.mark.parametrize("option", config.OPTIONS, ids=lambda option: option.long or option.short)
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.long or option.short)
 def test_every_flag_of_the_server_is_told_everywhere(option):
     page = (SHARE / "man/man1/fastbean.1").read_text().replace("\\-", "-")
     for name in filter(None, (option.short and f"-{option.short}", option.long and f"--{option.long}")):
@@ -59,6 +62,15 @@ def test_every_flag_of_the_server_is_told_everywhere(option):
         assert re.search(rf"^{name}$|'{name}$|^{name}'", (BASH / "fastbean").read_text(), re.MULTILINE)
         assert re.search(rf"[{{,'}}]{name}[=+]?[,}}'\[]", (ZSH / "_fastbean").read_text())
         assert f"-{'l' if name[:2] == '--' else 's'} {name.lstrip('-')} " in (FISH / "fastbean.fish").read_text()
+
+
+@pytest.mark.parametrize("word", TOOLS)
+def test_every_tool_is_described_everywhere(word):
+    page = (SHARE / "man/man1/fastbean.1").read_text()
+    assert f".B fastbean {word}\n" in page
+    assert f".BR fastbean\\-{word} (1)" in page
+    for completions in (BASH / "fastbean", ZSH / "_fastbean", FISH / "fastbean.fish"):
+        assert re.search(rf"\b{word}\b", completions.read_text())
 
 
 def test_the_page_tells_every_exit_status():
@@ -95,7 +107,21 @@ def test_bash_completes_flags_and_values(tmp_path):
     assert completed_by_bash("fastbean", "--binlog-dir", "=", f"{tmp_path}/") == [f"{tmp_path}/one"]
     assert f"{tmp_path}/one" in completed_by_bash("fastbean", "-b", f"{tmp_path}/o")
     assert "root" in completed_by_bash("fastbean", "--user", "=")
+    assert completed_by_bash("fastbean", "--config", f"{tmp_path}/f") == [f"{tmp_path}/file"]
+    assert completed_by_bash("fastbean", "--event-loop", "s") == ["selectors"]
     assert completed_by_bash("fastbean-benchmark", "-t", "pu") == ["put"]
+
+
+def test_bash_completes_the_tools(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "file").touch()
+    assert completed_by_bash("fastbean", "") == list(TOOLS)
+    assert completed_by_bash("fastbean", "bi") == ["binlog"]
+    assert completed_by_bash("fastbean", "-V", "b") == []
+    assert completed_by_bash("fastbean", "binlog", "") == list(COMMANDS)
+    assert completed_by_bash("fastbean", "binlog", "check", f"{tmp_path}/") == [f"{tmp_path}/one"]
+    assert completed_by_bash("fastbean", "benchmark", "-t", "pu") == ["put"]
+    assert completed_by_bash("fastbean", "health", "-") == []
 
 
 def test_zsh_finds_the_completions():
@@ -118,7 +144,15 @@ zpty -d shell
 
 
 @pytest.mark.parametrize(
-    ("typed", "wanted"), [("fastbean --por", "--port"), ("fastbean-benchmark -t prio", "priorities")]
+    ("typed", "wanted"),
+    [
+        ("fastbean --por", "--port"),
+        ("fastbean -V --event-loop sel", "selectors"),
+        ("fastbean bin", "binlog"),
+        ("fastbean binlog rep", "repair"),
+        ("fastbean benchmark -t prio", "priorities"),
+        ("fastbean-benchmark -t prio", "priorities"),
+    ],
 )
 def test_zsh_completes(typed, wanted):
     assert wanted in output(find("zsh"), "-f", "-c", ZSH_TYPES, "zsh", str(ZSH), typed, wanted)
@@ -130,6 +164,11 @@ def test_fish_completes():
 
     assert completed("fastbean", "fastbean --por").startswith("--port")
     assert "root" in completed("fastbean", "fastbean -u roo")
+    assert completed("fastbean", "fastbean bin").startswith("binlog")
+    assert completed("fastbean", "fastbean binlog rep").startswith("repair")
+    assert completed("fastbean", "fastbean benchmark -t prio").split("\t")[0] == "priorities"
+    assert "--port" not in completed("fastbean", "fastbean benchmark --")
+    assert "--rounds" not in completed("fastbean", "fastbean --")
     assert completed("fastbean-benchmark", "fastbean-benchmark -t prio").split("\t")[0] == "priorities"
 
 

@@ -60,3 +60,25 @@ DEFAULT_SLOW_ITERATION_MS = 500
 DEFAULT_SLOW_SYNC_MS = 1000
 MAX_SLOW_MS = 86_400_000
 MAX_STOP_TIMEOUT_S = 86400
+EVENT_LOOPS = ("compiled", "selectors")
+
+# The values that each setting of a number, and each one of a word, can have, by the field of ``Config``.
+RANGES = {
+    "max_job_size": (0, MAX_JOB_SIZE_LIMIT_BYTES),
+    "verbosity": (0, 2),
+    "fsync_ms": (0, MAX_FSYNC_MS),
+    "binlog_size": (0, MAX_BINLOG_SIZE_BYTES),
+    "binlog_max_bytes": (0, MAX_BYTES_LIMIT),
+    "unix_mode": (0, 0o777),
+    "keepalive_idle_s": (1, MAX_KEEPALIVE_S),
+    "keepalive_interval_s": (1, MAX_KEEPALIVE_S),
+    "keepalive_count": (1, MAX_KEEPALIVE_COUNT),
+    "max_memory_bytes": (0, MAX_BYTES_LIMIT),
+    "max_connections": (0, MAX_COUNT_LIMIT),
+    "max_tubes": (0, MAX_COUNT_LIMIT),
+    "stop_timeout_s": (0, MAX_STOP_TIMEOUT_S),
+    "slow_iteration_ms": (0, MAX_SLOW_MS),
+    "slow_sync_ms": (0, MAX_SLOW_MS),
+}
+MAY_BE_NONE = ("fsync_ms", "unix_mode", "log_level")
+CHOICES = {"log_format": LOG_FORMATS, "log_level": LOG_LEVELS, "event_loop": EVENT_LOOPS}

@@ -1,4 +1,4 @@
-"""The load tool, ``python -m fastbean.benchmark`` or ``fastbean-benchmark``: how fast is a beanstalk server?
+"""The load tool, ``fastbean benchmark``: how fast is a beanstalk server?
 
 It works with any beanstalk server. ``tool`` reads the command line, ``scenarios`` defines the scenarios, ``session``
 runs them and cleans up, ``server`` is the server under test, ``report`` formats the results. Everything that happens

@@ -1,17 +1,24 @@
-"""``python -m fastbean.benchmark``: the load tool; see ``tool``."""
+"""``fastbean benchmark``, ``fastbean-benchmark`` or ``python -m fastbean.benchmark``: the load tool; see ``tool``."""
 
 import signal
 import sys
 
 from fastbean.benchmark import tool
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-def main() -> int:
-    """Runs the program. SIGTERM and SIGHUP work like Ctrl-C, so that no jobs are left behind."""
+
+def main(argv: "Sequence[str] | None" = None) -> int:
+    """Runs the tool with the arguments ``argv`` (None: the command line's); returns its exit status.
+
+    A signal to stop is handled like Ctrl-C, so that no jobs are left behind.
+    """
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)
-    return tool.main()
+    return tool.main(argv)
 
 
 if __name__ == "__main__":

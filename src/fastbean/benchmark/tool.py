@@ -1,4 +1,4 @@
-"""The load tool's command line: ``python -m fastbean.benchmark [SERVER] -t put,take ...``.
+"""The load tool's command line: ``fastbean benchmark [SERVER] -t put,take ...``.
 
 Exit statuses: 0 success; 2 a wrong flag or value; 130 interrupted; 1 everything else: no connection, an unexpected
 reply, too few descriptors. Each error prints one line on stderr that says what to do, and another one if jobs may be
@@ -214,7 +214,7 @@ def _print(text: str) -> None:
 
 def _print_error(error: BaseException, text: str) -> None:
     for line in (text, *getattr(error, "__notes__", ())):
-        sys.stderr.write(f"fastbean-benchmark: {line}\n")
+        sys.stderr.write(f"fastbean benchmark: {line}\n")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -272,7 +272,7 @@ def _address(text: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     scenarios = "\n".join(f"  {each.name:12}{each.words}" for each in SCENARIOS.values())
     parser = _Parser(
-        prog="fastbean-benchmark",
+        prog="fastbean benchmark",
         description="Measure a beanstalk server. It uses tubes of its own and deletes the jobs that it puts.",
         epilog=f"scenarios, and what one operation of each is:\n{scenarios}\n\n"
         "exit status: 0 success, 2 wrong usage, 130 interrupted, 1 any other error",
@@ -296,7 +296,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=_whole(1, 10_000), metavar="N", help=f"rounds on each server; default {DEFAULT_ROUNDS}")
     add("--json", action="store_true", help="print JSON")
     add("--limit", type=_above_zero, default=10.0, metavar="S", help="seconds to wait for a reply; default 10")
-    add("--version", action="version", version=f"fastbean-benchmark {__version__}")
+    add("--version", action="version", version=f"fastbean benchmark {__version__}")
     return parser
 
 

@@ -1,11 +1,21 @@
-"""``python -m fastbean.binlog``: the program that works on binlog directories; see ``tool``."""
+"""``fastbean binlog``, or ``python -m fastbean.binlog``: the tool for directories with binlogs; see ``tool``."""
 
 import signal
 import sys
 
 from fastbean.binlog import tool
 
-if __name__ == "__main__":
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(argv: "Sequence[str] | None" = None) -> int:
+    """Runs the tool with the arguments ``argv`` (None: the command line's); returns its exit status."""
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # ``dump DIR | head`` ends quietly
-    sys.exit(tool.main())
+    return tool.main(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

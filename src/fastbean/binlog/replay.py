@@ -58,7 +58,7 @@ class Replay:
         return BinlogError(
             f"{segment_files.path_of(self._directory, number)}: missing, and maybe others beside it. "
             f"Nothing was changed. Put them back, or lose what they hold: "
-            f"python -m fastbean.binlog repair {self._directory}"
+            f"fastbean binlog repair {self._directory}"
         )
 
     def _tell(self, done: int, count: int) -> None:
@@ -93,7 +93,7 @@ class Replay:
         if end == "unknown":
             raise BinlogError(
                 f"{path}: at offset {offset} a job changes that the log does not know; a segment before it is missing. "
-                "Put it back, or run: python -m fastbean.binlog repair " + str(self._directory)
+                "Put it back, or run: fastbean binlog repair " + str(self._directory)
             )
         return end, offset
 
@@ -124,7 +124,7 @@ class Replay:
         ):
             raise BinlogError(
                 f"{path}: damaged at offset {offset}, though what stood there was synced. Nothing was changed. Restore "
-                f"it from a copy, or lose what is damaged: python -m fastbean.binlog repair {self._directory}"
+                f"it from a copy, or lose what is damaged: fastbean binlog repair {self._directory}"
             )
         self._journal.skip_ids(highest("next-id"))
         if offset < HEADER.size:

@@ -101,7 +101,7 @@ def _judge_damage(damage: "list[Damage]", directory: str, log: "Callable[..., No
         more = f" (and {len(serious) - 1} more)" if len(serious) > 1 else ""
         raise BinlogError(
             f"{serious[0]}{more}. Nothing was changed. Restore the file from a copy, or take over what can be read: "
-            f"python -m fastbean.binlog repair {directory}"
+            f"fastbean binlog repair {directory}"
         )
     for each in damage:
         what = "was being written when beanstalkd was stopped" if each.torn else each.what

@@ -1,4 +1,4 @@
-"""The program for binlog directories: ``python -m fastbean.binlog COMMAND DIR``.
+"""The tool for binlogs: ``fastbean binlog COMMAND DIR``.
 
 ``check`` and ``dump`` only read; ``backup`` copies the binlog of a running server; ``repair`` and ``export`` need the
 server stopped, and take the lock. Nothing is ever deleted.
@@ -33,6 +33,13 @@ if TYPE_CHECKING:
 FINE, TORN, DAMAGED = 0, 1, 2
 INTERRUPTED = 130
 BAR_CELLS = 40
+COMMANDS = {
+    "check": "report what is in DIR; exit status 0: sound, 1: a torn tail, 2: damaged",
+    "dump": "write one JSON line for each record of DIR",
+    "repair": "make a damaged DIR usable; the old files are moved into a subfolder, none is deleted",
+    "export": "write the live jobs of DIR as a beanstalkd binlog",
+    "backup": "copy DIR, whose server may be running, into a new or empty directory",
+}
 UNREADABLE_IDS = 1 << 20  # ids that unreadable records may have assigned
 IDS_SHOWN = 20
 
@@ -84,7 +91,7 @@ def check(arguments: argparse.Namespace) -> int:
     if fault.torn:
         _print(f"torn tail: {fault}; nothing that was synced is missing; the next start cuts it off and keeps a copy")
         return TORN
-    repair_it = f"python -m fastbean.binlog repair {arguments.directory}"
+    repair_it = f"fastbean binlog repair {arguments.directory}"
     _print(f"damaged: {fault}; restore the file from a copy, or run: {repair_it}")
     return DAMAGED
 
@@ -228,7 +235,7 @@ def backup(arguments: argparse.Namespace) -> int:
 
 def _refuse_damage(fault: inspection.Fault | None, directory: str) -> None:
     if fault is not None and not fault.torn:
-        raise DamagedError(f"{fault}; first restore it, or run: python -m fastbean.binlog repair {directory}")
+        raise DamagedError(f"{fault}; first restore it, or run: fastbean binlog repair {directory}")
 
 
 class OutputError(FastbeanError):
@@ -307,7 +314,7 @@ def _write_line(members: "dict[str, Any]") -> None:
 
 def _print_error(text: str) -> None:
     try:
-        sys.stderr.write(f"fastbean.binlog: {text}\n")
+        sys.stderr.write(f"fastbean binlog: {text}\n")
         sys.stderr.flush()
     except OSError:
         # The exit status still reports the failure.
@@ -328,15 +335,10 @@ def _directory(text: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m fastbean.binlog", description="Work on the binlog that fastbean -b DIR stores.")
+    parser = _Parser(prog="fastbean binlog", description="Look after the binlog that fastbean -b DIR keeps.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for run, words in (
-        (check, "report what is in DIR; exit status 0: sound, 1: a torn tail, 2: damaged"),
-        (dump, "write one JSON line for each record of DIR"),
-        (repair, "make a damaged DIR usable; the old files are moved into a subfolder, none is deleted"),
-        (export, "write the live jobs of DIR as a beanstalkd's binlog"),
-        (backup, "copy DIR, whose server may be running, into a new or empty directory"),
-    ):
+    for run in (check, dump, repair, export, backup):
+        words = COMMANDS[run.__name__]
         command = commands.add_parser(run.__name__, help=words, description=words)
         command.add_argument("directory", type=_directory, metavar="DIR", help="the directory given to -b")
         command.set_defaults(run=run)

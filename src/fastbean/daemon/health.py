@@ -1,8 +1,8 @@
-"""Asks whether a beanstalk server responds: ``python -m fastbean.daemon.health [ADDR]``, for containers and monitors.
+"""Asks a beanstalk server whether it serves: ``fastbean health [ADDR]``, for containers and monitors.
 
-It connects, sends a command that changes nothing, and waits for the reply, all within five seconds. ``ADDR`` is written
-as for ``-l``; the default is 127.0.0.1:11300. Exit statuses: 0 the server responds, 1 it does not, 5 a wrong argument;
-unless it is 0, one line on stderr says why. It works with any beanstalkd.
+It connects, asks a question that changes nothing, and waits for the answer, all within five seconds. ``ADDR`` is
+written as for ``-l``; without one it is 127.0.0.1:11300. Exit statuses: 0 it serves, 1 it does not, 5 a wrong argument;
+but for 0, one line on stderr says why. Any beanstalkd can be asked.
 """
 
 import socket
@@ -18,23 +18,34 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PATIENCE_S = 5.0
+HELP = """\
+Use: fastbean health [ADDR]
+
+Ask the beanstalk server at ADDR (HOST, HOST:PORT, [IPV6]:PORT or unix:PATH; default
+127.0.0.1:11300) whether it serves. It has five seconds to answer.
+
+Exit status: 0 it serves, 1 it does not, 5 a wrong argument.
+"""
 QUESTION, ANSWER = b"list-tube-used\r\n", b"USING default\r\n"
 HEALTHY, UNHEALTHY = 0, 1
 
 
 def main(argv: "Sequence[str] | None" = None) -> int:
     """Asks the server that ``argv`` names (None: the command line's); returns the exit status."""
-    arguments = sys.argv[1:] if argv is None else argv
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments in (["-h"], ["--help"]):
+        sys.stdout.write(HELP)
+        return HEALTHY
     try:
         if len(arguments) > 1 or any(each.startswith("-") for each in arguments):
-            raise UsageError("give at most one address: python -m fastbean.daemon.health 127.0.0.1:11300")
+            raise UsageError("one address at most: fastbean health 127.0.0.1:11300")
         address = arguments[0] if arguments else f"127.0.0.1:{limits.DEFAULT_PORT}"
         fault = ask(address)
     except FastbeanError as error:
-        sys.stderr.write(f"fastbean.daemon.health: {error}\n")
+        sys.stderr.write(f"fastbean health: {error}\n")
         return UsageError.exit_status
     if fault:
-        sys.stderr.write(f"fastbean.daemon.health: {address}: {fault}\n")
+        sys.stderr.write(f"fastbean health: {address}: {fault}\n")
         return UNHEALTHY
     return HEALTHY
 

@@ -6,7 +6,6 @@ needs a special case. Only ``forget`` changes the environment.
 
 import contextlib
 import os
-import socket
 
 from fastbean.errors import ListenError
 
@@ -46,12 +45,16 @@ class Notifier:
 
     def __init__(self, address: str) -> None:
         self._address = ""
-        if hasattr(socket, "AF_UNIX") and address[:1] in ("/", "@"):
+        if address[:1] in ("/", "@"):
             self._address = "\0" + address[1:] if address[0] == "@" else address
 
     def tell(self, *assignments: str) -> None:
         """Sends ``assignments``, such as READY=1, in one message. A manager that is gone or busy is not an error."""
         if not self._address:
+            return
+        import socket  # slow to load, and neither --help nor a start without a manager needs it here
+
+        if not hasattr(socket, "AF_UNIX"):
             return
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)

@@ -2,7 +2,7 @@ import selectors
 from collections.abc import Mapping
 from typing import Any, Self, final
 
-def new_selector() -> selectors.BaseSelector: ...
+def new_selector(kind: str = "compiled") -> selectors.BaseSelector: ...
 
 @final
 class Poller(selectors.BaseSelector):

@@ -64,9 +64,13 @@ cdef int descriptor_of(object fileobj) except -1:
     return fd
 
 
-def new_selector():
-    """The fastest selector that there is here: a Poller, or what the standard library has."""
-    if hasattr(_selectors, "EpollSelector"):
+def new_selector(kind="compiled"):
+    """A new selector.
+
+    Args:
+        kind: "compiled" for a Poller where the system has epoll, "selectors" for the standard library's.
+    """
+    if kind == "compiled" and hasattr(_selectors, "EpollSelector"):
         return Poller()
     return _selectors.DefaultSelector()
 

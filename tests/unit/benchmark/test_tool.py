@@ -86,7 +86,7 @@ def play(capsys, *words):
 def test_wrong_usage_is_one_line_and_status_2(capsys, words, message):
     status, out, errors = play(capsys, *words)
     assert (status, out, len(errors)) == (2, "", 1)
-    assert errors[0].startswith("fastbean-benchmark: ")
+    assert errors[0].startswith("fastbean benchmark: ")
     assert message in errors[0]
 
 
@@ -96,7 +96,7 @@ def test_nobody_listens(capsys):
     status, out, errors = play(capsys, f"127.0.0.1:{port}")
     assert (status, out) == (1, "")
     assert len(errors) == 1
-    assert errors[0].startswith(f"fastbean-benchmark: no connection to 127.0.0.1:{port}: ")
+    assert errors[0].startswith(f"fastbean benchmark: no connection to 127.0.0.1:{port}: ")
     assert errors[0].endswith("; is the server running there?")
 
 
@@ -261,6 +261,6 @@ def test_help_and_version(capsys, words):
         tool.main(words)
     assert ended.value.code == 0
     out = capsys.readouterr().out
-    assert "fastbean-benchmark" in out
+    assert "fastbean benchmark" in out
     if words == ["--help"]:
         assert [name for name in SCENARIOS if f"  {name} " not in out] == []

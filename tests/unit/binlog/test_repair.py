@@ -1,4 +1,4 @@
-"""`python -m fastbean.binlog`: what it makes of a log: repaired, exported, backed up."""
+"""`fastbean binlog`: what it makes of a log: repaired, exported, backed up."""
 
 import json
 import os
@@ -220,7 +220,7 @@ def test_export_and_backup_refuse_a_damaged_log(directory, tmp_path, run):
         status, said, complained = run(*words)
         assert (status, said) == (2, "")
         assert "offset " in complained
-        assert f"python -m fastbean.binlog repair {directory}" in complained
+        assert f"fastbean binlog repair {directory}" in complained
         assert not (tmp_path / "new").exists()
 
 

@@ -193,7 +193,7 @@ def test_damage_refuses_the_start_and_changes_nothing(directory):
         prepare(directory)
     text = str(refusal.value)
     assert f"{path}: offset 4: " in text
-    assert f"python -m fastbean.binlog repair {directory}" in text
+    assert f"fastbean binlog repair {directory}" in text
     assert "\n" not in text
     assert sorted(directory.iterdir()) == before
 

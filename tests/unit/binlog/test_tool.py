@@ -1,4 +1,4 @@
-"""`python -m fastbean.binlog`: what it says of sound, torn and damaged logs, and of what is none."""
+"""`fastbean binlog`: what it says of sound, torn and damaged logs, and of what is none."""
 
 import base64
 import io
@@ -362,7 +362,7 @@ def test_an_empty_name_is_not_the_directory_that_one_is_in(directory, run, tmp_p
 def test_check_names_the_directory_to_repair(directory, run):
     damage(write_log(directory)[0], 100)
     _, said, _ = run("check", directory)
-    assert said.endswith(f"or run: python -m fastbean.binlog repair {directory}\n")
+    assert said.endswith(f"or run: fastbean binlog repair {directory}\n")
 
 
 @pytest.mark.parametrize(("offset", "status"), [(None, 0), (100, 2)])
@@ -383,7 +383,7 @@ def test_an_output_that_takes_nothing_more_is_told(directory, command):
     words = [sys.executable, "-m", "fastbean.binlog", command, str(directory)]
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, check=False)
-    assert done.stderr == b"fastbean.binlog: cannot write the result: No space left on device\n"
+    assert done.stderr == b"fastbean binlog: cannot write what was found: No space left on device\n"
     assert done.returncode == 10
 
 

@@ -29,10 +29,10 @@ def test_where_nobody_listens_it_is_unhealthy(address, capsys):
     assert health.main([address]) == 1
     said, complained = capsys.readouterr()
     assert said == ""
-    assert complained.startswith(f"fastbean.daemon.health: {address}: [Errno ")
+    assert complained.startswith(f"fastbean health: {address}: [Errno ")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["a", "b"], [""], ["host:port"]])
+@pytest.mark.parametrize("arguments", [["--wrong"], ["a", "b"], [""], ["host:port"]])
 def test_wrong_arguments(arguments, capsys):
     assert health.main(arguments) == 5
     assert capsys.readouterr().err.count("\n") == 1

@@ -47,7 +47,7 @@ def test_a_level_is_never_computed():
 
 
 def test_the_operations_page_lists_all_flags():
-    from fastbean.config import OPTIONS
+    from fastbean.daemon.command_line import OPTIONS
 
     table = (ROOT / "docs" / "operations.md").read_text().partition("\n## Flags\n")[2].partition("\n## ")[0]
     for option in OPTIONS:
