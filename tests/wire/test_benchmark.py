@@ -161,7 +161,7 @@ def test_a_signal_leaves_nothing_behind(server, scenario, number):
             assert time.monotonic() < give_up_s
             time.sleep(0.01)
         tool.send_signal(number)
-        complaint = tool.communicate(timeout=LIMIT_S)[1]
+        complaint = tool.communicate(timeout=PATIENCE_S)[1]
     assert (tool.returncode, complaint) == (130, "fastbean benchmark: interrupted\n")
     assert_nothing_is_left(server)
 
