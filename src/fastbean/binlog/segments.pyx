@@ -16,7 +16,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memmove, memset, strerror
 
-from fastbean.base.buffer cimport buffer_free, buffer_reserve
+from fastbean.base.buffer cimport buffer_free
 from fastbean.base.clock cimport monotonic_ns
 from fastbean.engine.journal cimport SPACE_COMING, SPACE_NO_MEMORY, SPACE_NONE, SPACE_READY, Journal, Space
 from fastbean.base.debug_counters cimport LIVE_SEGMENTS, live_born, live_gone
@@ -45,7 +45,7 @@ cdef enum:
     PAGE_BYTES = 4096
     READ_BYTES = 32768
     ROOM_OF_JOB = 40                # allocated ahead for each live job: its delete, and an update
-    KEPT_BYTES = 1048576            # for records, of an iteration without many
+    KEPT_BYTES = 1048576            # for the records of an iteration without many
     RETRY_NS = 1000000000           # after so long there may be room on a full disk again
 
 
@@ -163,6 +163,7 @@ cdef class Segments(Journal):
         self.ask_to_remove = ask_to_remove
         self.spare = []
         self.going = []
+        self.kept_bytes = KEPT_BYTES
 
     def __dealloc__(self):
         cdef uint32_t place
@@ -203,10 +204,11 @@ cdef class Segments(Journal):
         self.ahead = <Segment *>calloc(1, sizeof(Segment))
         if self.ahead is NULL:
             return -1
-        if buffer_reserve(&self.ahead.ids, ID_BYTES) < 0:
+        if self.reserve_counted(&self.ahead.ids, ID_BYTES) < 0:
             free(self.ahead)
             self.ahead = NULL
             return -1
+        self.memory_bytes += sizeof(Segment)
         live_born(LIVE_SEGMENTS)
         return 0
 
@@ -238,6 +240,7 @@ cdef class Segments(Journal):
         memmove(self.segments, self.segments + 1, self.segment_count * sizeof(Segment *))
         self.ask_again = True
         self.going.append((oldest.number, oldest.size))
+        self.memory_bytes -= sizeof(Segment) + oldest.ids.cap
         free_segment(oldest)
         self.retire_segments()
 
@@ -341,11 +344,9 @@ cdef class Segments(Journal):
         """See that a put record of so many bytes, and the rest of its step, can be gathered and counted without another
         allocation, in the next segment too. Returns 0, or -1 without memory."""
         cdef Segment *segment = self.current()
-        if buffer_reserve(&self.pending, bytes + STEP_BYTES) < 0:
-            self.pending.failed = False
+        if self.reserve_counted(&self.pending, bytes + STEP_BYTES) < 0:
             return -1
-        if buffer_reserve(&segment.ids, ID_BYTES) < 0:
-            segment.ids.failed = False
+        if self.reserve_counted(&segment.ids, ID_BYTES) < 0:
             return -1
         return 0 if self.ahead is not NULL else self.prepare_segment()
 
@@ -365,7 +366,8 @@ cdef class Segments(Journal):
 
     cdef void keep_room(self, int64_t now_ns) noexcept:
         """Once an iteration: see that there is as much room as there should be, and no more memory than is of use."""
-        if self.pending.len == 0 and self.pending.cap > KEPT_BYTES:
+        if self.pending.len == 0 and self.pending.cap > self.kept_bytes:
+            self.memory_bytes -= self.pending.cap
             buffer_free(&self.pending)
             self.tight = self.make_memory(0) < 0 or self.tight
         if self.refused and now_ns - self.refused_at_ns > RETRY_NS:

@@ -63,6 +63,8 @@ cdef class Journal:
     cdef uint64_t committed_lsn  # replies that depend on no more than this may be sent
     cdef uint64_t id_limit      # no id at or above it may be given out yet
     cdef bint tight             # no further command may run until the log has room, or a sync is done
+    cdef uint64_t memory_bytes  # capacity of its buffers
+    cdef uint64_t kept_bytes    # an empty buffer that is larger is freed
     cdef readonly str failure   # why the log cannot go on, or None
 
     cdef Space reserve(self, uint64_t body_bytes) noexcept

@@ -1,9 +1,13 @@
-"""What the jobs and buffers of one server take in memory, its limit, and when free memory goes back.
+"""What the jobs and buffers of one server take in memory, its limit, and when free memory returns to the system.
 
-A job counts from the line of its put until nobody needs its bytes any more: deleted, and sent to whoever it was being
-sent to. What it counts for is `job_cost`. Buffers count with the room that they have, not only with what is in it;
-a client's are counted whenever something has happened to that client. Clients and tubes themselves have limits of
-their own and do not count.
+A job counts from the line of its put until it is deleted and no reply sends its body any more. It counts for
+`job_cost`; of a large one, only the bytes that have arrived: a client that announces a body and sends nothing uses up
+no room. So the sum may pass the limit, by what was announced before and came later, at most the largest job for each
+client that is in the middle of a put: a put that passed the check at its line is never refused for memory.
+
+Buffers count with their capacity, not only with what is in them. A client's are counted whenever something has
+happened to that client, its unfinished text after each slice. The journal counts its own (`Journal.memory_bytes`).
+Clients and tubes themselves have limits of their own and do not count.
 
 To count costs an addition, to look at the limit a comparison.
 """
@@ -14,13 +18,13 @@ from fastbean.base.clock cimport NEVER
 from fastbean.base.slab cimport Slab, keep_freed_memory, slab_release_to_os, slab_each_iteration
 
 cdef enum:
-    GIVE_BACK_BYTES = 8388608       # freed from which on it is worth the walk through the heap
+    GIVE_BACK_BYTES = 8388608       # with less than that freed, the walk through the heap is not worth it
     GIVE_BACK_AFTER_NS = 1000000000
 
 
 cdef void memory_each_iteration(Memory *memory, Slab *slab, int64_t now_ns) noexcept nogil:
-    """At least once in an iteration. Much free memory goes back if that lasts: who fills and empties a queue again and
-    again needs it."""
+    """Call it at least once in an iteration. Much free memory returns to the system only after it has been free for a
+    while: a queue that keeps filling and draining would need it again."""
     cdef uint64_t freed_bytes = memory.freed_bytes + memory.freed_large_bytes
     slab_each_iteration(slab)
     if freed_bytes <= GIVE_BACK_BYTES or freed_bytes <= memory.job_bytes // 2:

@@ -29,7 +29,7 @@ cdef struct Tube:               # the name follows, with a NUL behind it
     Heap ready                  # by (pri, id)
     uint64_t oldest_id          # no ready job has a lower id; see _oldest
     Watch *longest_waiting      # the line of waiting clients, from the one that waits longest
-    uint32_t number             # for ever its own while it lives
+    uint32_t number             # its own while it lives
     uint32_t name_bytes
     uint32_t jobs               # in any state; reserved and arriving ones keep the tube alive too
     uint32_t using
@@ -50,6 +50,7 @@ cdef struct Tube:               # the name follows, with a NUL behind it
     uint32_t waiting
     uint64_t pauses
     int64_t unpause_at_ns
+    uint64_t birth              # which tube of this server it is: no other one ever has the same
 
 cdef struct TubeSet:
     Table names
@@ -61,6 +62,8 @@ cdef struct TubeSet:
     uint32_t cap                # of all three arrays
     uint32_t numbers            # given out so far
     uint32_t count
+    uint64_t births             # tubes so far
+    uint64_t names_bytes        # of the names of all tubes
     Tube *last                  # that was found last by its name, or NULL
 
 cdef inline char *tube_name(Tube *tube) noexcept nogil:
