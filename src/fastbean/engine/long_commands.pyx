@@ -71,8 +71,8 @@ cdef class LongCommands(Recovery):
         return self.begin_work(client, WORK_OLDEST, 0, now_ns)
 
     cdef bint work_on(self, int64_t now_ns) noexcept:
-        """One slice for the first client in each queue, and for more clients while the slices are short; true when there
-        is more to do."""
+        """One slice for the first client in each queue, and for more clients while the slices are short; true when
+        there is more to do."""
         cdef uint64_t limit = self.effort + STEPS_AT_ONCE
         while self.work.first is not NULL and self.effort < limit:
             self.work_on_one(self.work.first, now_ns)
@@ -229,7 +229,8 @@ cdef class LongCommands(Recovery):
         return 0
 
     cdef bint step_leave(self, Client *client, int64_t now_ns) noexcept:
-        """Return its reservations in the order in which it made them, then end its watches, then leave the tube it uses.
+        """Return its reservations in the order in which it made them, then end its watches, then leave the tube that
+        it uses.
 
         Between two slices they are still reserved, and time may end some of them sooner."""
         cdef uint64_t limit = self.effort + EFFORT_PER_ITERATION

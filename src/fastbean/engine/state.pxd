@@ -14,7 +14,7 @@ from fastbean.base.slab cimport Slab
 from fastbean.engine.tube cimport Timer, TimerKind, Tube, TubeSet, tube_again
 
 cdef enum:
-    EFFORT_PER_ITERATION = 20000    # of all clients together, but for one command of each client that is not `is_costly`
+    EFFORT_PER_ITERATION = 20000    # of all clients together; each that is not `is_costly` may run one command more
     STEPS_AT_ONCE = 1000            # jobs, watches or list entries that one iteration moves before others are served
     CHEAP_STEPS = 128               # the first command of a client that can cause more moves may have to wait
     URGENT_BELOW_PRI = 1024         # beanstalkd's URGENT_THRESHOLD

@@ -307,7 +307,7 @@ cdef class State(Store):
     # Waiting, and answers that come later
 
     cdef void begin_iteration(self, int64_t now_ns) noexcept:
-        """Commands from sockets come next, or those that were left over: each of the two has an allowance of effort."""
+        """Commands from sockets or those that were left over come next: each of the two has its allowance of effort."""
         self.effort_limit = self.effort + EFFORT_PER_ITERATION
         memory_each_iteration(&self.memory, &self.slab, now_ns)
 
@@ -339,7 +339,7 @@ cdef class State(Store):
         return client
 
     cdef void count_text(self, Client *client) noexcept:
-        """Count the capacity of a text whose client is in a queue: it is not finished, or not taken by the outbox yet."""
+        """Count the capacity of a text whose client is in a queue: it is unfinished, or the outbox has not taken it."""
         cdef size_t bytes = client.answer.text.cap if client.queue is not NULL else 0
         if bytes != client.text_bytes:
             memory_count_buffers(&self.memory, client.text_bytes, bytes)
@@ -447,8 +447,8 @@ cdef class State(Store):
     # Unfinished work
 
     cdef void relist(self, Tube *removed) noexcept:
-        """`removed` is about to leave the visible list: the list that is being written must not miss the tube that moves
-        into its place. No other list has been begun, so this costs the same however many clients wait for one."""
+        """`removed` is about to leave the visible list: the list that is being written must not miss the tube that
+        moves into its place. No other list has been begun, so this costs the same however many clients wait for one."""
         cdef Client *client = self.lists.first
         cdef Tube *last = self.tubes.listed[self.tubes.count - 1]
         if client is NULL or removed.place >= client.work.done:
