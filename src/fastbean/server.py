@@ -203,6 +203,7 @@ class Server:
     def _build(self) -> None:
         # Compiled modules are loaded when a server starts, so that --help and wrong flags need none of them.
         from fastbean.engine.commands import Engine
+        from fastbean.engine.identity import new_instance_id
         from fastbean.net.hub import Hub
         from fastbean.net.poller import new_selector
 
@@ -211,8 +212,9 @@ class Server:
         self._engine = Engine(
             max_job_size=self.config.max_job_size,
             now_ns=clock.monotonic_ns(),
-            version=f"{PROTOCOL_VERSION}+fastbean.{__version__}",
-            instance_id=os.urandom(8).hex(),
+            version=PROTOCOL_VERSION,
+            fastbean_version=__version__,
+            instance_id=new_instance_id(),
             hostname=uname.nodename if uname else "",
             os=uname.version if uname else "",
             platform=uname.machine if uname else "",

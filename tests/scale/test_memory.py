@@ -131,6 +131,75 @@ def test_a_thousand_half_jobs_cost_their_bodies(daemon: Daemon, many_descriptors
         daemon.settle()
 
 
+def stats(client: Client) -> dict[str, int]:
+    """The statistics that are whole numbers."""
+    client.send(b"stats\r\n")
+    lines = client.text().decode().splitlines()[1:]
+    return {key: int(value) for key, value in (line.split(": ", 1) for line in lines) if value.isdigit()}
+
+
+def counted(client: Client) -> int:
+    """What counts against ``--max-memory``."""
+    found = stats(client)
+    return found["memory-jobs"] + found["memory-buffers"]
+
+
+def assert_close(resident: int, counted: int, beside: int) -> None:
+    """The count is close to what the process takes: the allocator's share is a quarter, `beside` does not count."""
+    assert resident <= counted * 5 / 4 + beside, f"{resident} bytes are taken, {counted} are counted"
+    assert counted <= resident * 5 / 4 + beside, f"{counted} bytes are counted, {resident} are taken"
+
+
+def test_lists_of_tubes_stay_within_the_limit_on_memory(start: Starter) -> None:
+    limit, tubes = 32 * MIB, 20_000  # a list has 4 MB
+    daemon = start(flags=["--max-memory", str(limit)])
+    keeper = daemon.connect()
+    fill(keeper, [b"watch %s-%05d\r\n" % (b"t" * 190, number) for number in range(tubes)], b"WATCHING ")
+    before_counted, before = counted(keeper), daemon.resident_bytes()
+    readers = [daemon.connect(receive_bytes=4 * KIB) for _ in range(50)]
+    for reader in readers:
+        reader.send(b"list-tubes\r\n")
+    while stats(keeper)["cmd-list-tubes"] < 50 or stats(keeper)["max-memory-hits"] < 30:
+        daemon.settle()
+    grown = counted(keeper) - before_counted
+    assert before_counted + grown <= limit + MIB
+    assert_close(daemon.resident_bytes() - before, grown, 4 * MIB)
+    answers = [reader.line() for reader in readers]
+    assert {answer[:3] for answer in answers} == {b"OK ", b"OUT"}
+    close_all(readers)
+
+
+def test_bodies_count_as_they_arrive(start: Starter, many_descriptors: int) -> None:
+    daemon = start(flags=["--max-memory", str(64 * MIB)])
+    clients = connect_many(daemon, 1100)
+    before = daemon.resident_bytes()
+    for client in clients:
+        client.send(b"put 0 0 600 %d\r\n" % BODY_BYTES)
+    daemon.settle()
+    other = daemon.connect()
+    other.send(b"put 0 0 600 %d\r\n%s\r\n" % (BODY_BYTES, b"x" * BODY_BYTES))
+    assert other.line().startswith(b"INSERTED ")
+    # The header and the first bytes of each body lie in a page.
+    assert_close(daemon.resident_bytes() - before, counted(other), len(clients) * 8 * KIB)
+    for client in clients:
+        client.send(b"x" * (BODY_BYTES // 2))
+    daemon.settle()
+    assert counted(other) >= len(clients) * BODY_BYTES // 2
+    assert_close(daemon.resident_bytes() - before, counted(other), len(clients) * 8 * KIB)
+    close_all(clients)
+
+
+@pytest.mark.parametrize("body_bytes", [0, 100, 900, 2000, BODY_BYTES])
+def test_jobs_and_what_the_binlog_remembers_of_them_count(start: Starter, tmp_path: Path, body_bytes: int) -> None:
+    daemon = start(flags=["-b", str(tmp_path), "-F"])
+    client, count = daemon.connect(), min(100_000, 48 * MIB // (body_bytes + 120))
+    fill(client, [b"put 0 0 600 0\r\n\r\n"] * 100, b"INSERTED ")
+    before_counted, before = counted(client), daemon.resident_bytes()
+    put = b"put 0 0 600 %d\r\n%s\r\n" % (body_bytes, b"x" * body_bytes)
+    fill(client, [put] * count, b"INSERTED ", at_once=max(1, 65536 // len(put)))
+    assert_close(daemon.resident_bytes() - before, counted(client) - before_counted, 4 * MIB)
+
+
 def test_a_gigabyte_line_costs_bounded_memory(daemon: Daemon) -> None:
     client = daemon.connect()
     before = daemon.resident_bytes()

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from fastbean import __version__
 from fastbean.config import Config
 from fastbean.errors import BinlogError, ListenError
 from fastbean.server import Server
@@ -196,7 +197,8 @@ def test_the_settings_reach_the_engine():
         assert ask(server, b"put 0 0 1 4\r\nabcd\r\n") == b"JOB_TOO_BIG\r\n"
     assert "\nmax-job-size: 3\n" in stats
     assert "\nbinlog-max-size: 4097\n" in stats
-    assert '\nversion: "1.13+fastbean.' in stats
+    assert '\nversion: "1.13"\n' in stats
+    assert f'\nfastbean-version: "{__version__}"\n' in stats
     assert f'\nhostname: "{socket.gethostname()}"\n' in stats
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from patience import PATIENCE_S, attempts
+from fastbean import __version__
 
 from . import servers
 from .client import Client, settle
@@ -211,11 +211,12 @@ def test_after_a_standstill_a_client_is_told_of_the_job_that_it_gets(launch: Sta
             assert b"reserves: 2" in body
 
 
-def test_the_version_says_both(fastbean: Server) -> None:
+def test_the_version_is_that_of_the_protocol_and_fastbeans_own_comes_last(fastbean: Server) -> None:
     with Client(fastbean) as client:
         body = client.ask("stats").body
     assert body is not None
-    assert b'\nversion: "1.13+fastbean.' in body
+    assert b'\nversion: "1.13"\n' in body
+    assert body.splitlines()[-1] == b'fastbean-version: "%s"' % __version__.encode()
 
 
 def test_sigterm_ends_it_with_0_and_closes_every_client(fastbean: Server) -> None:

@@ -34,6 +34,7 @@ cdef inline int buffer_reserve(Buffer *buffer, size_t extra) noexcept nogil:
     """Make room for `extra` more bytes. Returns 0, or -1 when there is no memory (and sets ``failed``)."""
     return 0 if buffer.cap - buffer.len >= extra else buffer_grow(buffer, extra)
 
+cdef int buffer_reserve_exactly(Buffer *buffer, size_t extra) noexcept nogil
 cdef void buffer_append(Buffer *buffer, const char *data, size_t size) noexcept nogil
 cdef void buffer_append_text(Buffer *buffer, const char *text) noexcept nogil
 cdef void buffer_append_number(Buffer *buffer, uint64_t number) noexcept nogil

@@ -19,10 +19,18 @@ cdef int buffer_grow(Buffer *buffer, size_t extra) noexcept nogil:
     """The slow path of `buffer_reserve`: reallocate."""
     cdef size_t wanted = buffer.len + extra
     cdef size_t cap = buffer.cap if buffer.cap else SMALLEST_BYTES
-    cdef char *data
     while cap < wanted:
         cap *= 2
-    data = <char *>realloc(buffer.data, cap)
+    return set_capacity(buffer, cap)
+
+
+cdef int buffer_reserve_exactly(Buffer *buffer, size_t extra) noexcept nogil:
+    """As `buffer_reserve`, for a caller that knows the final size: it takes no more memory than was asked for."""
+    return 0 if buffer.cap - buffer.len >= extra else set_capacity(buffer, buffer.len + extra)
+
+
+cdef int set_capacity(Buffer *buffer, size_t cap) noexcept nogil:
+    cdef char *data = <char *>realloc(buffer.data, cap)
     if data is NULL:
         buffer.failed = True
         return -1

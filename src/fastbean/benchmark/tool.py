@@ -142,7 +142,9 @@ class Run:
     def _version(self, target: Target) -> str:
         target.resident_bytes()
         with Client(target, self._settings.limit_s) as client:
-            return client.statistics().get("version", "unknown")
+            told = client.statistics()
+        version = told.get("version", "unknown")
+        return f"{version}, fastbean {told['fastbean-version']}" if "fastbean-version" in told else version
 
     def _play(self, scenario: "Scenario") -> "dict[str, list[Figures]]":
         """The rounds of each server, alternating A, B, A, B ..., so that other load on the machine affects both."""

@@ -3,7 +3,7 @@
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from fastbean.base.buffer cimport Buffer
+from fastbean.base.buffer cimport Buffer, buffer_reserve
 from fastbean.engine.journal cimport JobImage, Journal, logged_bytes
 from fastbean.binlog.record cimport MAX_RECORD_OVERHEAD, put_varint
 
@@ -89,6 +89,16 @@ cdef class Segments(Journal):
     cdef void ask(self, uint64_t bytes) noexcept
     cdef void refuse(self) noexcept
     cdef void keep_room(self, int64_t now_ns) noexcept
+
+    @cython.final
+    cdef inline int reserve_counted(self, Buffer *buffer, size_t extra) noexcept:
+        """Room for `extra` more bytes, counted in `memory_bytes`. Returns 0, or -1 without memory (nothing changed)."""
+        cdef size_t before = buffer.cap
+        if buffer_reserve(buffer, extra) < 0:
+            buffer.failed = False
+            return -1
+        self.memory_bytes += buffer.cap - before
+        return 0
 
     @cython.final
     cdef inline void count_in(self, Segment *segment, JobImage *job) noexcept:

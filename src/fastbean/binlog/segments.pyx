@@ -17,7 +17,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memmove, memset, strerror
 
-from fastbean.base.buffer cimport buffer_free, buffer_reserve
+from fastbean.base.buffer cimport buffer_free
 from fastbean.base.clock cimport monotonic_ns
 from fastbean.engine.journal cimport SPACE_COMING, SPACE_NO_MEMORY, SPACE_NONE, SPACE_READY, Journal, Space
 from fastbean.base.debug_counters cimport LIVE_SEGMENTS, live_born, live_gone
@@ -53,9 +53,9 @@ cdef extern from *:
 cdef enum:
     PAGE_BYTES = 4096
     READ_BYTES = 32768
-    ROOM_OF_JOB = 40
-    KEPT_BYTES = 1048576
-    RETRY_NS = 1000000000
+    ROOM_OF_JOB = 40                # allocated ahead for each live job: its delete, and an update
+    KEPT_BYTES = 1048576            # for the records of an iteration without many
+    RETRY_NS = 1000000000           # after so long there may be room on a full disk again
 
 
 cdef uint64_t next_id_of(Segment *segment) noexcept nogil:
@@ -172,6 +172,7 @@ cdef class Segments(Journal):
         self.ask_to_remove = ask_to_remove
         self.spare = []
         self.going = []
+        self.kept_bytes = KEPT_BYTES
 
     def __dealloc__(self):
         cdef uint32_t place
@@ -212,10 +213,11 @@ cdef class Segments(Journal):
         self.ahead = <Segment *>calloc(1, sizeof(Segment))
         if self.ahead is NULL:
             return -1
-        if buffer_reserve(&self.ahead.ids, ID_BYTES) < 0:
+        if self.reserve_counted(&self.ahead.ids, ID_BYTES) < 0:
             free(self.ahead)
             self.ahead = NULL
             return -1
+        self.memory_bytes += sizeof(Segment)
         live_born(LIVE_SEGMENTS)
         return 0
 
@@ -247,6 +249,7 @@ cdef class Segments(Journal):
         memmove(self.segments, self.segments + 1, self.segment_count * sizeof(Segment *))
         self.ask_again = True
         self.going.append((oldest.number, oldest.size))
+        self.memory_bytes -= sizeof(Segment) + oldest.ids.cap
         free_segment(oldest)
         self.retire_segments()
 
@@ -380,11 +383,9 @@ cdef class Segments(Journal):
         """Make sure that a put record of `bytes`, and the rest of its step, can be gathered and counted without another
         allocation, in the next segment too. Returns 0, or -1 without memory."""
         cdef Segment *segment = self.current()
-        if buffer_reserve(&self.pending, bytes + STEP_BYTES) < 0:
-            self.pending.failed = False
+        if self.reserve_counted(&self.pending, bytes + STEP_BYTES) < 0:
             return -1
-        if buffer_reserve(&segment.ids, ID_BYTES) < 0:
-            segment.ids.failed = False
+        if self.reserve_counted(&segment.ids, ID_BYTES) < 0:
             return -1
         return 0 if self.ahead is not NULL else self.prepare_segment()
 
@@ -404,8 +405,9 @@ cdef class Segments(Journal):
         return SPACE_NONE if self.refused else SPACE_COMING
 
     cdef void keep_room(self, int64_t now_ns) noexcept:
-        """Once per iteration: keep as much room as there should be, and no more memory than is useful."""
-        if self.pending.len == 0 and self.pending.cap > KEPT_BYTES:
+        """Once an iteration: see that there is as much room as there should be, and no more memory than is of use."""
+        if self.pending.len == 0 and self.pending.cap > self.kept_bytes:
+            self.memory_bytes -= self.pending.cap
             buffer_free(&self.pending)
             self.tight = self.make_memory(0) < 0 or self.tight
         if self.refused and now_ns - self.refused_at_ns > RETRY_NS:

@@ -21,7 +21,7 @@ from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport strerror
 
-from fastbean.base.buffer cimport buffer_append, buffer_reserve
+from fastbean.base.buffer cimport buffer_append
 from fastbean.base.clock cimport NEVER, monotonic_ns, wall_ns
 from fastbean.engine.journal cimport JobImage, BinlogFigures, Store, logged_bytes
 from fastbean.binlog.record cimport (
@@ -484,7 +484,7 @@ cdef class BinlogWriter(Segments):
 
     cdef inline int put_restored(self, Segment *segment, JobImage *job, uint32_t before) noexcept:
         """Returns 0, or -1 without memory."""
-        if buffer_reserve(&segment.ids, ID_BYTES) < 0:
+        if self.reserve_counted(&segment.ids, ID_BYTES) < 0:
             return -1
         if before:
             self.count_out(before, logged_bytes(job.body_bytes, job.name_bytes))

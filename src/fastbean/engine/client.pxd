@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from fastbean.base.buffer cimport Buffer
+from fastbean.base.buffer cimport Buffer, buffer_append
 from fastbean._core cimport Heap
 from fastbean.engine.job cimport Job
 from fastbean.protocol.replies cimport Reply
@@ -14,14 +14,15 @@ cdef enum:                      # the limits of one client, see net/connection.p
     OUTPUT_LIMIT = 262144       # unsent bytes at which none of its commands runs
     STEPS_PER_ITERATION = 512       # lines and bodies of one client
 
-cdef struct Answer:             # the arguments of a reply; the reply says which members count
+    TEXT_HEAD_BYTES = 32        # left free in front of a text, where "OK SIZE" can be written
+
+cdef struct Answer:             # what the client is told; the reply says which members count
     Reply reply
     uint64_t number             # a job's id, or a count
-    Job *job                    # the body of this job is sent with it
-    Buffer text                 # of stats-like commands
+    Job *job                    # whose body goes with it
+    Buffer text                 # of stats-like commands; begun by `begin_text`
 
 cdef enum WorkKind:
-    WORK_NONE
     WORK_KICK
     WORK_LIST_TUBES
     WORK_LIST_WATCHED
@@ -30,13 +31,16 @@ cdef enum WorkKind:
 
 cdef struct Work:               # a long command, or a client that leaves; it may take more than one iteration
     WorkKind kind
-    Client *client
-    Work *next                  # in the queue of long commands
     uint32_t left               # jobs still to kick, or entries still to list
     uint32_t done               # jobs kicked, or entries listed
     bint buried                 # kick: takes buried jobs, not delayed ones
-    Tube *tube                  # whose oldest job is searched for; NULL when it was freed meanwhile
-    uint64_t reached            # where the search continues: the tube's `oldest_id` after the last step
+    uint32_t tube               # number of the tube whose oldest job is looked for
+    uint64_t birth              # and that tube's `birth`: another one may have the number by now
+    uint64_t reached            # the tube's `oldest_id` at the end of the last step
+
+cdef struct ClientQueue:        # all zero bytes = an empty queue
+    Client *first
+    Client *last
 
 cdef struct Client:
     Timer timer                 # due when its first reservation or its wait ends
@@ -52,14 +56,17 @@ cdef struct Client:
     bint producer
     bint worker
     bint waiting
-    bint held                   # its put waits for room in the journal
+    uint32_t arriving_bytes     # how much of the body on the way is counted as memory
     int64_t give_up_at_ns       # the end of its reserve-with-timeout, or -1
     Job *arriving               # the job whose body is being received, or NULL
     uint64_t arriving_id
     Work work                   # its long command, or its leaving
     Answer answer
-    Client *next_answered
-    void *connection            # identifies the client to the caller; the engine never looks at it
+    size_t text_bytes           # what `answer.text` is counted for
+    ClientQueue *queue          # the one that it is in, or NULL
+    Client *next                # its neighbours there
+    Client *previous
+    void *connection            # whose client it is; the engine never looks at it
 
 cdef struct ClientSet:          # all zero bytes = an empty set
     Client **by_number          # NULL where a number is free
@@ -67,6 +74,13 @@ cdef struct ClientSet:          # all zero bytes = an empty set
     uint32_t free_count
     uint32_t cap                # of both arrays
     uint32_t numbers            # assigned so far
+
+cdef inline void begin_text(Buffer *text) noexcept nogil:
+    """The first line of a text, behind TEXT_HEAD_BYTES that belong to whoever sends it."""
+    buffer_append(text, b"                                ---\n", TEXT_HEAD_BYTES + 4)
+
+cdef void queue_join(ClientQueue *queue, Client *client) noexcept nogil
+cdef void queue_leave(Client *client) noexcept nogil
 
 cdef Client *client_new(ClientSet *clients) noexcept nogil
 cdef void client_remove(ClientSet *clients, Client *client) noexcept nogil

@@ -1,7 +1,10 @@
 """The client as the engine sees it: what it uses, watches, has reserved and waits for; and the set of all clients.
 
-Watching a tube and asking whether it is watched cost O(1): a client that watches a few tubes searches them, one that
-watches many has a table. Beginning and ending a wait costs O(tubes it watches).
+Watching a tube and asking whether it is watched cost O(1): a client that watches a few tubes looks through them, one
+that watches many has a table. To begin and to end a wait costs O(tubes it watches).
+
+A client whose command is not answered yet, and that does not wait for a job, is in one queue: of puts that wait for
+room, of unfinished commands, or of answers. Joining and leaving a queue cost O(1), wherever in it the client is.
 """
 
 from libc.stdint cimport uint32_t
@@ -106,6 +109,32 @@ cdef void client_stop_waiting(Client *client) noexcept nogil:
         waiting_line_leave(client.watched[place].tube, client.watched[place])
 
 
+cdef void queue_join(ClientQueue *queue, Client *client) noexcept nogil:
+    """Put a client that is in no queue at the end of this one."""
+    client.queue = queue
+    client.next = NULL
+    client.previous = queue.last
+    if queue.last is NULL:
+        queue.first = client
+    else:
+        queue.last.next = client
+    queue.last = client
+
+
+cdef void queue_leave(Client *client) noexcept nogil:
+    """Take a client out of the queue that it is in."""
+    cdef ClientQueue *queue = client.queue
+    client.queue = NULL
+    if client.previous is NULL:
+        queue.first = client.next
+    else:
+        client.previous.next = client.next
+    if client.next is NULL:
+        queue.last = client.previous
+    else:
+        client.next.previous = client.previous
+
+
 cdef int make_room(ClientSet *clients) noexcept nogil:
     """Make room for one more client. Returns 0, or -1 without memory."""
     cdef uint32_t cap = clients.cap * 2 if clients.cap else SMALLEST_CAP
@@ -139,7 +168,6 @@ cdef Client *client_new(ClientSet *clients) noexcept nogil:
     else:
         client.number = clients.numbers
         clients.numbers += 1
-    client.work.client = client
     clients.by_number[client.number] = client
     return client
 

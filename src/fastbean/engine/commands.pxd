@@ -9,25 +9,12 @@ from fastbean.protocol.commands cimport OP_COUNT, Command
 from fastbean.engine.tube cimport Tube
 from fastbean.engine.long_commands cimport LongCommands
 
-cdef struct Hits:                   # how often each limit was reached, as `stats` reports it
-    uint64_t memory                 # puts refused
-    uint64_t binlog_space           # puts refused: the binlog may not, or cannot, grow
-    uint64_t job_size               # puts refused: JOB_TOO_BIG
-    uint64_t tubes                  # commands refused
-    uint64_t connections            # clients refused
-    uint64_t client_input           # times that reading from a client stopped
-    uint64_t client_output          # times that a client's commands had to wait until it receives its replies
-    uint64_t client_steps           # times that the rest of a client's commands waited for the next iteration
-    uint64_t iteration_effort       # likewise, because the effort of all clients was used up
-
-
 cdef class Engine(LongCommands):
     cdef uint64_t next_id
-    cdef Client *first_held         # clients whose put waits for room in the journal, oldest first
-    cdef Client *last_held
     cdef uint64_t[<int>OP_COUNT] commands
     cdef int64_t started_ns
     cdef bytes version
+    cdef bytes fastbean_version
     cdef bytes instance_id
     cdef bytes hostname
     cdef bytes os
@@ -36,7 +23,6 @@ cdef class Engine(LongCommands):
     cdef public uint32_t max_job_size
     cdef uint32_t max_tubes
     cdef uint32_t max_connections
-    cdef Hits hits
     cdef public bint draining
 
     cdef Client *connect(self, void *connection) noexcept
@@ -46,9 +32,7 @@ cdef class Engine(LongCommands):
     cdef Reply put_end(self, Client *client, int64_t now_ns) noexcept
     cdef void put_abort(self, Client *client) noexcept
     cdef void journal_put(self, Job *job, uint64_t id) noexcept
-    cdef void hold(self, Client *client) noexcept
-    cdef void retry_held(self, int64_t now_ns) noexcept
-    cdef void unhold(self, Client *client) noexcept
+    cdef bint retry_held(self, int64_t now_ns) noexcept
     cdef Reply reserve(self, Client *client, int64_t timeout_s, int64_t now_ns) noexcept
     cdef void give_up_waiting(self, Client *client) noexcept
     cdef Reply reserve_job(self, Client *client, uint64_t id, int64_t now_ns) noexcept

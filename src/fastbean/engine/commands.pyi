@@ -12,6 +12,7 @@ class Engine(LongCommands):
         max_job_size: int = 65535,
         now_ns: int = 0,
         version: str = "",
+        fastbean_version: str = "",
         instance_id: str = "",
         hostname: str = "",
         os: str = "",

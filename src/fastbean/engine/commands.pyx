@@ -9,9 +9,10 @@ A client that waits, or whose long command is unfinished, must not be given anot
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from fastbean.base.buffer cimport buffer_free
 from fastbean.engine.client cimport (
-    WORK_KICK, WORK_LEAVE, WORK_LIST_TUBES, WORK_LIST_WATCHED, WORK_NONE, Client, Watch, client_add_watch,
-    client_remove_watch, client_stop_waiting, client_watch_of,
+    WORK_KICK, WORK_LEAVE, WORK_LIST_WATCHED, Client, Watch, client_add_watch, client_remove_watch,
+    client_stop_waiting, client_watch_of, queue_join, queue_leave,
 )
 from fastbean.base.clock cimport NEVER
 from fastbean._core cimport Heap, HeapSlot, heap_reserve, heap_top, heap_update
@@ -20,16 +21,21 @@ from fastbean.engine.job cimport (
     JOB_BURIED, JOB_DELAYED, JOB_RESERVED, JOB_RETURNING, Job, first_job, job_cost, job_discard, job_new,
     job_table_get, job_table_put,
 )
-from fastbean.engine.memory cimport memory_drop, memory_is_full, memory_keep
+from fastbean.engine.memory cimport arrives_whole, memory_drop, memory_keep
 from fastbean.protocol.replies cimport (
     REPLY_BURIED, REPLY_DEADLINE_SOON, REPLY_DELETED, REPLY_DRAINING, REPLY_FOUND, REPLY_INSERTED, REPLY_KICKED,
     REPLY_NONE, REPLY_NOT_FOUND, REPLY_NOT_IGNORED, REPLY_OUT_OF_MEMORY, REPLY_PAUSED, REPLY_RELEASED, REPLY_RESERVED,
     REPLY_TIMED_OUT, REPLY_TOUCHED, REPLY_USING, REPLY_WATCHING, Reply,
 )
 from fastbean.protocol.commands cimport Command
-from fastbean.engine.state cimport SAFETY_MARGIN_NS, STEPS_AT_ONCE, seconds_ns
+from fastbean.engine.state cimport EFFORT_PER_ITERATION, SAFETY_MARGIN_NS, STEPS_AT_ONCE, seconds_ns
 from fastbean.engine.tube cimport Tube, tube_find
 from fastbean.engine.long_commands cimport LongCommands
+
+from fastbean.engine.identity import quoted
+
+cdef enum:
+    KEPT_SHARE = 64                 # of the limit on memory, what the journal may keep of an empty buffer
 
 
 cdef class Engine(LongCommands):
@@ -40,30 +46,32 @@ cdef class Engine(LongCommands):
     Args:
         max_job_size: the largest body that a put may have, in bytes, 0 to 1073741824.
         now_ns: the monotonic time of the start, in nanoseconds; uptime counts from it.
-        version: the version that `stats` reports; likewise the next four.
-        instance_id: 16 hexadecimal digits.
+        version: what `stats` says of the version of the protocol, and likewise the next five.
+        fastbean_version: the version of this program.
+        instance_id: 16 hexadecimal digits, see `identity.new_instance_id`.
         hostname: the machine's name.
         os: the version of the operating system.
         platform: the kind of machine.
         binlog_max_size: the size of a binlog file in bytes, shown by `stats`.
-        max_memory_bytes: the memory of jobs and buffers at which puts are refused; 0 for no limit, as in the next two.
-        max_tubes: the number of tubes at which clients cannot make another one.
-        max_connections: the number of clients at which the hub accepts no other one; see `Hub.is_full`.
+        max_memory_bytes: what jobs and buffers may take before puts are refused; 0 for no limit, as in the next two.
+        max_tubes: with this many tubes, no client can make another one.
+        max_connections: with this many clients, the hub takes no other one; see `Hub.is_full`.
         hash_key: 16 secret bytes for the hash of tube names.
     """
 
     def __cinit__(
-        self, *, uint32_t max_job_size=65535, int64_t now_ns=0, str version="", str instance_id="", str hostname="",
-        str os="", str platform="", uint64_t binlog_max_size=10485760, uint64_t max_memory_bytes=0,
-        uint32_t max_tubes=0, uint32_t max_connections=0, bytes hash_key=bytes(16),
+        self, *, uint32_t max_job_size=65535, int64_t now_ns=0, str version="", str fastbean_version="",
+        str instance_id="", str hostname="", str os="", str platform="", uint64_t binlog_max_size=10485760,
+        uint64_t max_memory_bytes=0, uint32_t max_tubes=0, uint32_t max_connections=0, bytes hash_key=bytes(16),
     ):
         self.max_job_size = max_job_size
         self.started_ns = now_ns
-        self.version = version.encode()
+        self.version = quoted(version)
+        self.fastbean_version = quoted(fastbean_version)
         self.instance_id = instance_id.encode()
-        self.hostname = hostname.encode()
-        self.os = os.encode()
-        self.platform = platform.encode()
+        self.hostname = quoted(hostname)
+        self.os = quoted(os)
+        self.platform = quoted(platform)
         self.binlog_max_size = binlog_max_size
         self.max_tubes = max_tubes
         self.max_connections = max_connections
@@ -93,6 +101,8 @@ cdef class Engine(LongCommands):
             journal: the journal; its content has been restored into this engine.
         """
         self.expect_no_more()
+        # With a small limit, an empty buffer must not keep the room that the next put needs.
+        journal.kept_bytes = min(journal.kept_bytes, self.memory.limit_bytes // KEPT_SHARE)
         self.journal = journal
         self.has_binlog = True
         self.next_id = max(self.next_id, journal.id_limit)
@@ -118,15 +128,15 @@ cdef class Engine(LongCommands):
         self.counts.producers -= client.producer
         self.counts.workers -= client.worker
         client.connection = NULL
-        if client.held:
-            self.unhold(client)
+        if client.queue is not NULL:
+            queue_leave(client)
         self.put_abort(client)
-        self.forget_answer(client)
         if client.waiting:
+            self.effort += client.watched_count
             client_stop_waiting(client)
             self.counts.waiting -= 1
-        if client.work.kind != WORK_NONE:
-            self.remove_work(&client.work)
+        buffer_free(&client.answer.text)
+        self.count_text(client)
         self.begin_work(client, WORK_LEAVE, 0, now_ns)
 
     # put
@@ -140,7 +150,7 @@ cdef class Engine(LongCommands):
         """
         cdef uint64_t cost = job_cost(command.body_bytes)
         cdef Job *job
-        if memory_is_full(&self.memory, cost):
+        if self.is_full(cost):
             if self.draining:
                 return REPLY_DRAINING
             self.hits.memory += 1
@@ -162,7 +172,8 @@ cdef class Engine(LongCommands):
         job.ttr_s = command.ttr_s if command.ttr_s > 0 else 1
         job.created_ns = now_ns
         client.use.jobs += 1
-        memory_keep(&self.memory, cost)
+        client.arriving_bytes = job.body_bytes if arrives_whole(job.body_bytes) else 0
+        memory_keep(&self.memory, job_cost(client.arriving_bytes))
         client.arriving = job
         client.arriving_id = self.next_id
         self.next_id += 1
@@ -185,7 +196,8 @@ cdef class Engine(LongCommands):
             return REPLY_DRAINING
         space = self.journal.reserve(job.body_bytes)
         if space == SPACE_COMING:
-            self.hold(client)
+            if client.queue is NULL:
+                queue_join(&self.held, client)
             return REPLY_NONE
         if space != SPACE_READY or heap_reserve(heap, 1) < 0 or job_table_put(&self.jobs, &self.slab, id, job) < 0:
             self.hits.binlog_space += space == SPACE_NONE
@@ -213,43 +225,25 @@ cdef class Engine(LongCommands):
         job.segment = self.journal.put(&image)
         job.lsn = <uint32_t>self.journal.end_lsn
 
-    cdef void hold(self, Client *client) noexcept:
-        """The journal has no room yet for this client's put: `retry_held` will try again."""
-        client.held = True
-        client.next_answered = NULL
-        if self.last_held is NULL:
-            self.first_held = client
-        else:
-            self.last_held.next_answered = client
-        self.last_held = client
+    cdef bint retry_held(self, int64_t now_ns) noexcept:
+        """Try the puts again for which the log had no room; true when more can be tried at once.
 
-    cdef void retry_held(self, int64_t now_ns) noexcept:
-        """Retry the puts for which the journal had no room."""
-        cdef Client *client = self.first_held
-        cdef Client *following
+        They keep their order: one for which there is still no room ends this.
+        """
+        cdef uint64_t limit = self.effort + EFFORT_PER_ITERATION
+        cdef Client *client
         cdef Reply reply
-        self.first_held = NULL
-        self.last_held = NULL
-        while client is not NULL:
-            following = client.next_answered
-            client.held = False
+        cdef int _step
+        for _step in range(STEPS_AT_ONCE):
+            client = self.held.first
+            if client is NULL or self.effort >= limit:
+                break
             reply = self.put_end(client, now_ns)
-            if reply != REPLY_NONE:
-                self.answer_later(client, reply)
-            client = following
-
-    cdef void unhold(self, Client *client) noexcept:
-        """The client leaves before its put was accepted."""
-        cdef Client *each = self.first_held
-        cdef Client *following
-        client.held = False
-        self.first_held = NULL
-        self.last_held = NULL
-        while each is not NULL:
-            following = each.next_answered
-            if each != client:
-                self.hold(each)
-            each = following
+            if reply == REPLY_NONE:
+                return False
+            queue_leave(client)
+            self.answer_later(client, reply)
+        return self.held.first is not NULL
 
     cdef void put_abort(self, Client *client) noexcept:
         """Drop the put that is being received, if there is one. Its id stays used."""
@@ -259,7 +253,8 @@ cdef class Engine(LongCommands):
             return
         tube = self.tube_of(job)
         client.arriving = NULL
-        memory_drop(&self.memory, job_discard(job))
+        memory_drop(&self.memory, job_cost(client.arriving_bytes))
+        job_discard(job)
         tube.jobs -= 1
         self.release_tube(tube)
 
@@ -426,7 +421,7 @@ cdef class Engine(LongCommands):
         return self.found(client, first_job(&client.use.buried))
 
     cdef Reply list_tubes(self, Client *client, int64_t now_ns) noexcept:
-        return self.begin_work(client, WORK_LIST_TUBES, 0, now_ns)
+        return self.begin_list_tubes(client, now_ns)
 
     cdef Reply list_tubes_watched(self, Client *client, int64_t now_ns) noexcept:
         return self.begin_work(client, WORK_LIST_WATCHED, 0, now_ns)
@@ -488,11 +483,13 @@ cdef class Engine(LongCommands):
         return REPLY_PAUSED
 
     cdef void end_pause(self, Tube *tube, int64_t now_ns) noexcept:
-        """Serve the waiting clients at once; if there are very many, `expire` does the rest, and the pause lasts."""
+        """Serve the waiting clients at once; of very many, `expire` serves the rest, and the pause lasts until then."""
         cdef int _step
         tube.unpause_at_ns = now_ns
         for _step in range(STEPS_AT_ONCE):
             if tube.pause_ns == 0 or not self.match(tube, now_ns):
                 tube.pause_ns = 0
                 return
+            if self.effort >= self.effort_limit:
+                break
         self.schedule(&tube.timer, now_ns)

@@ -1,111 +1,124 @@
 """Commands that may take more than one iteration: kick, lists of tubes, the oldest job; and clients that leave.
 
-Each is done in slices of STEPS_AT_ONCE. The first slice runs at once, so that a short command is answered at once; what
-is left is queued, and one slice of the queue runs in each iteration. Meanwhile the client waits, and all others are
-served. The state may change between two slices; each kind of work says what that means for it.
+Each runs in slices of STEPS_AT_ONCE. The first slice runs at once, so that a short command is answered at once. If
+there is more to do, the client joins a queue, and one slice for the first in the queue (several, if they are short)
+runs in each iteration; then that client goes to the end. Meanwhile the client waits and all others go on. Jobs, tubes
+and clients may change between two slices, and each kind of work says what that means for it.
+
+Lists of all tubes have a queue of their own, in which the first stays first until it is finished. The lists are equally
+long, so taking turns would finish none of them sooner; this way the end of a tube concerns one list at most, and one
+text at most is being written.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from fastbean.base.buffer cimport buffer_append, buffer_append_number, buffer_append_text, buffer_free
+from fastbean.base.buffer cimport (
+    Buffer, buffer_append, buffer_append_number, buffer_append_text, buffer_free, buffer_reserve_exactly,
+)
 from fastbean.engine.client cimport (
-    WORK_KICK, WORK_LEAVE, WORK_LIST_TUBES, WORK_LIST_WATCHED, WORK_NONE, WORK_OLDEST, Client, Work, WorkKind,
-    client_remove_watch,
+    OUTPUT_LIMIT, TEXT_HEAD_BYTES, WORK_KICK, WORK_LEAVE, WORK_LIST_TUBES, WORK_LIST_WATCHED, WORK_OLDEST, Client,
+    WorkKind, begin_text, client_remove_watch, queue_join, queue_leave,
 )
 from fastbean._core cimport Heap, heap_pop, heap_push, heap_reserve, heap_top
 from fastbean.engine.job cimport JOB_RETURNING, Job, first_job, job_table_get
 from fastbean.engine.oldest_ready cimport find_oldest
 from fastbean.protocol.replies cimport REPLY_KICKED_COUNT, REPLY_NONE, REPLY_OK, REPLY_OUT_OF_MEMORY, Reply
 from fastbean.engine.restore cimport Recovery
-from fastbean.engine.state cimport STEPS_AT_ONCE, append_entry
+from fastbean.engine.state cimport EFFORT_PER_ITERATION, STEPS_AT_ONCE, append_entry
 from fastbean.engine.tube cimport Tube
+
+cdef enum:
+    ENTRY_BYTES = 3                 # of a list's entry, beside the name
+    FIRST_LINE_BYTES = 4            # of a list
+    CRLF_BYTES = 2                  # behind a list
 
 
 cdef class LongCommands(Recovery):
     """The state, and its unfinished long commands."""
 
-    cdef void add_work(self, Work *work) noexcept:
-        """Append work to the queue."""
-        work.next = NULL
-        if self.last_work is NULL:
-            self.first_work = work
-        else:
-            self.last_work.next = work
-        self.last_work = work
-
-    cdef void remove_work(self, Work *work) noexcept:
-        """Remove work from the queue."""
-        cdef Work **link = &self.first_work
-        cdef Work *previous = NULL
-        while link[0] != work:
-            previous = link[0]
-            link = &previous.next
-        link[0] = work.next
-        if self.last_work == work:
-            self.last_work = previous
-
     cdef Reply begin_work(self, Client *client, WorkKind kind, uint32_t left, int64_t now_ns) noexcept:
-        """Do the first step at once, if this iteration has effort left, and queue the rest. Returns REPLY_NONE if
-        anything is left, otherwise the reply."""
-        cdef Work *work = &client.work
-        work.kind = kind
-        work.left = left
-        work.done = 0
-        work.buried = client.use.buried.len > 0
-        if kind == WORK_LIST_TUBES or kind == WORK_LIST_WATCHED:
-            buffer_append(&client.answer.text, b"---\n", 4)
-        if self.effort < self.effort_limit and self.step_work(work, now_ns):
-            return self.end_work(work)
-        self.add_work(work)
+        """Run the first slice at once, if this iteration has not done too much. If there is more to do, queue it and
+        return REPLY_NONE."""
+        client.work.kind = kind
+        client.work.left = left
+        client.work.done = 0
+        client.work.buried = client.use.buried.len > 0
+        if kind == WORK_LIST_WATCHED:
+            begin_text(&client.answer.text)
+        if self.effort < self.effort_limit and self.step_work(client, now_ns):
+            return self.end_work(client)
+        queue_join(&self.work, client)
+        self.count_text(client)
+        return REPLY_NONE
+
+    cdef Reply begin_list_tubes(self, Client *client, int64_t now_ns) noexcept:
+        """The same for a list of all tubes: one that takes more than one slice is begun when it is its turn."""
+        cdef bint is_first = self.lists.first is NULL or self.tubes.count <= STEPS_AT_ONCE
+        client.work.kind = WORK_LIST_TUBES
+        client.work.done = 0
+        if is_first and self.effort < self.effort_limit and self.step_list(client):
+            return self.end_work(client)
+        queue_join(&self.lists, client)
+        self.count_text(client)
         return REPLY_NONE
 
     cdef Reply begin_oldest(self, Client *client, Tube *tube, int64_t now_ns) noexcept:
         """Add the age of the tube's oldest ready job to ``client.answer.text``, the statistics of the tube."""
-        client.work.tube = tube
+        client.work.tube = tube.number
+        client.work.birth = tube.birth
         client.work.reached = 0
         return self.begin_work(client, WORK_OLDEST, 0, now_ns)
 
     cdef bint work_on(self, int64_t now_ns) noexcept:
-        """Take one step of the work at the front of the queue; true when there is more to do."""
-        cdef Work *work = self.first_work
-        if work is NULL:
-            return False
-        self.remove_work(work)
-        if not self.step_work(work, now_ns):
-            self.add_work(work)
-        elif work.kind == WORK_LEAVE:
-            self.end_work(work)
-        else:
-            self.answer_later(work.client, self.end_work(work))
-        return self.first_work is not NULL
+        """One slice for the first client in each queue, and for more clients while the slices are short; true when
+        there is more to do."""
+        cdef uint64_t limit = self.effort + STEPS_AT_ONCE
+        while self.work.first is not NULL and self.effort < limit:
+            self.work_on_one(self.work.first, now_ns)
+        limit = self.effort + STEPS_AT_ONCE
+        while self.lists.first is not NULL and self.effort < limit:
+            self.work_on_one(self.lists.first, now_ns)
+        return self.work.first is not NULL or self.lists.first is not NULL
 
-    cdef bint step_work(self, Work *work, int64_t now_ns) noexcept:
-        """Take up to STEPS_AT_ONCE steps; true when the work is done."""
-        if work.kind == WORK_KICK:
-            return self.step_kick(work, now_ns)
-        if work.kind == WORK_LEAVE:
-            return self.step_leave(work, now_ns)
-        if work.kind == WORK_OLDEST:
-            return self.step_oldest(work, now_ns)
-        return self.step_list(work)
+    cdef void work_on_one(self, Client *client, int64_t now_ns) noexcept:
+        """One slice for a client in a queue; it costs some effort even if it comes to nothing."""
+        cdef bint leaves = client.work.kind == WORK_LEAVE
+        cdef Reply reply
+        self.effort += 1
+        if self.step_work(client, now_ns):
+            queue_leave(client)
+            reply = self.end_work(client)
+            if leaves:
+                return
+            self.answer_later(client, reply)
+        elif client.queue == &self.work:
+            queue_leave(client)
+            queue_join(&self.work, client)
+        self.count_text(client)
 
-    cdef Reply end_work(self, Work *work) noexcept:
-        """The work is done: return its reply."""
-        cdef Client *client = work.client
-        cdef Reply reply = REPLY_NONE
-        if work.kind == WORK_LEAVE:
+    cdef bint step_work(self, Client *client, int64_t now_ns) noexcept:
+        """Up to STEPS_AT_ONCE steps; true when the work is done."""
+        cdef WorkKind kind = client.work.kind
+        if kind == WORK_KICK:
+            return self.step_kick(client, now_ns)
+        if kind == WORK_LEAVE:
+            return self.step_leave(client, now_ns)
+        if kind == WORK_OLDEST:
+            return self.step_oldest(client, now_ns)
+        return self.step_list(client)
+
+    cdef Reply end_work(self, Client *client) noexcept:
+        """The work is done, and its client in no queue any more. Returns the answer; a client that leaves is freed."""
+        if client.work.kind == WORK_LEAVE:
             self.end_client(client)
-            return reply
-        if work.kind == WORK_KICK:
-            client.answer.number = work.done
-            reply = REPLY_KICKED_COUNT
-        elif not client.answer.text.failed:
-            reply = REPLY_OK
-        else:
+            return REPLY_NONE
+        if client.work.kind == WORK_KICK:
+            client.answer.number = client.work.done
+            return REPLY_KICKED_COUNT
+        if client.answer.text.failed:
             buffer_free(&client.answer.text)
-            reply = REPLY_OUT_OF_MEMORY
-        work.kind = WORK_NONE
-        return reply
+            return REPLY_OUT_OF_MEMORY
+        return REPLY_OK
 
     cdef int kick_one(self, Job *job, int64_t now_ns) noexcept:
         """Make a buried or delayed job ready. Returns 0, or -1 without memory (nothing changed)."""
@@ -115,56 +128,86 @@ cdef class LongCommands(Recovery):
         self.journal_change(job, True)
         return 0
 
-    cdef bint step_kick(self, Work *work, int64_t now_ns) noexcept:
-        """Kick from the heap chosen at the start, whatever changed between two slices: at most as many jobs as it had
-        then, and fewer if they run out."""
-        cdef Tube *tube = work.client.use
-        cdef Heap *heap = &tube.buried if work.buried else &tube.delayed
-        cdef uint32_t steps = min(work.left, <uint32_t>STEPS_AT_ONCE)
-        work.left -= steps
+    cdef bint step_kick(self, Client *client, int64_t now_ns) noexcept:
+        """Kick from the heap that was chosen at the start, whatever comes or goes between two slices: no more jobs than
+        were in it then, and fewer if they run out."""
+        cdef Tube *tube = client.use
+        cdef Heap *heap = &tube.buried if client.work.buried else &tube.delayed
+        cdef uint32_t steps = min(client.work.left, <uint32_t>STEPS_AT_ONCE)
+        cdef uint64_t limit = self.effort + EFFORT_PER_ITERATION
+        client.work.left -= steps
         while steps and heap.len:
-            if self.journal.tight:
-                work.left += steps
+            # A kick may wake a client that waits for very many tubes.
+            if self.journal.tight or self.effort >= limit:
+                client.work.left += steps
                 return False
             steps -= 1
             if self.kick_one(<Job *>heap_top(heap).node, now_ns) < 0:
                 return True
-            work.done += 1
-        return work.left == 0 or heap.len == 0
+            client.work.done += 1
+        return client.work.left == 0 or heap.len == 0
 
-    cdef bint step_list(self, Work *work) noexcept:
-        """Continue where the last slice ended. When a tube is freed in between, `State.relist` makes sure that none is
-        missed; the client's own watches cannot change while it waits."""
-        cdef Client *client = work.client
-        cdef bint every = work.kind == WORK_LIST_TUBES
+    cdef bint step_list(self, Client *client) noexcept:
+        """Go on where the last slice ended. When a tube ends in between, `State.relist` makes sure that none is missed;
+        the client's own watches cannot change while it waits."""
+        cdef bint every = client.work.kind == WORK_LIST_TUBES
         cdef uint32_t count = self.tubes.count if every else client.watched_count
-        cdef uint32_t end = min(count, work.done + STEPS_AT_ONCE)
-        self.effort += end - work.done
-        while work.done < end:
-            append_entry(client, self.tubes.listed[work.done] if every else client.watched[work.done].tube)
-            work.done += 1
-        return work.done == count
+        cdef uint32_t first = client.work.done
+        cdef uint32_t end = min(count, first + STEPS_AT_ONCE)
+        cdef size_t bytes = (end - first) * ENTRY_BYTES + CRLF_BYTES
+        cdef uint32_t place
+        self.effort += end - first
+        if every and first == 0:
+            # The room for all of it at once: a list that finds none fails before it costs anything.
+            bytes = TEXT_HEAD_BYTES + FIRST_LINE_BYTES + count * ENTRY_BYTES + CRLF_BYTES + self.tubes.names_bytes
+        else:
+            for place in range(first, end):
+                bytes += self.tubes.listed[place].name_bytes if every else client.watched[place].tube.name_bytes
+        if self.make_text_room(client, bytes) < 0:
+            return True
+        if every and first == 0:
+            begin_text(&client.answer.text)
+        for place in range(first, end):
+            append_entry(client, self.tubes.listed[place] if every else client.watched[place].tube)
+        client.work.done = end
+        return end == count
 
-    cdef bint step_oldest(self, Work *work, int64_t now_ns) noexcept:
-        """If a job became ready between two slices with an id below those already searched, it was the oldest one then.
-        It is the answer even if it is not ready any more, so that taking and releasing it cannot prolong the search."""
+    cdef int make_text_room(self, Client *client, size_t bytes) noexcept:
+        """Room for `bytes` more in the text of the client. Returns 0; or -1 without memory, or when a text that is
+        larger than what a client may leave unread would pass the limit on memory: the text has failed then."""
+        cdef Buffer *text = &client.answer.text
+        cdef size_t more
+        if text.cap - text.len >= bytes:
+            return 0
+        more = max(bytes, text.cap // 2)
+        if text.len + more > OUTPUT_LIMIT and self.is_full(text.len + more - text.cap):
+            text.failed = True
+            self.hits.memory += 1
+            return -1
+        return buffer_reserve_exactly(text, more)
+
+    cdef bint step_oldest(self, Client *client, int64_t now_ns) noexcept:
+        """A job that came back between two slices with an id below what was looked through was the oldest one then: it
+        is the answer even if it is not ready any more, so a client that takes and returns it does not delay this."""
+        cdef Buffer *text = &client.answer.text
         cdef uint32_t steps = STEPS_AT_ONCE
+        cdef Tube *tube = self.tubes.by_number[client.work.tube]
         cdef Job *job = NULL
-        if work.tube is not NULL and work.tube.oldest_id < work.reached:
-            job = job_table_get(&self.jobs, work.tube.oldest_id)
-        if work.tube is not NULL and job is NULL and not find_oldest(&self.jobs, work.tube, &steps, &job):
-            work.reached = work.tube.oldest_id
+        if tube is not NULL and tube.birth != client.work.birth:
+            tube = NULL
+        if tube is not NULL and tube.oldest_id < client.work.reached:
+            job = job_table_get(&self.jobs, tube.oldest_id)
+        if tube is not NULL and job is NULL and not find_oldest(&self.jobs, tube, &steps, &job):
+            client.work.reached = tube.oldest_id
             self.effort += STEPS_AT_ONCE
             return False
         self.effort += STEPS_AT_ONCE - steps
-        buffer_append_text(&work.client.answer.text, b"oldest-ready-age: ")
-        buffer_append_number(
-            &work.client.answer.text, 0 if job is NULL else max(now_ns - job.created_ns, 0) // 1000000000
-        )
-        buffer_append(&work.client.answer.text, b"\n", 1)
+        buffer_append_text(text, b"oldest-ready-age: ")
+        buffer_append_number(text, 0 if job is NULL else max(now_ns - job.created_ns, 0) // 1000000000)
+        buffer_append(text, b"\n", 1)
         return True
 
-    cdef int give_back(self, Client *client, int64_t now_ns) noexcept:
+    cdef int requeue_one(self, Client *client, int64_t now_ns) noexcept:
         """One step: sort one more reservation by its reservation_seq, or, when all are sorted, make the first one
         ready.
 
@@ -180,22 +223,23 @@ cdef class LongCommands(Recovery):
         id = heap_top(&client.reserved).tie
         heap_pop(&client.reserved)
         job.state = JOB_RETURNING
-        # The oldest of them began less than 2**32 reservations ago: relative to now the order does not wrap.
+        # The oldest of them is less than 2**32 reservations old: relative to the newest the order does not wrap.
         heap_push(&client.returning, &job.node, <uint32_t>(job.reservation_seq - client.reservation_seq), id)
         return 0
 
-    cdef bint step_leave(self, Work *work, int64_t now_ns) noexcept:
-        """Release its reservations in the order in which it made them, then its watches, then the tube it uses.
+    cdef bint step_leave(self, Client *client, int64_t now_ns) noexcept:
+        """Return its reservations in the order in which it made them, then end its watches, then leave the tube that
+        it uses.
 
-        Between two slices the jobs are still reserved, and time may end some reservations sooner."""
-        cdef Client *client = work.client
+        Between two slices they are still reserved, and time may end some of them sooner."""
+        cdef uint64_t limit = self.effort + EFFORT_PER_ITERATION
         cdef Tube *tube
         cdef int _step
         for _step in range(STEPS_AT_ONCE):
-            if self.journal.tight:
+            if self.journal.tight or self.effort >= limit:
                 return False
             if client.reserved.len or client.returning.len:
-                if self.give_back(client, now_ns) < 0:
+                if self.requeue_one(client, now_ns) < 0:
                     self.short_of_memory = True
                     return False
             elif client.watched_count:

@@ -3,22 +3,20 @@
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from fastbean.engine.client cimport Client, ClientSet, Work
+from fastbean.engine.client cimport Client, ClientQueue, ClientSet
 from fastbean._core cimport Heap, heap_push
 from fastbean.engine.job cimport JOB_READY, Job, JobTable
 from fastbean.engine.journal cimport JobImage, Journal, Store
-from fastbean.engine.memory cimport Memory
+from fastbean.engine.memory cimport Memory, memory_count_body, memory_is_full
 from fastbean.engine.oldest_ready cimport oldest_enters
 from fastbean.protocol.replies cimport Reply
 from fastbean.base.slab cimport Slab
 from fastbean.engine.tube cimport Timer, TimerKind, Tube, TubeSet, tube_again
 
 cdef enum:
-    # Both are judgements. A move costs some hundred nanoseconds: a long command runs for a fraction of a millisecond
-    # before other clients are served, and all clients together for a few milliseconds, which is what the slowest reply
-    # of an iteration waits. Smaller values would cost more iterations for the same work.
-    EFFORT_PER_ITERATION = 20000    # moves and looks of all clients together, beyond one command of each
-    STEPS_AT_ONCE = 1000            # jobs, watches or list entries that a long command handles per iteration
+    EFFORT_PER_ITERATION = 20000    # of all clients together; each that is not `is_costly` may run one command more
+    STEPS_AT_ONCE = 1000            # jobs, watches or list entries that one iteration moves before others are served
+    CHEAP_STEPS = 128               # the first command of a client that can cause more moves may have to wait
     URGENT_BELOW_PRI = 1024         # beanstalkd's URGENT_THRESHOLD
     SAFETY_MARGIN_NS = 1000000000   # in the last second of a reservation, a reserve returns DEADLINE_SOON
 
@@ -36,6 +34,17 @@ cdef struct Counters:               # of the whole server, as `stats` shows them
     uint64_t workers
     uint64_t waiting
 
+cdef struct Hits:                   # how often each limit was reached, as `stats` shows it
+    uint64_t memory                 # puts and lists of tubes refused
+    uint64_t binlog_space              # puts refused: the log may not, or cannot, get larger
+    uint64_t job_size               # puts refused: JOB_TOO_BIG
+    uint64_t tubes                  # commands refused
+    uint64_t connections            # clients refused
+    uint64_t client_input           # times that a client was not read from any more
+    uint64_t client_output          # times that a client's commands had to wait until it takes its replies
+    uint64_t client_steps           # times that the rest of a client's commands waited for the next iteration
+    uint64_t iteration_effort            # likewise, because all clients together had done much
+
 
 cdef inline int64_t seconds_ns(uint32_t seconds) noexcept nogil:
     return <int64_t>seconds * 1000000000
@@ -52,16 +61,17 @@ cdef class State(Store):
     cdef Heap timers
     cdef ClientSet clients
     cdef uint64_t burials
-    cdef Client *first_answered     # clients with a queued reply, oldest first
-    cdef Client *last_answered
-    cdef Work *first_work           # unfinished long commands, served in turn
-    cdef Work *last_work
-    cdef uint64_t effort            # moves and looks so far: jobs moved, watches looked at, entries listed
+    cdef ClientQueue answered       # clients whose answer came while they waited, oldest first
+    cdef ClientQueue held           # clients whose put waits for room in the log, oldest first
+    cdef ClientQueue work           # clients whose command or farewell is not finished, in turn
+    cdef ClientQueue lists          # clients that asked for all tubes: only the first one's list has been begun
+    cdef readonly uint64_t effort   # so far: commands run, jobs moved, watches looked at, entries listed
     cdef uint64_t effort_limit      # beyond it, what can wait for the next iteration does
     cdef Memory memory
     cdef int64_t begun_ns           # when the last delay or ttr began
     cdef bint short_of_memory       # an expiry or a long command could not continue
     cdef Counters counts
+    cdef Hits hits
     cdef Journal journal
     cdef bint has_binlog            # `journal` is not the empty one
 
@@ -92,7 +102,7 @@ cdef class State(Store):
     cdef void end_wait(self, Client *client, Reply reply) noexcept
     cdef void answer_later(self, Client *client, Reply reply) noexcept
     cdef Client *next_answered(self) noexcept
-    cdef void forget_answer(self, Client *client) noexcept
+    cdef void count_text(self, Client *client) noexcept
 
     cdef bint expire(self, int64_t now_ns) noexcept
     cdef int64_t next_timer_ns(self) noexcept
@@ -107,6 +117,24 @@ cdef class State(Store):
     cdef void relist(self, Tube *removed) noexcept
 
     # On the path of every job
+
+    @cython.final
+    cdef inline bint is_full(self, uint64_t more_bytes) noexcept:
+        """Whether `more_bytes` more memory would pass the limit."""
+        return memory_is_full(&self.memory, self.journal.memory_bytes + more_bytes)
+
+    @cython.final
+    cdef inline void body_arrived(self, Client *client, uint32_t bytes) noexcept:
+        """Of the body of the client's put, `bytes` have come so far."""
+        if bytes > client.arriving_bytes:
+            memory_count_body(&self.memory, bytes - client.arriving_bytes)
+            client.arriving_bytes = bytes
+
+    @cython.final
+    cdef inline bint is_costly(self, Client *client) noexcept:
+        """Whether one command of this client may move or look at very much: a reserve looks at all that it watches,
+        and returns what it held for too long."""
+        return client.watched_count + client.reserved.len > CHEAP_STEPS
 
     @cython.final
     cdef inline Tube *find_or_make_tube(self, const char *name, uint32_t name_bytes) noexcept:

@@ -18,8 +18,8 @@ does I/O or reads a clock; `now_ns` is passed in, monotonic, in nanoseconds.
 from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 
 from fastbean.engine.client cimport (
-    WORK_LIST_TUBES, WORK_OLDEST, Client, Work, client_add_watch, client_new, client_remove, client_remove_watch,
-    client_set_free, client_start_waiting, client_stop_waiting,
+    Client, client_add_watch, client_new, client_remove, client_remove_watch, client_set_free, client_start_waiting,
+    client_stop_waiting, queue_join, queue_leave,
 )
 from fastbean.base.buffer cimport buffer_append
 from fastbean.base.clock cimport NEVER
@@ -31,7 +31,7 @@ from fastbean.engine.job cimport (
     job_table_remove,
 )
 from fastbean.engine.journal cimport STATE_BURIED, STATE_DELAYED, STATE_READY, JobImage, Journal
-from fastbean.engine.memory cimport memory_drop, memory_each_iteration
+from fastbean.engine.memory cimport memory_count_buffers, memory_drop, memory_each_iteration
 from fastbean.protocol.replies cimport REPLY_DEADLINE_SOON, REPLY_RESERVED, REPLY_TIMED_OUT, Reply
 from fastbean.base.slab cimport slab_end
 from fastbean.engine.tube cimport (
@@ -311,7 +311,7 @@ cdef class State(Store):
     # Waiting, and replies that come later
 
     cdef void begin_iteration(self, int64_t now_ns) noexcept:
-        """Called before the sockets are served, and before what was left over: each of the two has its own effort."""
+        """Commands from sockets or those that were left over come next: each of the two has its allowance of effort."""
         self.effort_limit = self.effort + EFFORT_PER_ITERATION
         memory_each_iteration(&self.memory, &self.slab, now_ns)
 
@@ -328,35 +328,26 @@ cdef class State(Store):
         self.answer_later(client, reply)
 
     cdef void answer_later(self, Client *client, Reply reply) noexcept:
-        """Queue a reply to a client other than the one whose command is running."""
+        """Queue an answer for a client whose command is not the one that runs now; it has to be sent on its own."""
+        self.effort += 1
         client.answer.reply = reply
-        client.next_answered = NULL
-        if self.last_answered is NULL:
-            self.first_answered = client
-        else:
-            self.last_answered.next_answered = client
-        self.last_answered = client
+        queue_join(&self.answered, client)
 
     cdef Client *next_answered(self) noexcept:
-        """Take the next client with a queued reply, or NULL."""
-        cdef Client *client = self.first_answered
+        """Take the next client with an answer, or NULL. Its text does not count here any more."""
+        cdef Client *client = self.answered.first
         if client is not NULL:
-            self.first_answered = client.next_answered
-            if self.first_answered is NULL:
-                self.last_answered = NULL
+            queue_leave(client)
+            if client.text_bytes:
+                self.count_text(client)
         return client
 
-    cdef void forget_answer(self, Client *client) noexcept:
-        """The client has left before its queued reply was taken."""
-        cdef Client **link = &self.first_answered
-        cdef Client *previous = NULL
-        while link[0] is not NULL and link[0] != client:
-            previous = link[0]
-            link = &previous.next_answered
-        if link[0] is not NULL:
-            link[0] = client.next_answered
-            if self.last_answered == client:
-                self.last_answered = previous
+    cdef void count_text(self, Client *client) noexcept:
+        """Count the capacity of a text whose client is in a queue: it is unfinished, or the outbox has not taken it."""
+        cdef size_t bytes = client.answer.text.cap if client.queue is not NULL else 0
+        if bytes != client.text_bytes:
+            memory_count_buffers(&self.memory, client.text_bytes, bytes)
+            client.text_bytes = bytes
 
     # Timers
 
@@ -398,13 +389,17 @@ cdef class State(Store):
         return due_ns
 
     cdef bint expire(self, int64_t now_ns) noexcept:
-        """Do what is due at `now_ns`, in order of time, up to STEPS_AT_ONCE steps; true when more is due."""
+        """Do what is due at `now_ns`, in the order of time, up to STEPS_AT_ONCE steps; true when more is due.
+
+        It has an allowance of effort of its own: a step may wake a client that waits for very many tubes.
+        """
+        cdef uint64_t limit = self.effort + EFFORT_PER_ITERATION
         cdef int _step
         self.short_of_memory = False
         for _step in range(STEPS_AT_ONCE):
             if heap_top(&self.timers).key > <uint64_t>now_ns:
                 return False
-            if self.journal.tight:
+            if self.journal.tight or self.effort >= limit:
                 return True
             if self.expire_timer(<Timer *>heap_top(&self.timers).node, now_ns) < 0:
                 self.short_of_memory = True
@@ -456,16 +451,13 @@ cdef class State(Store):
     # Long commands
 
     cdef void relist(self, Tube *removed) noexcept:
-        """`removed` is about to leave the visible list: a list that is being written must not miss the tube that takes
-        its place, and the search for its oldest job ends."""
+        """`removed` is about to leave the visible list: the list that is being written must not miss the tube that
+        moves into its place. No other list has been begun, so this costs the same however many clients wait for one."""
+        cdef Client *client = self.lists.first
         cdef Tube *last = self.tubes.listed[self.tubes.count - 1]
-        cdef Work *work = self.first_work
-        while work is not NULL:
-            if work.kind == WORK_LIST_TUBES and removed.place < work.done:
-                if last.place >= work.done:
-                    append_entry(work.client, last)
-                elif work.done == self.tubes.count:
-                    work.done -= 1
-            elif work.kind == WORK_OLDEST and work.tube == removed:
-                work.tube = NULL
-            work = work.next
+        if client is NULL or removed.place >= client.work.done:
+            return
+        if last.place >= client.work.done:
+            append_entry(client, last)
+        elif client.work.done == self.tubes.count:
+            client.work.done -= 1

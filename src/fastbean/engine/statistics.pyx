@@ -1,7 +1,7 @@
 """The texts of stats, stats-tube and stats-job.
 
-Keys, their order and their quotes are those of beanstalkd 1.13; keys that only fastbean has come after them. Each text
-costs O(1): everything in it is counted as it happens.
+Keys, their order and their quotes are beanstalkd 1.13's; a key that only fastbean has comes after all of them. Each
+text costs O(1): what it shows is counted as it happens.
 """
 
 from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memset, strlen
 from fastbean.base.buffer cimport (
     DIGITS, Buffer, buffer_append, buffer_append_number, buffer_append_text, buffer_reserve, write_number,
 )
-from fastbean.engine.client cimport INPUT_LIMIT, OUTPUT_LIMIT, STEPS_PER_ITERATION
+from fastbean.engine.client cimport INPUT_LIMIT, OUTPUT_LIMIT, STEPS_PER_ITERATION, begin_text
 from fastbean.engine.commands cimport Engine
 from fastbean.engine.journal cimport BinlogFigures
 from fastbean.engine.job cimport JOB_DELAYED, JOB_READY, JOB_RESERVED, JOB_RETURNING, Job, job_table_get
@@ -74,6 +74,7 @@ cdef inline void put_word(Buffer *text, const char *key, const char *word) noexc
 
 
 cdef inline void put_quoted(Buffer *text, const char *key, const char *word) noexcept nogil:
+    # A tube's name has no characters that need an escape; for other words, see `identity.quoted`.
     buffer_append_text(text, key)
     buffer_append(text, b": \"", 3)
     buffer_append_text(text, word)
@@ -134,7 +135,7 @@ cdef void stats_text(Engine engine, Buffer *text, int64_t now_ns) noexcept:
     memset(&log, 0, sizeof(log))
     engine.journal.figures_of(&log)
     buffer_reserve(text, STATS_BYTES)
-    buffer_append(text, b"---\n", 4)
+    begin_text(text)
     put_number(text, b"current-jobs-urgent", engine.counts.urgent)
     put_number(text, b"current-jobs-ready", engine.counts.ready)
     put_number(text, b"current-jobs-reserved", engine.counts.reserved)
@@ -168,10 +169,11 @@ cdef void stats_text(Engine engine, Buffer *text, int64_t now_ns) noexcept:
         put_binlog(text, &log)
     put_more_commands(engine, text)
     put_limits(engine, text)
+    put_quoted(text, b"fastbean-version", engine.fastbean_version)
 
 
 cdef void put_binlog(Buffer *text, BinlogFigures *log) noexcept:
-    """Write what only fastbean reports about its binlog."""
+    """What only fastbean reports about its log."""
     put_number(text, b"binlog-bytes-live", log.live_bytes)
     put_number(text, b"binlog-bytes-on-disk", log.disk_bytes)
     put_number(text, b"binlog-syncs", log.syncs)
@@ -191,7 +193,7 @@ cdef void put_limits(Engine engine, Buffer *text) noexcept:
     """Write the limits of the server and its clients, and how often each was reached. A limit of 0 is none."""
     cdef uint64_t max_memory = engine.memory.limit_bytes
     put_number(text, b"memory-jobs", engine.memory.job_bytes)
-    put_number(text, b"memory-buffers", engine.memory.buffer_bytes)
+    put_number(text, b"memory-buffers", engine.memory.buffer_bytes + engine.journal.memory_bytes)
     put_number(text, b"max-memory", 0 if max_memory == UINT64_MAX else max_memory)
     put_number(text, b"max-memory-hits", engine.hits.memory)
     put_number(text, b"max-connections", engine.max_connections)
@@ -211,8 +213,8 @@ cdef void put_limits(Engine engine, Buffer *text) noexcept:
 
 
 cdef void stats_tube_text(Tube *tube, Buffer *text, int64_t now_ns) noexcept:
-    """Write the statistics of one tube, except for the last line, which `begin_oldest` adds."""
-    buffer_append(text, b"---\n", 4)
+    """Write the statistics of one tube, but for the last line: `begin_oldest` adds it."""
+    begin_text(text)
     put_quoted(text, b"name", tube_name(tube))
     put_number(text, b"current-jobs-urgent", tube.urgent)
     put_number(text, b"current-jobs-ready", tube.ready.len)
@@ -248,7 +250,7 @@ cdef bint stats_job_text(Engine engine, uint64_t id, Buffer *text, int64_t now_n
         return False
     if job.state == JOB_RESERVED or job.state == JOB_DELAYED:
         left_ns = engine.deadline_of(job) - now_ns
-    buffer_append(text, b"---\n", 4)
+    begin_text(text)
     put_number(text, b"id", id)
     put_quoted(text, b"tube", tube_name(engine.tube_of(job)))
     put_word(text, b"state", state_word(job))

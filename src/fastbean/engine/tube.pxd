@@ -27,9 +27,9 @@ cdef struct Tube:               # the name follows, with a terminating NUL
     # The members that a put uses come first: with very many tubes, each cache line counts.
     Entry entry                 # in the table of names
     Heap ready                  # by (pri, id)
-    uint64_t oldest_id          # no ready job has a lower id; see oldest_ready.pyx
-    Watch *longest_waiting      # the queue of waiting clients, longest wait first
-    uint32_t number             # its own while it exists
+    uint64_t oldest_id          # no ready job has a lower id; see _oldest
+    Watch *longest_waiting      # the line of waiting clients, from the one that waits longest
+    uint32_t number             # its own while it lives
     uint32_t name_bytes
     uint32_t jobs               # in any state; reserved and arriving ones keep the tube alive too
     uint32_t using
@@ -50,6 +50,7 @@ cdef struct Tube:               # the name follows, with a terminating NUL
     uint32_t waiting
     uint64_t pauses
     int64_t unpause_at_ns
+    uint64_t birth              # which tube of this server it is: no other one ever has the same
 
 cdef struct TubeSet:
     Table names
@@ -61,7 +62,9 @@ cdef struct TubeSet:
     uint32_t cap                # of all three arrays
     uint32_t numbers            # assigned so far
     uint32_t count
-    Tube *last                  # the last one found by its name, or NULL
+    uint64_t births             # tubes so far
+    uint64_t names_bytes        # of the names of all tubes
+    Tube *last                  # that was found last by its name, or NULL
 
 cdef inline char *tube_name(Tube *tube) noexcept nogil:
     return <char *>tube + sizeof(Tube)

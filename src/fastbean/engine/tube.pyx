@@ -73,6 +73,9 @@ cdef Tube *tube_find_or_make(TubeSet *tubes, const char *name, uint32_t name_byt
     live_born(LIVE_TUBES)
     memcpy(tube_name(tube), name, name_bytes)
     tube.name_bytes = name_bytes
+    tubes.names_bytes += name_bytes
+    tubes.births += 1
+    tube.birth = tubes.births
     if tubes.free_count:
         tubes.free_count -= 1
         tube.number = tubes.free_numbers[tubes.free_count]
@@ -96,6 +99,7 @@ cdef void tube_remove(TubeSet *tubes, Tube *tube) noexcept nogil:
     tubes.free_numbers[tubes.free_count] = tube.number
     tubes.free_count += 1
     tubes.count -= 1
+    tubes.names_bytes -= tube.name_bytes
     last = tubes.listed[tubes.count]
     tubes.listed[tube.place] = last
     last.place = tube.place

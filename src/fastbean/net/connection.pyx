@@ -21,15 +21,15 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from fastbean.base.buffer cimport buffer_append, buffer_drop_front, buffer_free, buffer_reserve
-from fastbean.engine.client cimport INPUT_LIMIT, OUTPUT_LIMIT, STEPS_PER_ITERATION, WORK_NONE, Client
+from fastbean.engine.client cimport INPUT_LIMIT, OUTPUT_LIMIT, STEPS_PER_ITERATION, Client
 from fastbean.engine.dispatch cimport dispatch
 from fastbean.engine.commands cimport Engine
 from fastbean.engine.job cimport Job, job_body
 from fastbean.base.debug_counters cimport LIVE_CONNECTIONS, live_born, live_gone
 from fastbean.engine.memory cimport memory_count_buffers, memory_drop
 from fastbean.net.outbox cimport (
-    KEPT_BYTES, PIECES, SENT_AT_ONCE, outbox_answer, outbox_free, outbox_gate, outbox_gather, outbox_send,
-    outbox_sent, outbox_unsent,
+    KEPT_BYTES, PIECES, SENT_AT_ONCE, outbox_answer, outbox_capacity, outbox_free, outbox_gate, outbox_gather,
+    outbox_send, outbox_sent, outbox_unsent,
 )
 from fastbean.net.poller cimport EDGE, READ, WRITE, Poller
 from fastbean.protocol.replies cimport (
@@ -96,6 +96,7 @@ cdef class Shared:
             connection = <Connection>client.connection
             connection.blocked = False
             connection.answer(client.answer.reply)
+            connection.count_memory()
             if connection.input.len or connection.eof:
                 connection.make_runnable()
             if not connection.is_answered:
@@ -254,6 +255,7 @@ cdef class Connection:
         if self.phase == PHASE_BODY and self.body_got < self.client.arriving.body_bytes:
             used = min(size, <size_t>(self.client.arriving.body_bytes - self.body_got))
             self.body_got += <uint32_t>used
+            self.engine.body_arrived(self.client, self.body_got)
             size -= used
         elif self.input.len:
             memcpy(scratch, self.input.data, self.input.len)
@@ -329,11 +331,12 @@ cdef class Connection:
                 self.engine.hits.client_output += 1
                 break
             if self.engine.journal.tight or steps == STEPS_PER_ITERATION or (
-                steps and self.engine.effort >= self.engine.effort_limit
+                self.engine.effort >= self.engine.effort_limit and (steps or self.engine.is_costly(self.client))
             ):
                 self.postpone(steps)
                 break
             steps += 1
+            self.engine.effort += 1
             if self.phase == PHASE_LINE:
                 used = self.take_line(data + at, size - at, now_ns)
             elif self.phase == PHASE_BODY:
@@ -377,6 +380,7 @@ cdef class Connection:
             used = min(size, <size_t>(job.body_bytes - self.body_got))
             memcpy(job_body(job) + self.body_got, data, used)
             self.body_got += <uint32_t>used
+            self.engine.body_arrived(self.client, self.body_got)
         while used < size and self.body_got < job.body_bytes + CRLF_BYTES:
             self.trailer[self.body_got - job.body_bytes] = data[used]
             self.body_got += 1
@@ -421,8 +425,8 @@ cdef class Connection:
         self.give_up_waiting()
 
     cdef bint is_blocked(self) noexcept:
-        """Whether the reply to the last command comes later."""
-        return self.client.waiting or self.client.held or self.client.work.kind != WORK_NONE
+        """Whether the command that ran last is answered later."""
+        return self.client.waiting or self.client.queue is not NULL
 
     cdef Reply begin_put(self, Command *command, int64_t now_ns) noexcept:
         """Handle the line of a put. A body that is refused for its size or for lack of memory is skipped."""
@@ -463,13 +467,14 @@ cdef class Connection:
         if self.engine.has_binlog:
             self.gate(start, reply)
         if self.hub.verbosity >= 2 and not self.out.bytes.failed:
+            start = max(start, self.out.start)
             self.hub.emit("reply", self.fd, self.out.bytes.data[start:self.out.bytes.len].split(b"\r\n", 1)[0])
 
     cdef void gate(self, size_t start, Reply reply) noexcept:
         """Hold the reply back if the binlog is not as safe as the reply requires."""
         cdef uint64_t lsn = self.lsn_of(reply)
         if lsn > self.engine.journal.committed_lsn:
-            outbox_gate(&self.out, start, lsn)
+            outbox_gate(&self.out, max(start, self.out.start), lsn)
 
     cdef uint64_t lsn_of(self, Reply reply) noexcept:
         """How far the binlog has to be safe before this reply may be sent."""
@@ -520,8 +525,8 @@ cdef class Connection:
             self.hub.gated.append(self)
 
     cdef void count_memory(self) noexcept:
-        """Tell the engine the present size of the buffers, and which deleted jobs have been sent completely."""
-        cdef size_t held = self.input.cap + self.out.bytes.cap
+        """Update the engine's count: what the buffers take now, and which deleted jobs have been sent."""
+        cdef size_t held = self.input.cap + outbox_capacity(&self.out)
         if held != self.counted_bytes:
             memory_count_buffers(&self.engine.memory, self.counted_bytes, held)
             self.counted_bytes = held
@@ -532,7 +537,7 @@ cdef class Connection:
         """Called after every event of a connection: close it if it is finished, otherwise watch the right events."""
         if self.closed:
             return
-        if self.input.cap + self.out.bytes.cap != self.counted_bytes or self.out.freed_bytes:
+        if self.input.cap + outbox_capacity(&self.out) != self.counted_bytes or self.out.freed_bytes:
             self.count_memory()
         if self.out.bytes.failed or self.input.failed:
             self.drop(now_ns)

@@ -176,7 +176,8 @@ cdef class Hub(Shared):
             self.on_slow_iteration(
                 ms=(self.watch.marked_ns - self.watch.begun_ns) // NS_IN_MS, phase=_PHASES[<int>self.watch.longest],
                 phase_ms=self.watch.longest_ns // NS_IN_MS, sockets=self.ready, steps=self.steps,
-                last=commands.WORDS.get(self.last_op, "none"), moved=self.engine.effort - self.before_moves,
+                last=commands.WORDS.get(self.last_op, "none"),
+                moved=self.engine.effort - self.before_moves - self.steps,
             )
         return 0
 
@@ -242,6 +243,7 @@ cdef class Hub(Shared):
         """
         cdef list connections = self.runnable
         cdef Connection connection
+        cdef Py_ssize_t resumed = 0
         cdef bint more, copies
         if self.unwatched and now_ns - self.looked_ns >= LOOK_EVERY_NS:
             self.look_at_unwatched(now_ns)
@@ -249,12 +251,20 @@ cdef class Hub(Shared):
         if connections:
             self.runnable = []
             for connection in connections:
+                if self.engine.effort >= self.engine.effort_limit and resumed:
+                    break
+                resumed += 1
                 connection.is_runnable = False
                 connection.resume(now_ns)
+            if resumed < len(connections):
+                # They come first in the next iteration.
+                del connections[:resumed]
+                connections += self.runnable
+                self.runnable = connections
         more = self.engine.expire(now_ns)
         more = self.engine.work_on(now_ns) or more
-        if self.engine.first_held is not NULL:
-            self.engine.retry_held(now_ns)
+        if self.engine.held.first is not NULL:
+            more = self.engine.retry_held(now_ns) or more
         copies = self.engine.journal.compact()
         self.deliver()
         if self.engine.has_binlog:
@@ -275,7 +285,7 @@ cdef class Hub(Shared):
         if self.engine.journal.tight and not copies:
             # What makes room, or syncs, wakes the loop; until then no command can continue.
             return BINLOG_RETRY_NS
-        if more or copies or self.runnable or self.answered or self.engine.first_answered is not NULL:
+        if more or copies or self.runnable or self.answered or self.engine.answered.first is not NULL:
             return 0
         return self.next_ns(now_ns)
 

@@ -9,8 +9,9 @@ from fastbean.protocol.replies cimport Reply
 from fastbean.net.socket_calls cimport iovec
 
 cdef enum:
-    SENT_AT_ONCE = 1048576          # bytes sent to one client before others are served
-    KEPT_BYTES = 512                # the largest size of an emptied buffer that is kept
+    SENT_AT_ONCE = 1048576          # bytes to one client, after which others are served
+    KEPT_BYTES = 512                # an emptied buffer that is larger is freed
+    KEPT_PLACES = 16                # and so is an array of pinned bodies, or of gates, with more places
     PIECES = 16                     # of one sendmsg
 
 cdef struct Pinned:                 # a large body that is sent from its job
@@ -35,6 +36,10 @@ cdef struct Outbox:                 # all zero bytes = an empty outbox
     uint32_t pinned_cap
     uint32_t gates_cap
     uint64_t freed_bytes            # of deleted jobs whose bodies were sent; reset to 0 by the code that counts memory
+
+cdef inline size_t outbox_capacity(Outbox *outbox) noexcept nogil:
+    """The memory that the outbox itself takes, in bytes; a pinned body belongs to its job."""
+    return outbox.bytes.cap + outbox.pinned_cap * sizeof(Pinned) + outbox.gates_cap * sizeof(Gate)
 
 cdef inline size_t outbox_unsent(Outbox *outbox) noexcept nogil:
     """The number of bytes that are not sent yet."""

@@ -1,9 +1,9 @@
 """The replies to one client that are not sent yet: bytes, and large bodies that are sent from their jobs.
 
-Replies are written one after the other into one buffer. A body above COPY_LIMIT is not copied: its job is pinned, which
-keeps it in memory even if it is deleted meanwhile, and one sendmsg gathers bytes and bodies in their order. Gates hold
-replies back until the binlog is safe up to their LSN; they are in the order of offsets and of LSNs. Without a binlog
-there are none.
+Replies are put together in one run of bytes. A body above COPY_LIMIT is not copied: its job is pinned, which keeps it
+in memory even if it is deleted meanwhile, and one sendmsg gathers bytes and bodies in their order. Nor is a text above
+it copied when nothing else is unsent: its buffer becomes the outbox's. Gates hold replies back until the log is safe up
+to their LSN; they are kept in the order of offsets and of LSNs, and without a log there are none.
 
 A reply costs a copy, sending one system call. An outbox without unsent bytes keeps KEPT_BYTES at most, and one that is
 never quite empty does not grow for ever. When an allocation fails, ``bytes.failed`` is set: nothing more is sent, and
@@ -12,12 +12,13 @@ the connection has to be closed.
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from fastbean.base.buffer cimport (
     Buffer, buffer_append, buffer_append_number, buffer_append_text, buffer_drop_front, buffer_free,
+    buffer_reserve_exactly, write_number,
 )
-from fastbean.engine.client cimport Client
+from fastbean.engine.client cimport TEXT_HEAD_BYTES, Client
 from fastbean.engine.job cimport Job, job_body, job_unpin
 from fastbean.protocol.replies cimport (
     REPLY_FOUND, REPLY_INSERTED, REPLY_KICKED_COUNT, REPLY_OK, REPLY_RESERVED, REPLY_USING, REPLY_WATCHING, Reply,
@@ -46,6 +47,9 @@ cdef enum:
 cdef void outbox_answer(Outbox *outbox, Reply reply, Client *client) noexcept nogil:
     """Append a reply and its arguments from ``client.answer``, whose text is empty afterwards."""
     cdef Buffer *out = &outbox.bytes
+    if reply == REPLY_OK and out.len == 0 and not out.failed and client.answer.text.len > COPY_LIMIT:
+        take_text_over(outbox, &client.answer.text)
+        return
     buffer_append_text(out, reply_text(reply))
     if reply == REPLY_RESERVED or reply == REPLY_FOUND:
         append_job(outbox, client.answer.job, client.answer.number)
@@ -92,12 +96,31 @@ cdef int pin(Outbox *outbox, Job *job) noexcept nogil:
 
 
 cdef void append_text(Buffer *out, Buffer *text) noexcept nogil:
-    """Append the size and the bytes of a text, which is empty afterwards."""
-    buffer_append_number(out, text.len)
+    """The size and the bytes of a text, which is then empty again."""
+    cdef size_t size = text.len - TEXT_HEAD_BYTES
+    buffer_append_number(out, size)
     buffer_append(out, b"\r\n", CRLF_BYTES)
-    buffer_append(out, text.data, text.len)
+    if size > COPY_LIMIT:
+        buffer_reserve_exactly(out, size + CRLF_BYTES)
+    buffer_append(out, text.data + TEXT_HEAD_BYTES, size)
     buffer_append(out, b"\r\n", CRLF_BYTES)
     buffer_free(text)
+
+
+cdef void take_text_over(Outbox *outbox, Buffer *text) noexcept nogil:
+    """Make a large text the bytes of an empty outbox, without a copy; the head of the reply goes in front of it."""
+    cdef char[TEXT_HEAD_BYTES] head
+    cdef char *end
+    memcpy(head, b"OK ", 3)
+    end = write_number(head + 3, text.len - TEXT_HEAD_BYTES)
+    memcpy(end, b"\r\n", CRLF_BYTES)
+    end += CRLF_BYTES
+    outbox.start = TEXT_HEAD_BYTES - (end - head)
+    memcpy(text.data + outbox.start, head, end - head)
+    buffer_append(text, b"\r\n", CRLF_BYTES)
+    buffer_free(&outbox.bytes)
+    outbox.bytes = text[0]
+    memset(text, 0, sizeof(Buffer))
 
 
 cdef void outbox_gate(Outbox *outbox, size_t at, uint64_t lsn) noexcept nogil:
@@ -216,14 +239,28 @@ cdef void outbox_sent(Outbox *outbox, size_t size) noexcept nogil:
         outbox.start = 0
         outbox.pinned_first = 0
         outbox.pinned_count = 0
-        if outbox.bytes.cap > KEPT_BYTES:
-            buffer_free(&outbox.bytes)
+        if outbox_capacity(outbox) > KEPT_BYTES:
+            release_capacity(outbox)
     elif outbox.start >= SHIFTED_FROM_BYTES and outbox.start >= outbox.bytes.len // 2:
         shift(outbox)
 
 
+cdef void release_capacity(Outbox *outbox) noexcept nogil:
+    """Free what an outbox without unsent bytes does not need to keep. All its gates are open."""
+    if outbox.bytes.cap > KEPT_BYTES:
+        buffer_free(&outbox.bytes)
+    if outbox.pinned_cap > KEPT_PLACES:
+        free(outbox.pinned)
+        outbox.pinned = NULL
+        outbox.pinned_cap = 0
+    if outbox.gates_cap > KEPT_PLACES:
+        free(outbox.gates)
+        outbox.gates = NULL
+        outbox.gates_cap = outbox.gates_first = outbox.gates_count = 0
+
+
 cdef void shift(Outbox *outbox) noexcept nogil:
-    """Free the space of what was sent."""
+    """Reuse the room of what was sent."""
     cdef uint32_t place
     outbox.pinned_count -= outbox.pinned_first
     for place in range(outbox.pinned_count):

@@ -305,15 +305,18 @@ def test_ttr_zero_is_one(producer: MemoryClient) -> None:
 
 
 def test_statistics_of_a_new_server_have_the_keys_of_1_13_in_their_order() -> None:
-    server = MemoryServer(version="1.13+fastbean.0", instance_id="0" * 16, hostname="h", os="o", platform="p")
+    server = MemoryServer(
+        version="1.13", fastbean_version="0", instance_id="0" * 16, hostname="h", os="o", platform="p"
+    )
     stats = server.client().stats(b"stats")
     assert list(stats)[:6] == [
         "current-jobs-urgent", "current-jobs-ready", "current-jobs-reserved", "current-jobs-delayed",
         "current-jobs-buried", "cmd-put",
     ]  # fmt: skip
     assert [stats[key] for key in ("version", "id", "hostname", "os", "platform")] == [
-        '"1.13+fastbean.0"', "0" * 16, '"h"', '"o"', '"p"',
+        '"1.13"', "0" * 16, '"h"', '"o"', '"p"',
     ]  # fmt: skip
+    assert list(stats.items())[-1] == ("fastbean-version", '"0"')
 
 
 def test_urgent_jobs_are_ready_jobs_below_1024(producer: MemoryClient, worker: MemoryClient) -> None:

@@ -115,16 +115,46 @@ def test_put_and_delete_leave_the_count_as_it_was() -> None:
     assert buffers <= KEPT_BYTES
 
 
-def test_half_a_body_counts_whole_until_its_client_leaves() -> None:
+def test_a_body_counts_as_it_arrives_until_its_client_leaves() -> None:
     server = MemoryServer(max_memory_bytes=60000 + SPARE_BYTES)
     client, other = server.client(), server.client()
-    other(b"put 0 0 1 50000\r\n" + bytes(100))
-    assert memory(client)[0] == 50000 + JOB_BYTES
+    other(b"put 0 0 1 50000\r\n")
+    assert memory(client)[0] == JOB_BYTES
+    for arrived in (100, 101, 30000, 49999, 50000):
+        other(bytes(arrived - (memory(client)[0] - JOB_BYTES)))
+        assert memory(client)[0] == arrived + JOB_BYTES
     line = b"put 0 0 1 20000\r\n" + bytes(20000) + b"\r\n"
     assert client(line) == b"OUT_OF_MEMORY\r\n"
     other.close()
     assert memory(client)[0] == 0
     assert client(line) == b"INSERTED 2\r\n"
+
+
+def test_a_body_in_a_slot_counts_whole_at_once() -> None:
+    server = MemoryServer()
+    client, other = server.client(), server.client()
+    other(b"put 0 0 1 900\r\n")
+    assert memory(client)[0] == 900 + JOB_BYTES
+    other(bytes(900), b"xx")
+    assert memory(client)[0] == 0
+
+
+def test_clients_that_announce_bodies_and_send_none_leave_room_for_puts() -> None:
+    server = MemoryServer(max_memory_bytes=1 << 20)
+    for client in [server.client() for _ in range(1000)]:
+        client(b"put 0 0 1 65535\r\n")
+    assert server.client().put(bytes(60000)) == 1001
+
+
+def test_a_put_that_passed_the_check_at_its_line_is_not_refused_later() -> None:
+    server = MemoryServer(max_memory_bytes=200_000)
+    clients = [server.client() for _ in range(5)]
+    for client in clients:
+        client(b"put 0 0 1 60000\r\n")
+    for number, client in enumerate(clients):
+        assert client(bytes(60000), b"\r\n") == b"INSERTED %d\r\n" % (number + 1)
+    assert memory(client)[0] == 5 * (60000 + JOB_BYTES)
+    assert client(b"put 0 0 1 0\r\n\r\n") == b"OUT_OF_MEMORY\r\n"
 
 
 @pytest.mark.parametrize("end", [b"xx", b"\n\n"])
@@ -193,6 +223,91 @@ def test_replies_that_nobody_takes_count() -> None:
     assert reader().count(b"FOUND") == 4
     assert memory(client)[1] <= before + KEPT_BYTES
     assert client(line) == b"INSERTED 2\r\n"
+
+
+LONG = b"n" * 190
+LIST_BYTES = 3000 * (190 + 5 + 3)
+
+
+@pytest.fixture
+def listed() -> MemoryServer:
+    """A server with 3000 tubes of long names, which make a list of 594 KB, and room for not quite four of them."""
+    server = MemoryServer(max_memory_bytes=4 * LIST_BYTES)
+    keeper = server.client()
+    for number in range(3000):
+        keeper(b"watch %b-%04d\r\n" % (LONG, number))
+    return server
+
+
+def test_a_list_that_is_being_written_counts(listed: MemoryServer) -> None:
+    client, reader = listed.client(), listed.client()
+    before = memory(client)[1]
+    reader.connection.feed(b"list-tubes\r\n", 0)
+    # Asked in the same iteration: the list has a slice of three.
+    client.connection.feed(b"stats\r\n", 0)
+    text = client.connection.take_output()
+    assert int(text.split(b"memory-buffers: ")[1].split()[0]) - before >= LIST_BYTES
+    assert len(reader()) > LIST_BYTES
+    assert memory(client)[1] <= before + KEPT_BYTES
+
+
+def test_a_list_of_watched_tubes_counts_until_its_client_leaves(listed: MemoryServer) -> None:
+    client, watcher = listed.client(), listed.client()
+    watcher(b"".join(b"watch %b-%04d\r\n" % (LONG, number) for number in range(3000)))
+    before = memory(client)[1]
+    watcher.connection.feed(b"list-tubes-watched\r\n", 0)
+    client.connection.feed(b"stats\r\n", 0)
+    text = client.connection.take_output()
+    assert int(text.split(b"memory-buffers: ")[1].split()[0]) - before >= LIST_BYTES // 4
+    watcher.close()
+    del watcher
+    assert memory(client)[1] <= before + KEPT_BYTES
+
+
+def test_lists_beyond_the_limit_are_refused_and_do_not_wait_for_readers(listed: MemoryServer) -> None:
+    client = listed.client()
+    readers = [listed.client() for _ in range(20)]
+    for reader in readers:
+        reader.connection.feed(b"list-tubes\r\n", 0)
+    listed.settle()
+    jobs, buffers = memory(client)
+    assert jobs + buffers <= 4 * LIST_BYTES
+    replies = [reader() for reader in readers]
+    assert [len(reply) > LIST_BYTES for reply in replies] == [True] * 3 + [False] * 17
+    assert set(replies[3:]) == {b"OUT_OF_MEMORY\r\n"}
+    assert hits(client, "max-memory") == 17
+    assert len(readers[-1](b"list-tubes\r\n")) > LIST_BYTES
+
+
+def test_a_list_that_is_no_longer_than_other_replies_is_never_refused() -> None:
+    server, client = full_server()
+    for number in range(50):
+        client(b"watch %b-%04d\r\n" % (LONG, number))
+    jobs, buffers = memory(client)
+    assert jobs + buffers + 50 * 190 > int(client.stats(b"stats")["max-memory"])
+    assert server.client()(b"list-tubes\r\n").count(b"\n- ") == 51
+
+
+@pytest.mark.parametrize("first", [b"", b"list-tube-used\r\n", b"stats\r\nlist-tube-used\r\n"])
+def test_a_large_list_is_sent_whole_behind_other_replies(listed: MemoryServer, first: bytes) -> None:
+    client = listed.client()
+    reply = client(first + b"list-tubes\r\nlist-tubes\r\nlist-tube-used\r\n")
+    while more := client():
+        reply += more
+    expected = b"---\n- default\n" + b"".join(b"- %b-%04d\n" % (LONG, number) for number in range(3000))
+    whole = b"OK %d\r\n%b\r\n" % (len(expected), expected)
+    assert reply.endswith(whole + whole + b"USING default\r\n")
+
+
+def test_the_list_of_gates_and_pinned_bodies_counts() -> None:
+    server = MemoryServer()
+    client, reader = server.client(), server.client()
+    client.put(bytes(20000))
+    before = memory(client)[1]
+    reader.connection.feed(b"peek 1\r\n" * 13, 0)
+    assert memory(client)[1] - before >= 13 * 24
+    reader()
+    assert memory(client)[1] <= before + KEPT_BYTES + 16 * 24
 
 
 def test_input_behind_a_reserve_counts_until_its_client_leaves() -> None:
@@ -353,7 +468,7 @@ def test_keys_of_ours_come_after_beanstalkds() -> None:
         "max-connections", "max-connections-hits", "max-tubes", "max-tubes-hits", "max-job-size-hits",
         "binlog-full-hits", "max-client-input", "max-client-input-hits", "max-client-output",
         "max-client-output-hits", "max-client-steps", "max-client-steps-hits", "max-iteration-effort",
-        "max-iteration-effort-hits",
+        "max-iteration-effort-hits", "fastbean-version",
     ]  # fmt: skip
     keys = list(client.stats(b"stats-tube default"))
     assert keys[keys.index("pause-time-left") + 1 :] == [
