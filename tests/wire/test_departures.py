@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from fastbean import __version__
+from patience import PATIENCE_S, attempts
 
 from . import servers
 from .client import Client, settle
