@@ -142,8 +142,8 @@ def test_a_limit_that_makes_no_sense_is_refused_at_the_start(run):
     done = run("--max-memory", "512")
     assert done.returncode == 5
     assert done.stderr == (
-        "fastbean: max-memory is 512 bytes, which is too little for one job of 65535 and what is around it; "
-        "give it 131071 or more, or lower -z\n"
+        "fastbean: max-memory is 512 bytes, which is too little for one job of 65535 and its buffers; "
+        "set it to 131071 or more, or lower -z\n"
     )
 
 

@@ -73,7 +73,7 @@ def test_what_is_answered_at_once_loads_no_server_and_no_settings(flag):
 
 def test_a_tool_does_not_load_the_daemon():
     modules = modules_of("health", "--help")
-    assert "fastbean.daemon.health" in modules
+    assert "fastbean.daemon.tools" in modules
     assert not modules & {"fastbean.server", "fastbean.config", "fastbean.daemon.command_line", "argparse"}
 
 

@@ -57,7 +57,7 @@ def read(path: str, options: "Mapping[str, Option]") -> ConfigFile:
     file = ConfigFile(path)
     text = _text_of(file)
     values = _values_of(file, text)
-    problems = {}
+    problems = []
     for line, (key, *inside) in statements(text):
         if key in file.lines:
             continue  # another key of the same table
@@ -65,9 +65,9 @@ def read(path: str, options: "Mapping[str, Option]") -> ConfigFile:
         try:
             _take(file, options, key, values[key], is_table=bool(inside))
         except FastbeanError as error:
-            problems[line] = file.place(line, str(error))
+            problems.append(file.place(line, str(error)))
     if problems:
-        raise ConfigFileError([problems[line] for line in sorted(problems)])
+        raise ConfigFileError(problems)
     return file
 
 
@@ -88,36 +88,42 @@ def _text_of(file: ConfigFile) -> str:
 def _values_of(file: ConfigFile, text: str) -> "dict[str, Any]":
     try:
         return tomllib.loads(text)
-    except RecursionError:
-        raise ConfigFileError([f"{file.path}: it is nested too deeply"]) from None
-    except ValueError as error:
+    except tomllib.TOMLDecodeError as error:
         reason = str(error)
         found = POSITION.search(reason)
         line = int(found[1]) if found and found[1] else text.rstrip("\n").count("\n") + 1
         raise ConfigFileError([file.place(line, f"not TOML: {POSITION.sub('', reason)}")]) from None
+    except (ValueError, RecursionError):
+        line = next((line for line, key in statements(text) if not key), 1)
+        raise ConfigFileError([file.place(line, "a number is too long, or arrays are nested too deeply")]) from None
 
 
 def statements(text: str) -> "Iterator[tuple[int, tuple[str, ...]]]":
     """Yields the line number and the key of each statement of ``text``, which is correct TOML.
 
-    A key has one part more for each table that it is in. The header of a table is a statement with the table's key,
-    and a last part "".
+    A key has one part more for each table that it is in, or that it sets a single member of. The header of a table is
+    a statement with the table's key, and a last part "". A value that is too much for Python has the key (), and is
+    the last one.
     """
     table: tuple[str, ...] = ()
     piece: list[str] = []
     for number, line in enumerate(text.split("\n"), 1):
         piece.append(line)
+        first = number - len(piece) + 1
         try:
             found = tomllib.loads("\n".join(piece))
         except tomllib.TOMLDecodeError:
             continue  # a string or an array that goes on
+        except (ValueError, RecursionError):
+            yield first, ()
+            return
         if found:
             key = _path(found)
             if piece[0].lstrip().startswith("["):
                 table = key
-                yield number - len(piece) + 1, (*table, "")
+                yield first, (*table, "")
             else:
-                yield number - len(piece) + 1, table + key
+                yield first, table + key
         piece = []
 
 

@@ -175,7 +175,9 @@ def test_the_warnings_are_those_of_the_flags(write):
         (b"port = 1\r\n\r\nprot = 1\r\n", "3: unknown key prot"),
         ("# a comment of max-memory\nmax-job-size = 100\nmax-memory = 65635\n", "3: max-memory is 65635 bytes"),
         ("\nbinlog-max-bytes = 1\n", "2: binlog-max-bytes is 1, which is too little"),
-        (f"port = {'9' * 5000}\n", "1: not TOML: "),
+        (f"port = {'9' * 5000}\n", "1: a number is too long"),
+        (f"\n# x\nport = {'9' * 5000}\nx = 1\n", "3: a number is too long"),
+        (f"\nport = [\n{'9' * 5000}\n]\n", "2: a number is too long"),
     ],
 )
 def test_what_is_wrong_is_reported_with_its_line(write, text, problem):
@@ -208,7 +210,8 @@ def test_a_wrong_setting_that_a_flag_replaces_is_an_error_all_the_same(write):
 
 
 def test_deep_nesting_is_one_line(write):
-    (found,) = problems_of(write(f"port = {'[' * 100_000}\n"))
+    (found,) = problems_of(write(f"\nport = {'[' * 100_000}\n"))
+    assert found.startswith(("2: ", "3: "))
     assert "\n" not in found
 
 
@@ -226,6 +229,7 @@ def test_deep_nesting_is_one_line(write):
         ("a = '''\nb = 1\n''''' # x\nd = 1\n", [(1, ("a",)), (4, ("d",))]),
         ('a = ["""\n]\n""", [\n[1]]]\nd = 1\n', [(1, ("a",)), (5, ("d",))]),
         ("a = { b = 1, c = 2 }\nd = 1\n", [(1, ("a",)), (2, ("d",))]),
+        ("a = { b = 1 }\nd = 1\n", [(1, ("a", "b")), (2, ("d",))]),
         (
             "[a]\nb = 1\n [a.c] # x\nd = 1\n",
             [(1, ("a", "")), (2, ("a", "b")), (3, ("a", "c", "")), (4, ("a", "c", "d"))],
