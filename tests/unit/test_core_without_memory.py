@@ -6,13 +6,10 @@ import pytest
 
 from allocations import Allocations
 from fastbean._core import PriorityHeap
+from heap_tools import drained
 
 OLD = [(f"old {number}", 2 * number) for number in range(4)]  # a full array: the next entry needs a larger one
 NEW = [(f"new {number}", 40 - number) for number in range(40)]
-
-
-def drained(heap: PriorityHeap[str]) -> list[str]:
-    return [heap.pop() for _ in range(len(heap))]
 
 
 def test_a_heap_is_as_it_was_when_extend_fails(allocations: Allocations) -> None:
