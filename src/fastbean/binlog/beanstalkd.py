@@ -8,15 +8,14 @@ possible record (in a body or a priority, say) cannot be seen; nor that a power 
 short record, its state, which then says "deleted", to beanstalkd too. Behind damage every byte may begin a record, so a
 copy of a log inside a body could be taken for one.
 
-What it costs. Reading: three to five microseconds a record and five for each job that is handed out; memory for one
-file (up to 64 MiB, larger ones are mapped) and for one copy of the record of each live job. Writing: one pass; buried
+What it costs. Reading: three to five microseconds a record and five for each job that is handed out; memory for the
+largest file and for one copy of the record of each live job. Writing: one pass; buried
 jobs are held until its end, because beanstalkd buries them in the order of the log.
 
 What always holds: records are kept in the layout of version 7, whichever version they were read from.
 """
 
 import contextlib
-import mmap
 import os
 import re
 import struct
@@ -53,10 +52,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import BinaryIO, Self
 
-    from fastbean.binlog.beanstalkd_layout import Data, Members
+    from fastbean.binlog.beanstalkd_layout import Members
     from fastbean.binlog.saved_job import State
 
-MAPPED_BYTES = 64 << 20
 ZEROS = bytes(1 << 16)
 NOTHING = (None, 0, 0)
 MIN_FILE_BYTES = 4096
@@ -147,7 +145,7 @@ class BeanstalkdBinlog:
                 record[start + VERSION_7.job.size : -2],
             )
 
-    def _read_file(self, path: Path, data: "Data") -> None:
+    def _read_file(self, path: Path, data: bytes) -> None:
         """Takes in one file, whatever state it is in."""
         written_end = _written_end(data)
         layout = self._layout(path, data, written_end)
@@ -163,7 +161,7 @@ class BeanstalkdBinlog:
             self.damage.append(Damage(path, at, len(data) if nothing_follows else went_on, what, torn))
             at = self._read_records(path, data, layout, went_on)
 
-    def _layout(self, path: Path, data: "Data", written_end: int) -> "Layout | None":
+    def _layout(self, path: Path, data: bytes, written_end: int) -> "Layout | None":
         """The layout of this file; None, with the damage told, if it has none that is known."""
         if written_end == 0 or len(data) < VERSION_BYTES:
             self.damage.append(
@@ -184,7 +182,7 @@ class BeanstalkdBinlog:
                     raise BinlogError(FOREIGN.format(path=path, machine="a 32-bit machine"))
         return layout
 
-    def _read_records(self, path: Path, data: "Data", layout: Layout, at: int) -> int:
+    def _read_records(self, path: Path, data: bytes, layout: Layout, at: int) -> int:
         """Takes in the records from ``at`` on, up to the first that is none; returns its offset."""
         parse = layout.parse
         length_bytes = layout.length.size
@@ -500,7 +498,7 @@ def _checked(tube: bytes, members: "Members", body: bytes) -> bytes:
     return record
 
 
-def _written_end(data: "Data") -> int:
+def _written_end(data: bytes) -> int:
     """The offset behind the last byte that is not zero: what comes then was only made room for."""
     end = len(data)
     while end >= len(ZEROS) and data[end - len(ZEROS) : end] == ZEROS:
@@ -509,13 +507,10 @@ def _written_end(data: "Data") -> int:
     return rest + len(data[rest:end].rstrip(b"\0"))
 
 
-def _load(path: Path) -> "Data":
-    """What is in a file. Small files are not mapped, because reading tells of a failing disk and a mapping kills."""
+def _load(path: Path) -> bytes:
+    """What is in a file."""
     try:
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size > MAPPED_BYTES:
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            return file.read()
+        return segment_files.read_file(path)
     except OSError as error:
         raise _unreadable(path, error) from error
 

@@ -2,8 +2,8 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from fastbean.engine.journal cimport JobImage, Store
-from fastbean.binlog.record cimport Record, RecordType
+from fastbean.engine.journal cimport Store
+from fastbean.binlog.record cimport RecordType
 from fastbean.binlog.segments cimport Segment, Segments
 from fastbean.binlog.sync cimport SyncRound
 
@@ -26,7 +26,6 @@ cdef class BinlogWriter(Segments):
     cdef int closing                # how many of them the round syncs
     cdef bint left_unsynced         # a full segment was not synced, as -F wants it
     cdef uint64_t highest_id        # that was put
-    cdef uint64_t known_from_id     # of a job at or above it the log holds everything
     cdef uint64_t needed_from       # number of the oldest segment that is needed, as the log says
     cdef uint64_t shed_lsn          # end of the record that says so
     cdef uint64_t floor_bytes       # with less room than that, commands wait
@@ -54,6 +53,3 @@ cdef class BinlogWriter(Segments):
     cdef void sync_early(self) noexcept
     cdef bint copy_some(self, Segment *segment) noexcept
     cdef void shed(self) noexcept
-    cdef str restore_records(self, Segment *segment, const char *file)
-    cdef int restore(self, Segment *segment, Record *record) noexcept
-    cdef int put_restored(self, Segment *segment, JobImage *job, uint32_t before) noexcept

@@ -11,7 +11,7 @@ To count costs an addition, to look at the limit a comparison.
 from libc.stdint cimport int64_t, uint64_t
 
 from fastbean.base.clock cimport NEVER
-from fastbean.base.slab cimport Slab, keep_freed_memory, slab_release_to_os, slab_each_iteration
+from fastbean.base.slab cimport Slab, own_heap, slab_each_iteration, slab_release_to_os
 
 cdef enum:
     GIVE_BACK_BYTES = 8388608       # freed from which on it is worth the walk through the heap
@@ -34,8 +34,10 @@ cdef void memory_each_iteration(Memory *memory, Slab *slab, int64_t now_ns) noex
 
 
 def keep_freed():
-    """Have this process keep the memory that is freed, until a server in it gives it back, a second later.
+    """Manage the C library's heap for a server; for a program of which a server is all, before the server starts.
 
-    For a program of which a server is all: it is the whole process that keeps it.
+    The process then keeps the memory that is freed until the server releases it, a second later; its heap grows in
+    large steps, of large pages, while a large binlog is read. In a process that does not call this, a server changes
+    nothing about the heap.
     """
-    keep_freed_memory()
+    own_heap()

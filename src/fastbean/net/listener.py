@@ -306,8 +306,8 @@ def _listen_unix(address: Address, options: Options) -> Listener:
     except OSError as error:
         (listener or sock).close()
         raise _refusal(address, error) from None
-    except ListenError:
-        sock.close()
+    except BaseException:
+        (listener or sock).close()
         raise
     return listener
 
