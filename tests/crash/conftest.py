@@ -14,7 +14,15 @@ from .faults import compile_shim
 from .process import WallClock, find_beanstalkd
 
 # `make test` is for every few minutes: it runs these. `make test-all` runs everything.
-QUICK_FILES = ("test_kill.py", "test_kept.py", "test_order.py", "test_ledger.py", "test_clock.py", "test_soak.py")
+QUICK_FILES = (
+    "test_kill.py",
+    "test_kept.py",
+    "test_order.py",
+    "test_ledger.py",
+    "test_clock.py",
+    "test_soak.py",
+    "test_odd_systems.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

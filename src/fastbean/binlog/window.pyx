@@ -18,7 +18,7 @@ cdef extern from "<unistd.h>" nogil:
 
 cdef enum:
     # A core's second cache holds as much, with some room: records are checked and copied before they leave it.
-    WINDOW_BYTES = 262144
+    WINDOW_BYTES = 131072
 
 
 cdef int window_open(Window *window, int fd, uint64_t file_bytes) noexcept nogil:

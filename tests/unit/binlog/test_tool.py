@@ -22,7 +22,6 @@ from made_binlogs import (
     damage,
     live_log,
     make_no_file,
-    records_of,
     saved,
     write_log,
 )  # fmt: skip
