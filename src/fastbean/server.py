@@ -10,10 +10,12 @@ folder. So any number of them work side by side, in threads too::
 one thread.
 """
 
+import contextlib
 import os
 
 from fastbean import __version__
 from fastbean.base import clock, limits
+from fastbean.base.guarded_log import GuardedLog
 from fastbean.config import Config
 from fastbean.daemon import stderr_log
 from fastbean.net import listener
@@ -34,8 +36,13 @@ PROTOCOL_VERSION = "1.13"
 class Server:
     """A beanstalk server with the settings ``config`` (the default ones if None). It can be started once.
 
-    ``log`` is called with a level, an event and keyword fields; a server without one keeps quiet. ``inherited_fds``
-    are listening sockets that are open already; with any, the addresses of ``config`` are not bound.
+    ``log`` is called with a level, an event and keyword fields, mostly by the thread that runs the server, but also by
+    those of the binlog and by the callers of ``drain`` and ``undrain``; a server without one keeps quiet. An error that
+    it raises does no harm: the server goes on, and reports the first one to the logger ``fastbean`` of ``logging``.
+    KeyboardInterrupt, SystemExit and the like are raised out of the method that the main thread is in, once the server
+    is in order: ``start`` has closed everything then, and so has ``run``. In other threads they count as errors.
+
+    ``inherited_fds`` are listening sockets that are open already; with any, the addresses of ``config`` are not bound.
     """
 
     def __init__(
@@ -46,7 +53,7 @@ class Server:
         inherited_fds: "Sequence[int]" = (),
     ) -> None:
         self.config = config or Config()
-        self._log = log
+        self._log = GuardedLog(log)
         self._inherited_fds = inherited_fds
         self._listeners: list[listener.Listener] = []
         self._state = "new"
@@ -60,8 +67,9 @@ class Server:
     def start(self) -> None:
         """Binds all addresses and opens the binlog. Clients can connect then; they are served once ``run`` runs.
 
-        Raises ListenError, or BinlogError if the log on disk cannot be used; then nothing is left open. A second start
-        is a RuntimeError.
+        Raises ListenError; BinlogError if the log on disk cannot be used; ResourceError, OSError or MemoryError if the
+        system does not give what a start needs. Whatever is raised, nothing is left open, locked or running. A second
+        start is a RuntimeError.
         """
         self.bind()
         try:
@@ -78,10 +86,16 @@ class Server:
         try:
             self._build()
         except BaseException:
-            for each in self._listeners:
-                each.close()
+            self._close_parts()
             raise
         self._state = "started"
+        try:
+            self._log_addresses()
+        except BaseException:
+            self.close()
+            raise
+
+    def _log_addresses(self) -> None:
         for each in self._listeners:
             self._log("INFO", "listening", address=each.name)
             if each.on_all:
@@ -89,7 +103,11 @@ class Server:
                 self._log("WARNING", "listening-on-all-addresses", address=each.name, advice=advice)
 
     def open_binlog(self, progress: "Callable[[str], None]" = lambda _text: None) -> None:
-        """The second half of ``start``: reads the binlog, if there is one. ``progress`` is called with a text."""
+        """The second half of ``start``: reads the log, if there is one.
+
+        ``progress`` is called with a text now and then, if that takes long; what it raises is dealt with as with
+        ``log``. After an error the rest of the server is still open, until ``close``.
+        """
         if self.config.binlog_dir is None:
             return
         # Loaded only when there is a log to keep: the daemon without one starts sooner.
@@ -102,8 +120,8 @@ class Server:
             fsync_ms=self.config.fsync_ms,
             max_bytes=self.config.binlog_max_bytes,
             log=self._log,
-            progress=progress,
         )
+        self._binlog.open(GuardedLog(progress))
         self._binlog.warn_of_slow_syncs(self.config.slow_sync_ms * limits.NS_IN_MS, self._log_slow_sync)
         self._binlog.attach(self._selector)
 
@@ -114,6 +132,7 @@ class Server:
         if self._state != "started":
             raise RuntimeError(f"this Server is {self._state}; make another one")
         self._state = "running"
+        self._log.defer(self._loop.stop)
         try:
             if not self._stop_asked:
                 self._loop.run()
@@ -121,14 +140,19 @@ class Server:
             self._send_the_rest()
         finally:
             self._close_all()
+        self._log.raise_deferred()
 
     def serve_in_thread(self) -> None:
         """Starts, and runs in a thread of its own until ``close``."""
         import threading
 
         self.start()
-        self._thread = threading.Thread(target=self.run, name="fastbean", daemon=True)
-        self._thread.start()
+        try:
+            self._thread = threading.Thread(target=self.run, name="fastbean", daemon=True)
+            self._thread.start()
+        except BaseException:
+            self.close()
+            raise
 
     def stop(self, timeout_s: float | None = None) -> None:
         """Asks ``run`` to end; replies may take ``timeout_s`` seconds (None: as configured) to be sent.
@@ -145,8 +169,10 @@ class Server:
         """Stops, and waits for the thread of ``serve_in_thread``; may be called at any time, and again."""
         self.stop()
         if self._thread is not None:
-            self._thread.join()
-        elif self._state == "started":
+            from fastbean.base import threads
+
+            threads.join(self._thread)
+        if self._state == "started":
             self._acceptor.close()
             self._close_all()
 
@@ -234,6 +260,15 @@ class Server:
         self._loop = Loop(self._selector, self._hub)
         self._acceptor = listener.Acceptor(self._loop, self._selector, self._hub, self._listeners, self._log)
 
+    def _close_parts(self) -> None:
+        """Close what ``_build`` has made before it failed, and the listeners."""
+        for name in ("_loop", "_selector"):
+            part = self.__dict__.pop(name, None)
+            if part is not None:
+                part.close()
+        for each in self._listeners:
+            each.close()
+
     def _tell(self, event: str, fd: int, text: str) -> None:
         if event == "accept":
             self._log("INFO", "accept", fd=fd, peer=text)
@@ -255,7 +290,7 @@ class Server:
 
     def _send_the_rest(self) -> None:
         self._end_began_ns = self._loop.now_ns
-        while self._hub.unsent:
+        while self._hub.unsent and self._log.deferred is None:
             left_ns = self._stop_left_ns()
             if left_ns <= 0:
                 self._log("WARNING", "replies-not-sent", connections=self._hub.unsent)
@@ -264,17 +299,18 @@ class Server:
 
     def _close_all(self) -> None:
         self._state = "closed"
-        for each in self._listeners:
-            each.close()
-        sending = self._hub.close_all(self._loop.now_ns)
-        try:
+        sending: list[int] = []
+        # Each step is taken whatever the others raise; the last of the list comes first.
+        with contextlib.ExitStack() as steps:
+            steps.callback(self._selector.close)
+            # A signal may come up to here, and wakes the loop.
+            steps.callback(self._loop.close)
+            steps.callback(linger, sending, self._stop_left_ns)
             if self._binlog is not None:
-                self._binlog.close()
-        finally:
-            linger(sending, self._stop_left_ns)
-            # Last: a signal may come up to here, and wakes the loop.
-            self._loop.close()
-            self._selector.close()
+                steps.callback(self._binlog.close)
+            steps.callback(lambda: sending.extend(self._hub.close_all(self._loop.now_ns)))
+            for each in self._listeners:
+                steps.callback(each.close)
 
     def _stop_left_ns(self) -> int:
         """The time that is left for the end, in nanoseconds; 0 if it is not a clean one."""

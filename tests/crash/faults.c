@@ -30,13 +30,13 @@
 
 #define EXPORT __attribute__((visibility("default")))
 #define MAX_FD 65536
-#define MAX_KINDS 16
+#define MAX_KINDS 32
 #define OF_A_FAILURE 64             /* bytes that are recorded of what could not be written */
 
 /* The numbers are part of the trace's format and of the control file. */
 enum kind {
     CREATE, WRITE, SYNC, SYNC_FOLDER, ALLOCATE, TRUNCATE, RENAME, UNLINK, MKDIR, LINK, OPEN, CLOSE, SEND,
-    SYNC_BEGIN, SYNC_FOLDER_BEGIN
+    SYNC_BEGIN, SYNC_FOLDER_BEGIN, READ, LOCK    /* the last two are counted, and not recorded */
 };
 
 struct control {
@@ -291,6 +291,41 @@ EXPORT long syscall(long number, ...) {
             (const struct sockaddr *)arguments[4], (socklen_t)arguments[5]);
     return REAL(syscall)(
         number, arguments[0], arguments[1], arguments[2], arguments[3], arguments[4], arguments[5]);
+}
+
+/* Reading and locking: they change nothing, and are not recorded */
+
+static int fails_unrecorded(enum kind kind) {
+    pthread_mutex_lock(&lock);
+    int verdict = fails(kind), failure = errno;
+    pthread_mutex_unlock(&lock);
+    errno = failure;
+    return verdict < 0;
+}
+
+EXPORT ssize_t read(int fd, void *data, size_t bytes) {
+    return kind_of(fd) == 1 && fails_unrecorded(READ) ? -1 : REAL(read)(fd, data, bytes);
+}
+
+EXPORT ssize_t pread(int fd, void *data, size_t bytes, off_t offset) {
+    return kind_of(fd) == 1 && fails_unrecorded(READ) ? -1 : REAL(pread)(fd, data, bytes, offset);
+}
+EXPORT ssize_t pread64(int fd, void *data, size_t bytes, off64_t offset) { return pread(fd, data, bytes, offset); }
+
+EXPORT int fcntl(int fd, int command, ...) {
+    va_list rest;
+    va_start(rest, command);
+    void *argument = va_arg(rest, void *);
+    va_end(rest);
+    if (kind_of(fd) == 1 && (command == F_SETLK || command == F_OFD_SETLK) && fails_unrecorded(LOCK)) return -1;
+    return REAL(fcntl)(fd, command, argument);
+}
+EXPORT int fcntl64(int fd, int command, ...) {
+    va_list rest;
+    va_start(rest, command);
+    void *argument = va_arg(rest, void *);
+    va_end(rest);
+    return fcntl(fd, command, argument);
 }
 
 /* Syncing */

@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from builds import compile_library
-
-MAX_KINDS = 16
+MAX_KINDS = 32
 FOR_EVER = 1 << 62
 
 
@@ -38,6 +36,8 @@ class Kind(IntEnum):
     SEND = 12
     SYNC_BEGIN = 13
     SYNC_FOLDER_BEGIN = 14
+    READ = 15  # counted, and not recorded, as the next one
+    LOCK = 16
 
 
 @dataclass(frozen=True)

@@ -110,8 +110,8 @@ class OomWorld:
                 fsync_ms=0,
                 max_bytes=max_bytes,
                 log=stderr_log.silent,
-                progress=lambda _text: None,
             )
+            self.log.open(lambda _text: None)
             try:
                 self.log.attach(self.poller)
             except MemoryError:

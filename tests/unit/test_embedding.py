@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 import fastbean
-from patience import PATIENCE_S
+from made_binlogs import saved, write_log
 
 LOCAL = fastbean.Config(listen=["127.0.0.1"], port=0)
 
-# Reads a large log, then takes 240 MB and frees them: how many of them stay? Nothing else may come to lie above them.
+# Expects a large binlog, then takes 240 MB and frees them: how many of them stay? Nothing else may come to lie above.
 TAKE_AND_FREE = """
 import ctypes
 from fastbean.engine.commands import Engine
@@ -41,6 +41,43 @@ for place in range(4000):
 for piece in pieces:
     library.free(piece)
 print(resident_mb() - before)
+"""
+
+
+# A large binlog is read, then jobs of 30 MB come and go, and their memory is released.
+READ_AND_RELEASE = """
+import ctypes, sys
+from fastbean.binlog import binlog
+from fastbean.daemon import stderr_log
+from fastbean.engine import memory
+from fastbean.engine.commands import Engine
+from fastbean.net.hub import Hub
+
+directory, owner = sys.argv[1:]
+if owner == "daemon":
+    memory.keep_freed()
+engine = Engine(now_ns=0)
+binlog.LARGE_BINLOG_BYTES = 1
+log = binlog.Binlog(directory, engine, segment_bytes=1 << 20, fsync_ms=None, log=stderr_log.silent)
+log.open(lambda text: None)
+log.close()
+
+engine = Engine(now_ns=0)
+hub = Hub(engine)
+client = hub.connect()
+
+def ask(request):
+    client.feed(request, 0)
+    hub.end_iteration(0)
+    return client.take_output()
+
+for body in (900, 9000):
+    ids = [ask(b"put 0 0 60 %d\\r\\n%s\\r\\n" % (body, b"x" * body)).split()[1] for _ in range(15_000_000 // body)]
+    assert {ask(b"delete %s\\r\\n" % id) for id in ids} == {b"DELETED\\r\\n"}
+for second in range(5):
+    hub.end_iteration(second * 10**9)
+library = ctypes.CDLL(None)
+print(*(ctypes.c_long.in_dll(library, name + "_calls").value for name in ("mallopt", "malloc_trim", "sbrk", "huge_page")))
 """
 
 
@@ -202,3 +239,24 @@ def test_a_large_log_does_not_make_the_process_keep_all_that_it_frees():
     program = [sys.executable, "-c", TAKE_AND_FREE]
     ended = subprocess.run(program, capture_output=True, text=True, check=True)
     assert int(ended.stdout) < 120
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have no such calls")
+@pytest.mark.parametrize("owner", ["daemon", "program"])
+def test_only_the_daemon_changes_the_heap_of_its_process(tmp_path, owner):
+    library = tmp_path / "heap_calls.so"
+    source = str(Path(__file__).with_name("heap_calls.c"))
+    compiler = os.environ.get("CC", "cc").split()
+    subprocess.run([*compiler, "-O1", "-shared", "-fPIC", "-o", str(library), source, "-ldl"], check=True)
+    write_log(tmp_path / "log", [saved(id, body=b"x" * 300) for id in range(1, 10_000)], segment_bytes=1 << 20)
+    preload = ":".join(filter(None, [os.environ.get("LD_PRELOAD"), str(library)]))
+    ended = subprocess.run(
+        [sys.executable, "-c", READ_AND_RELEASE, str(tmp_path / "log"), owner],
+        env={**os.environ, "LD_PRELOAD": preload},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    counts = [int(word) for word in ended.stdout.split()]
+    assert len(counts) == 4
+    assert all(count > 0 for count in counts) if owner == "daemon" else counts == [0, 0, 0, 0]

@@ -54,7 +54,7 @@ cdef void slab_release_to_os(Slab *slab) noexcept nogil
 cdef void slab_end(Slab *slab) noexcept nogil
 cdef void slab_expect_many(Slab *slab) noexcept nogil
 cdef void slab_expect_no_more(Slab *slab) noexcept nogil
-cdef void keep_freed_memory() noexcept nogil
+cdef void own_heap() noexcept nogil
 
 
 cdef inline void *slot_take(Slab *slab, uint32_t size) noexcept nogil:

@@ -28,38 +28,42 @@ from libc.string cimport memset
 cdef extern from *:
     """
     #include <stdlib.h>
-    #ifdef __GLIBC__
-    #include <malloc.h>
-    static void fastbean_trim(void) { malloc_trim(0); }
-    #else
-    static void fastbean_trim(void) {}
-    #endif
+    /* The C library's heap belongs to the whole process. Only in one that is all a server's, as the daemon is, is it
+       set up for a server, trimmed, and given large pages; elsewhere these functions do nothing. */
+    static int fastbean_owns_heap;
+    static int fastbean_heap_is_owned(void) { return fastbean_owns_heap; }
 
     #if defined(__GLIBC__) && defined(__linux__)
     #include <limits.h>
+    #include <malloc.h>
     #include <sys/mman.h>
     #include <unistd.h>
 
     static char *fastbean_heap_end;
-    static int fastbean_kept_bytes = 64 << 20;
 
-    /* What mmap has given would go back at once: glibc raises that limit by itself only as long as none is set. */
-    static void fastbean_keep_freed(void) {
-        fastbean_kept_bytes = INT_MAX;
-        mallopt(M_TRIM_THRESHOLD, fastbean_kept_bytes);
+    /* Memory from mmap would go back at once: glibc raises that threshold by itself only as long as none is set. */
+    static void fastbean_own_heap(void) {
+        fastbean_owns_heap = 1;
+        mallopt(M_TRIM_THRESHOLD, INT_MAX);
         mallopt(M_MMAP_THRESHOLD, 4 << 20);
     }
 
-    /* The heap grows by so much at once. In a process that is not only a server's, its end keeps no more than 64 MB. */
+    static void fastbean_trim(void) {
+        if (fastbean_owns_heap)
+            malloc_trim(0);
+    }
+
+    /* The heap grows by so much at once. */
     static void fastbean_grow_by(int bytes) {
-        mallopt(M_TRIM_THRESHOLD, fastbean_kept_bytes);
+        if (!fastbean_owns_heap)
+            return;
         mallopt(M_TOP_PAD, bytes);
         fastbean_heap_end = sbrk(0);
     }
 
     static void fastbean_use_large_pages(const void *newest) {
         char *end;
-        if ((const char *)newest < fastbean_heap_end)
+        if (!fastbean_owns_heap || (const char *)newest < fastbean_heap_end)
             return;
         end = sbrk(0);
         if (end > fastbean_heap_end)
@@ -67,7 +71,8 @@ cdef extern from *:
         fastbean_heap_end = end;
     }
     #else
-    static void fastbean_keep_freed(void) {}
+    static void fastbean_own_heap(void) { fastbean_owns_heap = 1; }
+    static void fastbean_trim(void) {}
     static void fastbean_grow_by(int bytes) { (void)bytes; }
     static void fastbean_use_large_pages(const void *newest) { (void)newest; }
     #endif
@@ -83,8 +88,9 @@ cdef extern from *:
     static void fastbean_drop_pages(void *first, size_t size) { (void)first; (void)size; }
     #endif
     """
+    bint fastbean_heap_is_owned() nogil
     void fastbean_trim() nogil
-    void fastbean_keep_freed() nogil
+    void fastbean_own_heap() nogil
     void fastbean_grow_by(int bytes) nogil
     void fastbean_use_large_pages(const void *newest) nogil
     size_t fastbean_page_bytes() nogil
@@ -271,9 +277,10 @@ cdef void slab_sweep(Slab *slab) noexcept nogil:
 cdef void slab_release_to_os(Slab *slab) noexcept nogil:
     """Release the pages of everything that was freed. glibc keeps only what lies below an allocation that is in use.
 
-    Costs a sweep, and glibc's own walk through its heap.
+    Costs a sweep, and glibc's own walk through its heap. In a process that is not a server's alone there is no such
+    walk: what chunks had goes back by itself, and larger pieces as glibc sees fit.
     """
-    free_empty_chunks(slab, False)
+    free_empty_chunks(slab, not fastbean_heap_is_owned())
     slab_sweep(slab)
     fastbean_trim()
 
@@ -296,17 +303,17 @@ cdef void *slab_large(Slab *slab, size_t size) noexcept nogil:
     return memory
 
 
-cdef void keep_freed_memory() noexcept nogil:
-    """From now on memory goes back to the system by `slab_release_to_os` only.
+cdef void own_heap() noexcept nogil:
+    """From now on the C library's heap is a server's alone: it keeps what is freed until `slab_release_to_os`.
 
     By itself glibc gives back what is freed at the end of its heap, when a queue runs empty, and has every page of the
     next jobs asked for again.
     """
-    fastbean_keep_freed()
+    fastbean_own_heap()
 
 
 cdef void slab_expect_many(Slab *slab) noexcept nogil:
-    """Very much is taken until `slab_expect_no_more`: have the heap grow in large steps.
+    """Very much is taken until `slab_expect_no_more`: in a heap of our own, have it grow in large steps.
 
     The system is asked for large pages then: one page fault for two megabytes, where small pages take as long to be
     given as the jobs to be read.

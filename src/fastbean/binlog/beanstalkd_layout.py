@@ -13,10 +13,8 @@ import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import mmap
     from typing import TypeAlias
 
-    Data: TypeAlias = bytes | mmap.mmap
     Members: TypeAlias = tuple[int, ...]
     Found: TypeAlias = tuple[int, int, Members]  # where a record ends, where its struct begins, its members
 
@@ -57,8 +55,8 @@ class Layout:
             rb"(?=[\x01-\xc8]\0{%d}[A-Za-z0-9+/;.$_()]|\0{%d}(?!\0{8})[\0-\xff]{7}[\0-\x7f])" % (upper, upper + 1)
         )
 
-    def parse(self, data: "Data", at: int) -> "Found | str":
-        """Parse the record at offset ``at``: where it ends, where its job's struct begins, and that struct's members.
+    def parse(self, data: bytes, at: int) -> "Found | str":
+        """The record at offset ``at``: where it ends, where its job's struct begins, and the members of that struct.
 
         If no server can have written it, returns the reason instead.
         """
@@ -87,14 +85,14 @@ class Layout:
             return f"the body of job {job[ID]} does not end with CR LF"
         return end, start, job
 
-    def find(self, data: "Data", at: int, end: int) -> int:
-        """The offset of the next valid record between ``at`` and ``end``; ``end`` if there is none."""
+    def find(self, data: bytes, at: int, end: int) -> int:
+        """The offset of the next record that passes, from ``at`` up to ``end``; ``end`` if there is none."""
         for match in self.possible_start.finditer(data, at, end):
             if not isinstance(self.parse(data, match.start()), str):
                 return match.start()
         return end
 
-    def is_only_begun(self, data: "Data", at: int, written_end: int) -> bool:
+    def is_only_begun(self, data: bytes, at: int, written_end: int) -> bool:
         """Whether a server can have been stopped while it wrote the record at ``at``.
 
         That is so if what is there of the record is valid but incomplete, and from ``written_end`` there are only
@@ -160,8 +158,8 @@ def struct_of_version_7(job: "Members", layout: Layout) -> bytes:
     return VERSION_7.job.pack(id, pri, delay * tick, ttr * tick, body_size, created * tick, deadline * tick, *rest)
 
 
-def record_of_version_7(data: "Data", at: int, found: "Found", layout: Layout) -> bytes:
-    """A full record as version 7 writes it, from the record that another layout found at ``at``."""
+def record_of_version_7(data: bytes, at: int, found: "Found", layout: Layout) -> bytes:
+    """A full record as version 7 writes it, from one that another layout found at ``at``."""
     end, start, job = found
     tube = data[at + layout.length.size : start]
     body = data[start + layout.job.size : end]

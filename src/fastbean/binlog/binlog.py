@@ -4,16 +4,16 @@
 writer (``writer.BinlogWriter``), the thread that syncs and the one that makes and removes files (``segment_files``).
 """
 
-import errno
 import os
 import threading
 
-from fastbean.base import limits
+from fastbean.base import limits, threads
 from fastbean.binlog import segment_files, takeover
+from fastbean.binlog.advice import advice
 from fastbean.binlog.lock import DirectoryLock
 from fastbean.binlog.replay import Replay
 from fastbean.binlog.writer import BinlogWriter
-from fastbean.errors import BinlogError
+from fastbean.errors import BinlogError, ResourceError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,16 +23,14 @@ if TYPE_CHECKING:
     from fastbean.engine.commands import Engine
 
 LARGE_BINLOG_BYTES = 1 << 25
+NO_PIPE = (-1, -1)
 
 
 class Binlog:
-    """The binlog of one server in ``directory``.
+    """The binlog of one server in ``directory``; nothing is done before ``open``.
 
-    ``segment_bytes`` is the size of a file, rounded up to a multiple of 4096. ``fsync_ms`` 0 syncs before each reply,
-    None never. ``max_bytes`` limits the size of the binlog; 0 does not. ``log`` is called with a level, an event and
-    fields, ``progress`` with a text while a long binlog is read.
-
-    Raises BinlogError if the directory cannot be used, or its binlog is damaged where it was synced.
+    ``segment_bytes`` is the size of a file, rounded up to 4096. ``fsync_ms`` 0 syncs before each reply, None never.
+    ``max_bytes`` bounds the binlog, 0 does not. ``log`` is called with a level, an event and fields.
     """
 
     def __init__(
@@ -44,92 +42,143 @@ class Binlog:
         fsync_ms: int | None,
         max_bytes: int = 0,
         log: "Callable[..., None]",
-        progress: "Callable[[str], None]",
     ) -> None:
         self._directory = os.fspath(directory) or os.curdir
         self._engine = engine
+        self._segment_bytes = (
+            -(-max(segment_bytes, 1) // limits.SMALLEST_SEGMENT_BYTES) * limits.SMALLEST_SEGMENT_BYTES
+        )
+        self._fsync_ms = fsync_ms
+        self._max_bytes = max_bytes
         self._log = log
         # Writing each segment twice only pays off if replies wait for syncs.
         self._written = fsync_ms == 0
-        self._lock = DirectoryLock(self._directory)
-        self._descriptors: list[int] = []
+        # What `_release` has to end and to close, as far as it is there.
+        self._lock: DirectoryLock | None = None
+        self._wake_pipe = self._begin_pipe = self._done_pipe = NO_PIPE
+        self._journal: BinlogWriter | None = None
+        self._segment_worker: segment_files.SegmentWorker | None = None
+        self._sync_thread: threading.Thread | None = None
+
+    @property
+    def journal(self) -> BinlogWriter:
+        """What the engine writes to, once the binlog has been opened."""
+        assert self._journal is not None
+        return self._journal
+
+    def open(self, progress: "Callable[[str], None]") -> None:
+        """Take the directory, restore what it holds into the engine, and begin the threads.
+
+        ``progress`` is called with a text now and then while a long binlog is read. Raises BinlogError if the directory
+        cannot be used, or holds a binlog that is damaged where it was synced; ResourceError if there can be no more
+        threads. After these, and after any other error, nothing is left open, locked or running.
+        """
         try:
-            self._wake_pipe = self._pipe()
-            self._sync_pipes = (*self._pipe(), *self._pipe())
-            self.journal = BinlogWriter(
-                engine,
-                segment_bytes=-(-max(segment_bytes, 1) // limits.SMALLEST_SEGMENT_BYTES)
-                * limits.SMALLEST_SEGMENT_BYTES,
-                max_bytes=max_bytes,
-                sync_every_ns=-1 if fsync_ms is None else fsync_ms * 1_000_000,
-                ask_for_segment=self._ask_for_segment,
-                ask_to_recycle=self._ask_to_recycle,
-                ask_to_remove=self._ask_to_remove,
-                sync_pipes=self._sync_pipes,
-            )
             self._open(progress)
         except OSError as error:
-            self._close_descriptors()
+            self._release()
             raise BinlogError(
-                f"-b {directory}: {error.filename or 'its log'}: {error.strerror}; {_advice(error)}"
+                f"-b {self._directory}: {error.filename or 'its log'}: {error.strerror}; {advice(error)}"
             ) from error
         except BaseException:
-            self._close_descriptors()
+            self._release()
             raise
 
     def _open(self, progress: "Callable[[str], None]") -> None:
-        takeover.prepare(self._directory, segment_bytes=self.journal.segment_size, log=self._log, progress=progress)
-        size = sum(os.stat(path).st_size for _, path in segment_files.list_segments(self._directory))
-        if size >= LARGE_BINLOG_BYTES:
-            self._engine.expect_large_binlog(size)
-        replay = Replay(self._directory, self.journal, self._log, progress)
-        replay.run()
-        if replay.last is None:
-            segment_files.remove_newest(self._directory, replay.spares)
-            size = self.journal.segment_size
-            self._start(1, segment_files.create(self._directory, 1, size, written=self._written), size)
-        else:
-            number, path = replay.last
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            self._start(number, fd, segment_files.allocated(fd))
-            self._take_spares(replay.spares)
-            segment_files.sync_directory(self._directory)
-        self._engine.keep_binlog(self.journal)
-        self._segment_worker = segment_files.SegmentWorker(
-            self._directory, self._wake, self._log, written=self._written
+        # Each goes into its attribute at once: an error or Ctrl-C behind it finds it there.
+        self._lock = DirectoryLock(self._directory)
+        self._wake_pipe = os.pipe()
+        self._begin_pipe = os.pipe()
+        self._done_pipe = os.pipe()
+        self._journal = journal = BinlogWriter(
+            self._engine,
+            segment_bytes=self._segment_bytes,
+            max_bytes=self._max_bytes,
+            sync_every_ns=-1 if self._fsync_ms is None else self._fsync_ms * limits.NS_IN_MS,
+            ask_for_segment=self._ask_for_segment,
+            ask_to_recycle=self._ask_to_recycle,
+            ask_to_remove=self._ask_to_remove,
+            sync_pipes=(*self._begin_pipe, *self._done_pipe),
         )
-        self._sync_thread = threading.Thread(target=self.journal.run_syncs, name="fastbean-sync", daemon=True)
-        self._sync_thread.start()
-        figures = self.journal.figures()
+        self._read(journal, progress)
+        if not segment_files.sync_directory(self._directory):
+            self._log("WARNING", "directory-not-synced", directory=self._directory)
+        self._engine.keep_binlog(journal)
+        self._begin_threads(journal)
+        figures = journal.figures()
         self._log(
             "INFO", "binlog-open", directory=self._directory, jobs=figures["live_jobs"], segments=figures["segments"]
         )
 
-    def _start(self, number: int, fd: int, size: int) -> None:
+    def _read(self, journal: BinlogWriter, progress: "Callable[[str], None]") -> None:
+        """Restore what the directory holds, and let the journal go on in its last segment, or in a first one."""
+        takeover.prepare(self._directory, segment_bytes=journal.segment_size, log=self._log, progress=progress)
+        size = sum(os.stat(path).st_size for _, path in segment_files.list_segments(self._directory))
+        if size >= LARGE_BINLOG_BYTES:
+            self._engine.expect_large_binlog(size)
+        replay = Replay(self._directory, journal, self._log, progress)
+        replay.run()
+        if replay.last is None:
+            segment_files.remove_newest(self._directory, replay.spares)
+            size = journal.segment_size
+            self._go_on_in(1, segment_files.create(self._directory, 1, size, written=self._written), size)
+        else:
+            number, path = replay.last
+            self._go_on_in(number, os.open(path, os.O_RDWR | os.O_CLOEXEC))
+            self._take_spares(replay.spares)
+
+    def _go_on_in(self, number: int, fd: int, size: int | None = None) -> None:
+        """Have the journal go on in this file; ``size``: as ``allocated`` finds it, if it is not given."""
         try:
-            self.journal.start(number, fd, size)
-        except MemoryError:
+            self.journal.start(number, fd, segment_files.allocated(fd) if size is None else size)
+        except BaseException:
             os.close(fd)
             raise
 
     def _take_spares(self, spares: list[str]) -> None:
-        """Keep the spares of an earlier run, since a full disk may have no room for others; remove unusable ones."""
+        """Keep what an earlier run prepared: on a full disk there may be no other. What is of no use is removed."""
         for place, path in enumerate(spares):
-            number = self.journal.next_segment
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            size = segment_files.allocated(fd)
-            if path != segment_files.path_of(self._directory, number) or size < self.journal.segment_size:
-                os.close(fd)
+            if not self._take_spare(path):
                 segment_files.remove_newest(self._directory, spares[place:])
                 return
-            self.journal.add_spare(number, fd, size)
+
+    def _take_spare(self, path: str) -> bool:
+        number = self.journal.next_segment
+        if path != segment_files.path_of(self._directory, number):
+            return False
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            size = segment_files.allocated(fd)
+            taken = size >= self.journal.segment_size
+            if taken:
+                self.journal.add_spare(number, fd, size)
+        except BaseException:
+            os.close(fd)
+            raise
+        if not taken:
+            os.close(fd)
+        return taken
+
+    def _begin_threads(self, journal: BinlogWriter) -> None:
+        """Last of all: until here an error has no thread to end."""
+        self._segment_worker = segment_files.SegmentWorker(
+            self._directory, self._wake, self._log, written=self._written
+        )
+        self._sync_thread = threading.Thread(target=journal.run_syncs, name="fastbean-sync", daemon=True)
+        try:
+            self._segment_worker.start()
+            self._sync_thread.start()
+        except RuntimeError as error:
+            raise ResourceError(f"-b {self._directory}: {error}: raise ulimit -u (TasksMax=)") from error
 
     def warn_of_slow_syncs(self, slow_ns: int, on_slow_sync: "Callable[[bool, int, int, int], None]") -> None:
-        """Report operations that take ``slow_ns`` nanoseconds or longer; 0 reports nothing.
+        """Report what takes ``slow_ns`` nanoseconds or longer, 0 for nothing.
 
-        ``on_slow_sync`` is called for a sync that replies may wait for: whether it is still running, its milliseconds,
-        files and bytes. Making a segment, which puts may wait for, and removing one are logged.
+        ``on_slow_sync``, which must not raise, is called for a sync that replies may wait for: with whether it still
+        goes on, its milliseconds, files and bytes. The making of a segment, which puts may wait for, and its removal
+        are logged.
         """
+        assert self._segment_worker is not None
         self.journal.slow_sync_ns = slow_ns
         self.journal.on_slow_sync = on_slow_sync
         self._segment_worker.slow_ns = slow_ns
@@ -138,58 +187,79 @@ class Binlog:
         """Have the loop watch for finished syncs and finished segments."""
         import selectors
 
-        selector.register(self._sync_pipes[2], selectors.EVENT_READ, lambda _mask: self.journal.sync_done())
+        selector.register(self._done_pipe[0], selectors.EVENT_READ, lambda _mask: self.journal.sync_done())
         selector.register(self._wake_pipe[0], selectors.EVENT_READ, self._take_results)
 
     def close(self) -> None:
-        """Write and sync the rest, end the threads, release the directory."""
-        self.journal.stop_syncs()
-        self._sync_thread.join()
-        self.journal.finish(self._engine.next_job_id)
-        self._segment_worker.close()
-        for result in self._segment_worker.results():
-            if result.fd >= 0:
-                os.close(result.fd)
-        self._close_descriptors()
+        """Write and sync what is left, end the threads, let the directory go; nothing, unless it is open."""
+        if self._lock is None:
+            return
+        try:
+            self._end_syncs()
+            self.journal.finish(self._engine.next_job_id)
+        finally:
+            self._release()
 
-    def _pipe(self) -> tuple[int, int]:
-        ends = os.pipe()
-        self._descriptors += ends
-        return ends
+    def _release(self) -> None:
+        """End the threads, close the descriptors, let the directory go: whatever of these there is.
 
-    def _close_descriptors(self) -> None:
-        for fd in self._descriptors:
-            os.close(fd)
-        self._lock.release()
+        In this order: a thread must not find its descriptors closed, or those of another file under their numbers; and
+        the lock is held as long as anything can change a file.
+        """
+        self._end_syncs()
+        if self._segment_worker is not None:
+            self._segment_worker.close()
+            while (result := self._segment_worker.next_result()) is not None:
+                if result.fd >= 0:
+                    os.close(result.fd)
+        if self._journal is not None:
+            self._journal.close_files()
+        for fd in (*self._wake_pipe, *self._begin_pipe, *self._done_pipe):
+            if fd >= 0:
+                os.close(fd)
+        self._wake_pipe = self._begin_pipe = self._done_pipe = NO_PIPE
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _end_syncs(self) -> None:
+        if self._sync_thread is not None:
+            self.journal.stop_syncs()
+            threads.join(self._sync_thread)
+            self._sync_thread = None
 
     def _ask_for_segment(self, size: int) -> None:
+        assert self._segment_worker is not None
         self._segment_worker.create(self.journal.next_segment, size)
 
     def _ask_to_recycle(self, number: int, size: int) -> None:
+        assert self._segment_worker is not None
         self._segment_worker.recycle(number, self.journal.next_segment, size, self.journal.sync_before_removal)
 
     def _ask_to_remove(self, number: int, size: int) -> None:
+        assert self._segment_worker is not None
         self._segment_worker.remove(number, size, self.journal.sync_before_removal)
 
     def _wake(self) -> None:
         os.write(self._wake_pipe[1], b"\0")
 
     def _take_results(self, _mask: int) -> None:
+        assert self._segment_worker is not None
         os.read(self._wake_pipe[0], 4096)
-        for result in self._segment_worker.results():
-            if result.fd >= 0:
-                self.journal.add_spare(result.number, result.fd, result.size, recycled=result.kind == "recycled")
-            elif result.kind == "refused":
-                self.journal.refuse_spare()
-            elif result.kind == "removed":
-                self.journal.removed(result.size)
-            else:
-                self.journal.fail_with(result.text)
+        while (result := self._segment_worker.next_result()) is not None:
+            try:
+                self._take(result)
+            except MemoryError:
+                self._segment_worker.put_back(result)
+                self._wake()
+                raise
 
-
-def _advice(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "make room on its disk, or choose another directory"
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return "raise ulimit -n (LimitNOFILE=)"
-    return "look at the disk, and at the rights of the directory and its files"
+    def _take(self, result: segment_files.Work) -> None:
+        if result.fd >= 0:
+            self.journal.add_spare(result.number, result.fd, result.size, recycled=result.outcome == "recycled")
+        elif result.outcome == "refused":
+            self.journal.refuse_spare()
+        elif result.outcome == "removed":
+            self.journal.removed(result.size)
+        else:
+            self.journal.fail_with(result.text)

@@ -20,7 +20,6 @@ from fastbean.binlog.segment_files import HEADER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import mmap
     from collections.abc import Sequence
 
     from fastbean.binlog.segment_files import Header
@@ -50,9 +49,9 @@ def trouble_at_head(header: "Header | None", number: int, end_lsn: int | None, *
     return None
 
 
-def is_misplaced(data: "memoryview | mmap.mmap", number: int, end_lsn: int) -> bool:
-    """Whether the head of a segment in trouble proves damage, and not just a torn tail."""
-    head = bytes(data[: HEADER.size])
+def is_misplaced(data: bytes, number: int, end_lsn: int) -> bool:
+    """Whether the head of a segment that is in trouble shows that it was damaged, and not just torn."""
+    head = data[: HEADER.size]
     header = segment_files.parse_header(head)
     if header is None:
         return any(head) and not is_zero_from(data, HEADER.size)

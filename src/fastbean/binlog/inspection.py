@@ -1,16 +1,16 @@
 """Reads a binlog directory without changing anything, even while a server is working on it.
 
-A server only appends to the last segment and removes the first, so what was read stays true. `open_segments` makes sure
-that nothing is missing at either end: it lists the directory before and after, and no segment may have come or gone in
-between. What it has mapped can be read to the end, even if the server removes the file meanwhile.
+A server only appends to the last segment and removes the first, so what was read stays true. `open_segments` sees to it
+that nothing is missing at either end: no segment may go, or come, between two looks at the directory. It keeps each
+one open, so that it can be read to its end even if the server removes it meanwhile.
 
 The rules are those of a start (see ``damage_rules``): the binlog ends at the first bytes that are no record. If what
 was there had been synced, the binlog is damaged, otherwise its tail is torn. What a server is just writing is neither.
 
-It costs about five microseconds per record, and the memory of all live jobs.
+Costs about five microseconds a record, a descriptor for each segment, and the memory of all live jobs and of the
+largest segment.
 """
 
-import mmap
 import os
 import time
 from dataclasses import dataclass
@@ -51,28 +51,41 @@ class Fault:
 
 
 class Segment:
-    """One file: its ``number``, ``path``, content (``data``), and ``header``, None if it has no valid one of its own.
+    """One file, open: its ``number``, ``path``, ``size`` in bytes, and ``header``, None if it has none that is valid.
 
-    ``found_header`` may be that of another segment. A segment is ``spare`` if it was prepared but nothing was written
-    to it yet.
+    ``found_header`` may be that of another segment. A segment is ``spare`` if it is prepared and nothing was written
+    into it yet. Raises OSError if the file cannot be opened, and BinlogError, here and later, if it cannot be read.
     """
 
     def __init__(self, number: int, path: str) -> None:
         self.number = number
         self.path = path
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            self.data = memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b"")
+        self._fd = -1
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.size = os.fstat(self._fd).st_size
         self.look_again()
 
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+    def read(self, size: int = -1) -> bytes:
+        """What is in the file now: its first ``size`` bytes, or all if that is negative."""
+        try:
+            with open(self._fd, "rb", buffering=0, closefd=False) as file:
+                file.seek(0)
+                return file.read(size)
+        except OSError as error:
+            raise BinlogError(f"{self.path}: cannot read it: {error.strerror}; look at the disk") from error
+
     def look_again(self) -> None:
-        """Read the header again; a server may have written it since."""
-        head = bytes(self.data[: HEADER.size])
+        """Read the header, which a server may have written since."""
+        head = self.read(HEADER.size)
         self.found_header = segment_files.parse_header(head, self.path)
         self.header = self.found_header
         if self.header is not None and self.header.number != self.number:
             self.header = None
-        self.spare = not any(head) and is_zero_from(self.data)
+        self.spare = not any(head) and is_zero_from(self.read())
 
     def scan(self, first_lsn: int, at: int = HEADER.size) -> "Iterator[tuple[int, Members | None]]":
         """The records from the offset ``at``, each with its offset.
@@ -80,19 +93,20 @@ class Segment:
         After the last one comes the offset where they end, with an empty dict if nothing was written after it, or with
         None if that is damage. A caller that continues after None gets the records after the damage.
         """
-        while len(self.data) > HEADER.size:
-            # A view that begins a header's length before `at`, because `records` skips a header unread.
+        data = memoryview(self.read())
+        while len(data) > HEADER.size:
+            # A view that begins a header's length before the place: the header itself is not looked at.
             skipped = at - HEADER.size
-            for offset, found in records(self.data[skipped:], self.number, first_lsn + skipped):
+            for offset, found in records(data[skipped:], self.number, first_lsn + skipped):
                 at = offset + skipped
                 if isinstance(found, dict):
                     yield at, found
-            if is_zero_from(self.data, at):
+            if is_zero_from(data, at):
                 yield at, {}
                 return
             yield at, None
-            at = find_record(self.data, self.number, first_lsn, at + 1)
-            if at == len(self.data):
+            at = find_record(data, self.number, first_lsn, at + 1)
+            if at == len(data):
                 return
 
 
@@ -192,14 +206,14 @@ class Inspection:
                 self.ends.append(0)
             else:
                 self._read(place, segment)
-            on_bytes(sum(len(each.data) for each in self.segments[: place + 1]), self.bytes_on_disk)
+            on_bytes(sum(each.size for each in self.segments[: place + 1]), self.bytes_on_disk)
         if not self._is_over() and damage_rules.lacks_first(found[0].number, self.needed_from):
             self._lost(directory, found[0].number - 1)
 
     @property
     def bytes_on_disk(self) -> int:
         """The size of all segments in use."""
-        return sum(len(segment.data) for segment in self.segments)
+        return sum(segment.size for segment in self.segments)
 
     def _look_for_gap(self, directory: str, numbers: list[int]) -> None:
         lost = damage_rules.gap(numbers)
@@ -227,15 +241,21 @@ class Inspection:
         if header is not None:
             self._follow(header)
         first_lsn = self.end_lsn
-        for at, found in segment.scan(first_lsn):
-            self.end_lsn = first_lsn + at - HEADER.size
-            self._gap_behind = found is None
-            if found:
-                self._apply(place, at, found)
-            elif found is None and not self._settles(place, at):
-                self._fault(place, at, "there is no readable record here")
-            if self._is_over():
-                break
+        at, settled = HEADER.size, True
+        while settled:
+            settled = False
+            for at, found in segment.scan(first_lsn, at):
+                self.end_lsn = first_lsn + at - HEADER.size
+                self._gap_behind = found is None
+                if found:
+                    self._apply(place, at, found)
+                elif found is None:
+                    settled = self._settles(place, at)
+                    if settled:
+                        break
+                    self._fault(place, at, "no record can be read here")
+                if self._is_over():
+                    break
         self.ends.append(self.end_lsn - first_lsn + HEADER.size)
 
     def _is_over(self) -> bool:
@@ -324,13 +344,13 @@ class Inspection:
             was_synced = (
                 mark > self.end_lsn
                 or damage_rules.lacks_first(self.segments[0].number, self.needed_from)
-                or (at < HEADER.size and damage_rules.is_misplaced(segment.data, segment.number, self.end_lsn))
+                or (at < HEADER.size and damage_rules.is_misplaced(segment.read(), segment.number, self.end_lsn))
             )
             self.fault = Fault(segment.path, at, what, torn=not was_synced)
 
     def _mark_in(self, segment: Segment) -> int:
         first_lsn = segment.header.first_lsn if segment.header is not None else self.end_lsn
-        mark: int = highest_mark(segment.data, segment.number, first_lsn)
+        mark: int = highest_mark(segment.read(), segment.number, first_lsn)
         return mark
 
     def _settles(self, place: int, at: int) -> bool:

@@ -27,6 +27,7 @@ cdef enum:
     MAX_RECORD_OVERHEAD = 286
     MAX_NAME_BYTES = 200
     MAX_VARINT_BYTES = 10
+    MAX_RECORD_HEAD_BYTES = 14      # checksum and length
     MAX_UPDATE_BYTES = 80           # of an update, a delete or another record of one number
 
 cdef struct Record:
@@ -56,6 +57,7 @@ cdef void append_put(Buffer *buffer, JobImage *job, uint32_t segment, uint64_t l
 cdef void append_update(Buffer *buffer, JobImage *job, uint32_t segment, uint64_t lsn) noexcept nogil
 cdef void append_delete(Buffer *buffer, uint64_t id, uint32_t segment, uint64_t lsn) noexcept nogil
 cdef void append_number(Buffer *buffer, RecordType type, uint64_t number, uint32_t segment, uint64_t lsn) noexcept nogil
+cdef uint64_t record_bytes(const char *head, size_t size) noexcept nogil
 cdef Fault read_record(const char *data, size_t size, uint32_t segment, uint64_t lsn, Record *record) noexcept nogil
 cdef bint is_zero(const char *data, size_t size) noexcept nogil
 

@@ -9,11 +9,19 @@ Encoding and decoding cost O(bytes) and allocate only the buffer's own memory.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from fastbean.base.buffer cimport Buffer, buffer_reserve
 from fastbean.engine.journal cimport STATE_BURIED, RecordState
+
+import sys
+
+# Numbers are copied between memory and file as they are, and the file is little-endian.
+if sys.byteorder != "little":
+    raise ImportError(
+        "fastbean's binlog is written by little-endian machines only, and this one is big-endian: run fastbean without -b"
+    )
 
 cdef enum:
     CRC_BYTES = 4
@@ -254,7 +262,19 @@ cdef const char *get_varint(const char *at, const char *end, uint64_t *number) n
     return NULL
 
 
-cdef struct Reader:                     # the rest of a record
+cdef uint64_t record_bytes(const char *head, size_t size) noexcept nogil:
+    """The size in the file that a record claims, of which `size` bytes are at `head`; 0 if these do not say it."""
+    cdef uint64_t length
+    cdef const char *members
+    if size <= CRC_BYTES:
+        return 0
+    members = get_varint(head + CRC_BYTES, head + size, &length)
+    if members is NULL:
+        return 0
+    return min(length, UINT64_MAX - MAX_RECORD_HEAD_BYTES) + <uint64_t>(members - head)
+
+
+cdef struct Reader:                     # what is left of a record
     const char *at
     const char *end
     bint broken                         # it ended too early, or a number was out of its range

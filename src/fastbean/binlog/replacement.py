@@ -93,14 +93,14 @@ class PartWriter:
 
 
 def write_file(path: str, data: "bytes | bytearray | memoryview", allocated_bytes: int = 0) -> None:
-    """Create a file with this content and at least ``allocated_bytes``; sync it, but not its directory."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    """A new file with this content, of at least so many bytes; synced, but for its name."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(fd, rest) :]
-        if allocated_bytes > len(data) and hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(fd, 0, allocated_bytes)
+        if allocated_bytes > len(data):
+            segment_files.allocate(fd, allocated_bytes)
         os.fsync(fd)
     finally:
         os.close(fd)

@@ -6,11 +6,11 @@ away: everything after that place, later segments included, is saved in a subfol
 ``damage_rules`` has the rules, which the tools share.
 """
 
-import mmap
 import os
 import time
 
 from fastbean.binlog import damage_rules, replacement, segment_files
+from fastbean.binlog.loader import Loader
 from fastbean.binlog.record_reader import highest_mark
 from fastbean.binlog.segment_files import HEADER, Header
 from fastbean.binlog.segments import reads_as_zeros, write_zeros
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PROGRESS_S = 2.0
-WHOLE = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)  # all pages at once, because all of them will be read
 
 
 class Replay:
@@ -33,6 +32,7 @@ class Replay:
     ) -> None:
         self._directory = directory
         self._journal = journal
+        self._loader = Loader(journal)
         self._log = log
         self._progress = progress
         self._told_s = time.monotonic()
@@ -67,26 +67,33 @@ class Replay:
             self._progress(f"reading the log: {done} of {count} segments")
 
     def _read(self, number: int, path: str) -> int | None:
-        """Load one segment. Returns the offset at which it is damaged, or None."""
-        with open(path, "rb") as file:
-            # It may only be in the page cache; replies from here on must not depend on less safe data.
-            os.fsync(file.fileno())
-            if reads_as_zeros(file.fileno()):
-                self.spares.append(path)
-                return None
-            with mmap.mmap(file.fileno(), 0, flags=WHOLE, prot=mmap.PROT_READ) as data:
-                header = segment_files.parse_header(data[: HEADER.size], path)
-                end_lsn = None if self.last is None else self._journal.end
-                trouble = damage_rules.trouble_at_head(header, number, end_lsn, after_spare=bool(self.spares))
-                if header is None or trouble is not None:
-                    return 0
-                end, offset = self._load(header, path, data)
-            return None if end == "end" and reads_as_zeros(file.fileno(), offset) else offset
+        """Load one segment. Returns the offset from which on it is damaged, or None."""
+        try:
+            with open(path, "rb", buffering=0) as file:
+                return self._read_file(number, path, file.fileno())
+        except OSError as error:
+            # The name belongs into the line that the start ends with.
+            error.filename = path
+            raise
 
-    def _load(self, header: Header, path: str, data: mmap.mmap) -> tuple[str, int]:
+    def _read_file(self, number: int, path: str, fd: int) -> int | None:
+        # It may be known to the page cache only; what is told to clients from here on must not be less safe.
+        os.fsync(fd)
+        if reads_as_zeros(fd):
+            self.spares.append(path)
+            return None
+        header = segment_files.parse_header(os.pread(fd, HEADER.size, 0), path)
+        end_lsn = None if self.last is None else self._journal.end
+        trouble = damage_rules.trouble_at_head(header, number, end_lsn, after_spare=bool(self.spares))
+        if header is None or trouble is not None:
+            return 0
+        end, offset = self._load(header, path, fd)
+        return None if end == "end" and reads_as_zeros(fd, offset) else offset
+
+    def _load(self, header: Header, path: str, fd: int) -> tuple[str, int]:
         """Returns what ended the reading, and where."""
-        with memoryview(data) as view:
-            end, offset = self._journal.load(header.number, view, header.first_lsn, header.id_limit, header.floor)
+        size = os.fstat(fd).st_size
+        end, offset = self._loader.load(header.number, fd, size, header.first_lsn, header.id_limit, header.floor)
         if end == "memory":
             raise BinlogError("there is not enough memory for the jobs of the log")
         self.last = header.number, path
@@ -98,17 +105,15 @@ class Replay:
         return end, offset
 
     def _highest(self, number: int, path: str, kind: str) -> int:
-        """The highest number of this kind in a segment; see `highest_mark`. Without a header, at the present LSN."""
-        with open(path, "rb") as file:
-            data = file.read()
+        """What a segment tells of the kind (see `highest_mark`); without a readable header it begins where we are."""
+        data = segment_files.read_file(path)
         header = segment_files.parse_header(data)
         first_lsn = header.first_lsn if header else self._journal.end
         told = header.id_limit if header and kind == "next-id" else 0
         return max(told, highest_mark(data, number, first_lsn, kind)) if data else told
 
     def _is_misplaced(self, number: int, path: str) -> bool:
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return damage_rules.is_misplaced(data, number, self._journal.end)
+        return damage_rules.is_misplaced(segment_files.read_file(path), number, self._journal.end)
 
     def _cut(self, path: str, offset: int, found: list[tuple[int, str]], place: int) -> None:
         """The binlog ends at `offset` of the file at this place; deal with everything after it."""
@@ -143,9 +148,8 @@ def set_aside(directory: str, path: str, offset: int, later: list[str]) -> str:
     os.mkdir(aside)
     with open(path, "r+b") as file:
         size = os.fstat(file.fileno()).st_size
-        with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as data:
-            saved = os.path.join(aside, f"{os.path.basename(path)}.from-{offset}")
-            replacement.write_file(saved, data[offset:].rstrip(b"\0"))
+        saved = os.path.join(aside, f"{os.path.basename(path)}.from-{offset}")
+        replacement.write_file(saved, segment_files.read_file(path)[offset:].rstrip(b"\0"))
         segment_files.sync_directory(aside)
         segment_files.sync_directory(directory)
         # Later segments first: the binlog must never seem to continue after a gap.

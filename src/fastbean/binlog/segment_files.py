@@ -8,15 +8,18 @@ loop.
 import contextlib
 import errno
 import os
+import queue
 import stat
 import struct
 import threading
+import time
 from collections import deque
 
-from fastbean.base import clock
+from fastbean.base import clock, threads
 from fastbean.base.limits import NS_IN_MS
+from fastbean.binlog.advice import NO_ROOM
 from fastbean.binlog.record import checksum
-from fastbean.binlog.segments import write_zeros
+from fastbean.binlog.segments import fill_holes, write_zeros
 from fastbean.errors import BinlogError
 
 TYPE_CHECKING = False
@@ -30,7 +33,9 @@ HEADER = struct.Struct("<8sIIQQQ20xI")  # magic, version, number, first LSN, id 
 VERSION_AT = 8
 BLOCK_BYTES = 512  # the unit of st_blocks
 REMOVE_RETRY_S = 1.0
-PART = ".part"  # the end of the name of a file that is not in use yet
+MEMORY_RETRY_S = 0.1
+UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
+PART = ".part"  # the end of the name of a file that does not count yet
 
 
 # These are plain classes: importing `dataclasses`, or making named tuples, would delay each start.
@@ -141,13 +146,54 @@ def _is_really_known(data: bytes, crc: int) -> bool:
     )
 
 
-def sync_directory(directory: str) -> None:
-    """Sync the names in a directory."""
+def sync_directory(directory: str) -> bool:
+    """Make the names of a directory safe. False where the file system cannot sync directories.
+
+    That of a virtual machine's shared folder (vboxsf, 9p) answers EINVAL or ENOTSUP, for ever and for no fault: names
+    are as safe there as the host makes them. Any other error is a disk that failed, and raised. A file that cannot be
+    synced is another matter: no such file system is worth keeping jobs on, and every error of that is one.
+    """
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        return False
     finally:
         os.close(fd)
+    return True
+
+
+def allocate(fd: int, size: int) -> None:
+    """Have ``size`` bytes of a file allocated, so that a write into them never finds a full disk. What is there stays.
+
+    Where the file system cannot (EOPNOTSUPP, EINVAL, ENOSYS), glibc writes into each block by itself; other C libraries
+    return the error, and some systems have no such call. Then zeros are written wherever there are no other bytes.
+    """
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(fd, 0, size)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+        else:
+            return
+    fill_holes(fd, size)
+
+
+def read_file(path: "str | os.PathLike[str]") -> bytes:
+    """What is in a file, as it is now. Raises OSError, with the name, if it cannot be read.
+
+    Files are read and never mapped: a disk that fails to read, and a file that becomes shorter, end a process that
+    looks at a mapping.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.readall()
+    except OSError as error:
+        error.filename = os.fspath(path)
+        raise
 
 
 def create(directory: str, number: int, size: int, *, written: bool = False) -> int:
@@ -159,10 +205,7 @@ def create(directory: str, number: int, size: int, *, written: bool = False) -> 
     path = path_of(directory, number)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(fd, 0, size)
-        else:
-            os.truncate(fd, size)
+        allocate(fd, size)
         if written:
             write_zeros(fd, size)
         os.fsync(fd)
@@ -177,12 +220,14 @@ def create(directory: str, number: int, size: int, *, written: bool = False) -> 
 def allocated(fd: int) -> int:
     """Allocate all of a file; returns its size, or 0 if there is no room.
 
-    A copy of a file may have holes in place of zeros, and on a full disk a write into a hole would fail.
+    A copy of a file may have holes where zeros were, and a write into a hole of a full disk would fail. A file system
+    that compresses, or does not count blocks, has fewer of them than bytes: then there is something to allocate at each
+    start, and no harm in it.
     """
     status = os.fstat(fd)
     try:
-        if status.st_blocks * BLOCK_BYTES < status.st_size and hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(fd, 0, status.st_size)
+        if status.st_blocks * BLOCK_BYTES < status.st_size:
+            allocate(fd, status.st_size)
     except OSError:
         return 0
     return status.st_size
@@ -221,42 +266,47 @@ def recycle(directory: str, old: int, number: int, size: int) -> int:
     return fd
 
 
-class Result:
-    """A result of the segment worker.
+class Work:
+    """One piece of work for the thread, and what came of it.
 
-    ``kind``: "made" (a spare), "recycled" (an old segment became a spare), "refused" (no spare can be made), "removed"
-    (an old segment), or "failed" (a sync, and with it the binlog). A segment that could not be recycled is "refused",
-    and also "removed", now or later. ``number``, ``fd``, ``size``: of the segment, if it has them. ``text``: why it
-    failed.
+    - ``number``: of the spare that is to be made, 0 for none. ``size``: in bytes.
+    - ``old``: the segment that becomes the spare, or goes; 0 for none.
+    - ``sync_first``: all segments behind the old one, up to this one, are synced before it goes; 0 for none.
+    - ``outcome``: "made" or "recycled": a spare, open as ``fd``; "refused": no spare; "removed": the old segment is
+      gone; "failed": the binlog has to end, as ``text`` says.
+    - ``removal``: of a recycling, what is left to be done when it has not succeeded.
+
+    All that the thread needs in order to report is made here, by the loop, which can do without the work: the thread
+    reports even when there is no memory.
     """
 
-    __slots__ = ("fd", "kind", "number", "size", "text")
-
-    def __init__(self, kind: str, number: int, size: int, fd: int = -1, text: str = "") -> None:
-        self.kind = kind
-        self.number = number
-        self.size = size
-        self.fd = fd
-        self.text = text
-
-
-class Task:
-    """A task of the segment worker: make ``number``, recycle ``old`` as ``number``, or remove ``old``; 0: none."""
-
-    __slots__ = ("number", "old", "size", "sync_first")
+    __slots__ = ("fd", "number", "old", "outcome", "removal", "size", "sync_first", "text")
 
     def __init__(self, number: int, size: int, old: int = 0, sync_first: int = 0) -> None:
         self.number = number
         self.size = size
         self.old = old
         self.sync_first = sync_first
+        self.outcome = ""
+        self.fd = -1
+        self.text = ""
+        self.removal: Work | None = Work(0, size, old, sync_first) if number and old else None
+
+    @property
+    def file(self) -> str:
+        """The name of the file that is made or removed."""
+        return name_of(self.number or self.old)
 
 
 class SegmentWorker:
     """The thread that makes and removes segments.
 
-    The thread calls ``wake`` after each result; the loop then calls ``results``. ``log`` is called with a level, an
-    event and fields. ``written``: see ``create``. ``slow_ns``: tasks that take this long are logged; 0 logs none.
+    ``wake`` is called from the thread after each result; the loop then asks for them with ``next_result``. ``log`` is
+    called with a level, an event and fields. ``written``: see ``create``. What takes ``slow_ns`` nanoseconds or longer
+    is logged; with 0 nothing is.
+
+    Nothing ends the thread before ``close``: puts may wait for its work. Without memory a piece of work is refused, or
+    tried again; an error that is not the system's is reported as "failed".
     """
 
     def __init__(
@@ -271,136 +321,182 @@ class SegmentWorker:
         self._wake = wake
         self._log = log
         self._written = written
-        self._tasks: deque[Task | None] = deque()
-        self._tasks_there = threading.Semaphore(0)
-        self._results: deque[Result] = deque()
-        self._to_remove: deque[Task] = deque()
+        self._tasks: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self._results: deque[Work] = deque()
+        self._to_remove: deque[Work] = deque()
         self.slow_ns = 0
-        self._full_told = False
-        self._synced_to = 0  # removals have synced all segments before this one, which are full
+        self._complained = False  # that there can be no spare; once, until there is one again
+        self._failed = False
+        self._retry = Work(0, 0)  # what is done when time has passed: another try at what is to be removed
+        self._synced_to = 0  # a segment before which all are full and synced, so far as removals wanted it
         self._thread = threading.Thread(target=self._work, name="fastbean-segment_worker", daemon=True)
+
+    def start(self) -> None:
+        """Begin the thread."""
         self._thread.start()
 
     def create(self, number: int, size: int) -> None:
-        """Request a spare."""
-        self._ask(Task(number, size))
+        """Have a spare made."""
+        self._tasks.put(Work(number, size))
 
     def recycle(self, old: int, number: int, size: int, sync_first: int = 0) -> None:
-        """Request a spare made from an old segment once those before it are removed. ``sync_first``: see ``remove``."""
-        self._ask(Task(number, size, old, sync_first))
+        """Have a spare made of an old segment, once those before it are gone. ``sync_first``: see ``remove``."""
+        self._tasks.put(Work(number, size, old, sync_first))
 
     def remove(self, number: int, size: int, sync_first: int = 0) -> None:
         """Request the removal of a segment. Segments are removed in the order of these calls, one after the other.
 
         ``sync_first``: all later segments up to this one are synced before that; 0 for none.
         """
-        self._ask(Task(0, size, number, sync_first))
+        self._tasks.put(Work(0, size, number, sync_first))
 
-    def results(self) -> list[Result]:
-        """The results since the last call."""
-        found = []
-        while self._results:
-            found.append(self._results.popleft())
-        return found
+    def next_result(self) -> Work | None:
+        """Work that was done and not asked for yet; None if there is none."""
+        return self._results.popleft() if self._results else None
+
+    def put_back(self, result: Work) -> None:
+        """Have the next call of ``next_result`` return this one again."""
+        self._results.appendleft(result)
 
     def close(self) -> None:
-        """Finish the requested tasks, and end."""
-        self._ask(None)
-        self._thread.join()
-
-    def _ask(self, task: Task | None) -> None:
-        self._tasks.append(task)
-        self._tasks_there.release()
+        """Finish what is asked for, and end. May be called again, and when ``start`` has failed."""
+        self._tasks.put(None)
+        threads.join(self._thread)
 
     def _work(self) -> None:
-        while True:
-            if not self._tasks_there.acquire(timeout=REMOVE_RETRY_S if self._to_remove else None):
-                self._remove_all()
-                continue
-            task = self._tasks.popleft()
-            if task is None:
-                return
-            began_ns = clock.monotonic_ns()
-            self._do(task)
-            took_ns = clock.monotonic_ns() - began_ns
-            if self.slow_ns and took_ns >= self.slow_ns:
-                work = "make" if not task.old else "recycle" if task.number else "remove"
-                file = name_of(task.number or task.old)
-                self._log("WARNING", "slow-segment", ms=took_ns // NS_IN_MS, work=work, file=file)
+        work: Work | None = self._retry
+        while work is not None:
+            try:
+                work = self._next()
+                if work is not None:
+                    self._do(work)
+            except MemoryError:
+                # The work has been reported, or is still among what is to be removed.
+                time.sleep(MEMORY_RETRY_S)
 
-    def _do(self, task: Task) -> None:
-        if not task.old:
-            self._make("made", task, self._create)
-        elif not task.number:
-            self._to_remove.append(task)
-            self._remove_all()
-        else:
-            self._recycle(task)
-
-    def _tell(self, result: Result) -> None:
-        self._results.append(result)
-        self._wake()
-
-    def _create(self, task: Task) -> int:
-        return create(self._directory, task.number, task.size, written=self._written)
-
-    def _make(self, kind: str, task: Task, make: "Callable[[Task], int]") -> bool:
+    def _next(self) -> Work | None:
         try:
-            result = Result(kind, task.number, task.size, make(task))
-            self._full_told = self._full_told and kind != "made"
-        except OSError as error:
-            if not self._full_told:
-                self._full_told = True
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    self._log("WARNING", "binlog-has-no-room", error=error.strerror)
-                else:
-                    self._log("ERROR", "binlog-cannot-grow", error=error.strerror)
-            result = Result("refused", task.number, task.size)
-        self._tell(result)
-        return result.fd >= 0
+            return self._tasks.get(timeout=REMOVE_RETRY_S if self._to_remove else None)
+        except queue.Empty:
+            return self._retry
 
-    def _recycle(self, task: Task) -> None:
+    def _do(self, work: Work) -> None:
+        began_ns = clock.monotonic_ns()
+        try:
+            if work is self._retry:
+                self._remove_all()
+            elif not work.old:
+                self._make("made", work, self._create)
+            elif work.removal is None:
+                _insist(self._to_remove.append, work)
+                self._remove_all()
+            else:
+                self._recycle(work, work.removal)
+            self._warn_if_slow(work, clock.monotonic_ns() - began_ns)
+        except MemoryError:
+            raise
+        except BaseException as error:
+            self._fail(work, f"the thread that makes and removes segments has failed: {error!r}")
+
+    def _warn_if_slow(self, work: Work, took_ns: int) -> None:
+        if self.slow_ns and took_ns >= self.slow_ns and work is not self._retry:
+            kind = "make" if not work.old else "recycle" if work.number else "remove"
+            self._log("WARNING", "slow-segment", ms=took_ns // NS_IN_MS, work=kind, file=work.file)
+
+    def _report(self, work: Work, outcome: str) -> None:
+        work.outcome = outcome
+        _insist(self._results.append, work)
+        _insist(self._wake)
+
+    def _fail(self, work: Work, text: str) -> None:
+        self._failed = True
+        work.text = text
+        self._report(work, "failed")
+
+    def _create(self, work: Work) -> int:
+        return create(self._directory, work.number, work.size, written=self._written)
+
+    def _make(self, outcome: str, work: Work, make: "Callable[[Work], int]") -> bool:
+        try:
+            work.fd = make(work)
+        except (OSError, MemoryError) as error:
+            with contextlib.suppress(MemoryError):
+                self._complain(error)
+            outcome = "refused"
+        else:
+            self._complained = self._complained and outcome != "made"
+        self._report(work, outcome)
+        return work.fd >= 0
+
+    def _complain(self, error: "OSError | MemoryError") -> None:
+        if self._complained:
+            return
+        self._complained = True
+        if isinstance(error, MemoryError):
+            self._log("ERROR", "binlog-cannot-grow", error="out of memory")
+        elif error.errno in NO_ROOM:
+            self._log("WARNING", "binlog-has-no-room", error=error.strerror)
+        else:
+            self._log("ERROR", "binlog-cannot-grow", error=error.strerror)
+
+    def _recycle(self, work: Work, removal: Work) -> None:
         self._remove_all()
-        if self._to_remove:
-            self._tell(Result("refused", task.number, task.size))
-        elif not self._sync(task) or self._make("recycled", task, self._rename_and_clear):
+        try:
+            may_go = not self._to_remove and self._sync(work)
+        except MemoryError:
+            may_go = False
+        if self._failed or (may_go and self._make("recycled", work, self._rename_and_clear)):
             return
-        elif not is_there(path_of(self._directory, task.old)):
-            self._tell(Result("removed", task.old, task.size))
-            return
-        # It could not be removed, or not before the others: it is removed after them, and later ones after it.
-        self._to_remove.append(Task(0, task.size, task.old, task.sync_first))
+        if not may_go:
+            self._report(work, "refused")
+        # It could not go, or not before those: it is removed behind them, and what goes later behind it.
+        _insist(self._to_remove.append, removal)
+        self._remove_all()
 
-    def _rename_and_clear(self, task: Task) -> int:
-        return recycle(self._directory, task.old, task.number, task.size)
+    def _rename_and_clear(self, work: Work) -> int:
+        return recycle(self._directory, work.old, work.number, work.size)
 
     def _remove_all(self) -> None:
-        """A segment is removed only after those before it: deletes must not vanish before the puts that they end."""
-        while self._to_remove:
-            task = self._to_remove[0]
-            if not self._sync(task):
-                return
+        """A segment goes only after those before it: deletes must not go before the puts that they end."""
+        while self._to_remove and not self._failed:
+            work = self._to_remove[0]
             try:
-                remove(path_of(self._directory, task.old))
+                if not self._sync(work):
+                    return
+                remove(path_of(self._directory, work.old))
                 sync_directory(self._directory)
             except OSError as error:
-                self._log("WARNING", "segment-not-removed", file=name_of(task.old), error=error.strerror)
+                self._log("WARNING", "segment-not-removed", file=work.file, error=error.strerror)
+                return
+            except MemoryError:
                 return
             self._to_remove.popleft()
-            self._tell(Result("removed", task.old, task.size))
+            self._report(work, "removed")
 
-    def _sync(self, task: Task) -> bool:
-        """Sync all segments from the oldest that stays to the one with the shed record.
+    def _sync(self, work: Work) -> bool:
+        """Sync all from the oldest segment that stays to the one that says what may be removed.
 
-        What was copied out of a segment must be as safe as it was there. False when a sync fails: the binlog ends.
+        What was copied out of a segment must be as safe as it was there. False when a sync fails, which ends the
+        binlog.
         """
-        for number in range(max(self._synced_to, task.old + 1), task.sync_first + 1):
+        for number in range(max(self._synced_to, work.old + 1), work.sync_first + 1):
             try:
                 with open(path_of(self._directory, number), "rb") as file:
                     os.fsync(file.fileno())
             except OSError as error:
-                self._tell(Result("failed", number, 0, text=f"cannot sync {name_of(number)}: {error.strerror}"))
+                self._fail(work, f"cannot sync {name_of(number)}: {error.strerror}")
                 return False
-        # The last one may still be written to: it is synced again the next time.
-        self._synced_to = max(self._synced_to, task.sync_first)
+        # The last one may go on: it is synced once more the next time.
+        self._synced_to = max(self._synced_to, work.sync_first)
         return True
+
+
+def _insist(function: "Callable[..., object]", *arguments: object) -> None:
+    """Call a function that must not be left out for want of memory: to wait for some is all that can be done."""
+    while True:
+        try:
+            function(*arguments)
+        except MemoryError:
+            time.sleep(MEMORY_RETRY_S)
+        else:
+            return

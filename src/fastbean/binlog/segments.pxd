@@ -72,7 +72,7 @@ cdef class Segments(Journal):
     cdef Segment *segment_of(self, uint32_t number) noexcept
     cdef int prepare_segment(self) noexcept
     cdef Segment *add_segment(self, uint32_t number, int fd, uint64_t size, uint64_t first_lsn) noexcept
-    cdef void drop_oldest(self) noexcept
+    cdef bint drop_oldest(self) noexcept
     cdef void count_out(self, uint32_t number, uint64_t bytes) noexcept
     cdef uint64_t free_bytes(self) noexcept
     cdef uint64_t slack_bytes(self) noexcept

@@ -109,6 +109,47 @@ cdef int write_zero_pages(int fd, uint64_t size, uint64_t at) noexcept nogil:
     return 0
 
 
+def fill_holes(int fd, uint64_t size):
+    """Write zeros wherever a file reads as zeros, so that all of it is allocated; without the GIL.
+
+    What is no zero is neither written nor moved, so that a power cut in between harms nothing.
+
+    Args:
+        fd: the file, open for reading and writing.
+        size: the offset in bytes up to which; the file has at least as many afterwards.
+
+    Raises:
+        OSError: a read or a write has failed; what was written before it stays.
+    """
+    cdef int error
+    with nogil:
+        error = fill_zero_pages(fd, size)
+    if error:
+        raise OSError(error, strerror(error).decode())
+
+
+cdef int fill_zero_pages(int fd, uint64_t size) noexcept nogil:
+    """Returns 0, or the errno of the read or write that has failed."""
+    cdef char[PAGE_BYTES] found
+    cdef uint64_t at = 0
+    cdef ssize_t length
+    cdef int error
+    while at < size:
+        length = pread(fd, found, min(size - at, <uint64_t>PAGE_BYTES - at % PAGE_BYTES), at)
+        if length < 0:
+            if errno != EINTR:
+                return errno
+            continue
+        if length == 0:
+            return write_zero_pages(fd, size, at)
+        if is_zero(found, length):
+            error = write_zero_pages(fd, at + length, at)
+            if error:
+                return error
+        at += length
+    return 0
+
+
 def reads_as_zeros(int fd, uint64_t at=0) -> bool:
     """Whether a file contains only zeros from `at`; without the GIL.
 
@@ -240,33 +281,46 @@ cdef class Segments(Journal):
         self.used_bytes += SEGMENT_HEADER_BYTES
         return segment
 
-    cdef void drop_oldest(self) noexcept:
-        """Drop the oldest segment, which is no longer needed: its file is recycled or removed."""
+    cdef bint drop_oldest(self) noexcept:
+        """The oldest segment is not needed any more: forget it, and let it go. False without memory for that."""
         cdef Segment *oldest = self.segments[0]
+        # First, because it may fail.
+        try:
+            self.going.append((oldest.number, oldest.size))
+        except MemoryError:
+            return False
         self.used_bytes -= oldest.used
         self.wasted_bytes -= oldest.size - min(oldest.used, oldest.size)
         self.segment_count -= 1
         memmove(self.segments, self.segments + 1, self.segment_count * sizeof(Segment *))
         self.ask_again = True
-        self.going.append((oldest.number, oldest.size))
-        self.memory_bytes -= sizeof(Segment) + oldest.ids.cap
         free_segment(oldest)
         self.retire_segments()
+        return True
 
     cdef void retire_segments(self) noexcept:
         """Recycle or remove the files of dropped segments: if room is wanted, the oldest one becomes a spare.
 
-        On a full disk the blocks of a file must not be freed, because another program could take them. While a request
-        is open it is not known whether the disk is full, so the files wait.
+        On a full disk its blocks must not be freed: another program could take them. While a question is open, it is
+        unknown whether the disk is full. A segment for which there is no memory to ask keeps its place; `keep_room`
+        comes back to it.
         """
         while self.going and not self.asked:
-            number, size = self.going.pop(0)
-            if self.full and size == self.segment_bytes and self.wants_room():
-                self.asked = True
-                self.recycling_bytes = size
-                self.ask_to_recycle(number, size)
-            else:
-                self.ask_to_remove(number, size)
+            number, size = self.going[0]
+            try:
+                if self.full and size == self.segment_bytes and self.wants_room():
+                    self.asked = True
+                    self.recycling_bytes = size
+                    self.ask_to_recycle(number, size)
+                else:
+                    self.ask_to_remove(number, size)
+            except BaseException as error:
+                self.asked = False
+                self.recycling_bytes = 0
+                if isinstance(error, MemoryError):
+                    return
+                raise
+            self.going.pop(0)
 
     cdef uint64_t coming_bytes(self) noexcept:
         """The bytes of dropped segments that are becoming spares, or will."""
@@ -416,6 +470,8 @@ cdef class Segments(Journal):
         if self.wants_room() and (not self.refused or self.ask_again):
             self.ask_again = False
             self.ask(0)
+        if self.going:
+            self.retire_segments()
 
     cdef void ask(self, uint64_t bytes) noexcept:
         """Request another segment, in which `bytes` fit."""
@@ -426,7 +482,14 @@ cdef class Segments(Journal):
             self.refuse()
             return
         self.asked = True
-        self.ask_for_segment(size)
+        try:
+            self.ask_for_segment(size)
+        except BaseException as error:
+            # With a question that was never asked, puts would be held for ever. It is asked again in a while.
+            self.asked = False
+            self.refuse()
+            if not isinstance(error, MemoryError):
+                raise
 
     cdef void refuse(self) noexcept:
         self.refused = True
@@ -440,15 +503,18 @@ cdef class Segments(Journal):
             number: the segment's number.
             fd: its file, open for writing.
             size: its size in bytes.
-            recycled: it was made from an old one, which says nothing about how much more can be allocated.
+            recycled: it was made of an old one, which does not show whether there is room for more.
+
+        Raises:
+            MemoryError: nothing has changed; the file stays the caller's.
         """
+        self.spare.append((number, fd, size))
         self.asked = False
         self.recycling_bytes = 0
         if not recycled:
             self.refused = False
             self.full = False
             self.allocated_bytes += size
-        self.spare.append((number, fd, size))
         self.spare_bytes += size - SEGMENT_HEADER_BYTES
         self.retire_segments()
 

@@ -26,11 +26,14 @@ cdef void sync_rounds(SyncRound *round) noexcept nogil:
     """The body of the thread: wait for a round, sync its files, report the end; until it is stopped."""
     cdef char byte = 0
     cdef int64_t start_ns
+    cdef ssize_t size
     cdef int place
     while True:
-        while read(round.wake_out, &byte, 1) < 0 and errno == EINTR:
-            pass
-        if byte == STOP:
+        size = read(round.wake_out, &byte, 1)
+        while size < 0 and errno == EINTR:
+            size = read(round.wake_out, &byte, 1)
+        # A pipe that is closed, or is none any more, wakes no thread again: to go on would be to spin.
+        if size != 1 or byte == STOP:
             return
         start_ns = monotonic_ns()
         for place in range(round.count):

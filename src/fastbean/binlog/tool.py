@@ -15,6 +15,7 @@ import contextlib
 import io
 import json
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -49,7 +50,8 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     _prepare_streams()
     try:
         arguments = _parser().parse_args(argv)
-        status: int = arguments.run(arguments)
+        with _many_descriptors():
+            status: int = arguments.run(arguments)
         _write("", now=True)
     except FastbeanError as error:
         _print_error(str(error))
@@ -74,6 +76,18 @@ def _prepare_streams() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         # The name of a directory may not be valid text; stderr escapes such a name as well.
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def _many_descriptors() -> "Iterator[None]":
+    """As many descriptors as the system allows: each segment takes one while a binlog is read."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # fewer may do
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -223,7 +237,7 @@ def backup(arguments: argparse.Namespace) -> int:
     size = 0
     # There are fewer ends than segments if the tail is torn.
     for segment, end in zip(found.segments, found.ends, strict=False):
-        replacement.write_file(os.path.join(target, os.path.basename(segment.path)), segment.data[:end])
+        replacement.write_file(os.path.join(target, os.path.basename(segment.path)), memoryview(segment.read())[:end])
         size += end
     segment_files.sync_directory(str(target))
     segment_files.sync_directory(str(target.absolute().parent))

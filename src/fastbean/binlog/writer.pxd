@@ -2,8 +2,8 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from fastbean.engine.journal cimport JobImage, Store
-from fastbean.binlog.record cimport Record, RecordType
+from fastbean.engine.journal cimport Store
+from fastbean.binlog.record cimport RecordType
 from fastbean.binlog.segments cimport Segment, Segments
 from fastbean.binlog.sync cimport SyncRound
 
@@ -51,13 +51,12 @@ cdef class BinlogWriter(Segments):
     cdef public object on_slow_sync
     cdef SyncRound round
     cdef list closed_fds            # of full segments that are not synced yet
-    cdef int closing                # how many of them the running round syncs
-    cdef bint left_unsynced         # a full segment was not synced, because of -F
-    cdef uint64_t highest_id        # of all puts
-    cdef uint64_t known_from_id     # of jobs with this id or a higher one, the binlog has every record
-    cdef uint64_t needed_from       # number of the oldest segment that is needed, by the last shed record
-    cdef uint64_t shed_lsn          # end of that record
-    cdef uint64_t floor_bytes       # with less free room than this, commands wait
+    cdef int closing                # how many of them the round syncs
+    cdef bint left_unsynced         # a full segment was not synced, as -F wants it
+    cdef uint64_t highest_id        # that was put
+    cdef uint64_t needed_from       # number of the oldest segment that is needed, as the log says
+    cdef uint64_t shed_lsn          # end of the record that says so
+    cdef uint64_t floor_bytes       # with less room than that, commands wait
     cdef uint64_t appended_bytes    # since the last compaction step
     cdef uint64_t records_written
     cdef uint64_t records_migrated
@@ -82,6 +81,3 @@ cdef class BinlogWriter(Segments):
     cdef void sync_early(self) noexcept
     cdef bint copy_some(self, Segment *segment) noexcept
     cdef void shed(self) noexcept
-    cdef str restore_records(self, Segment *segment, const char *file)
-    cdef int restore(self, Segment *segment, Record *record) noexcept
-    cdef int put_restored(self, Segment *segment, JobImage *job, uint32_t before) noexcept

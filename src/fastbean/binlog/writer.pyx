@@ -15,7 +15,6 @@ Invariants:
 """
 
 cimport cython
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EINTR, errno
 from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
@@ -25,11 +24,10 @@ from fastbean.base.buffer cimport buffer_append
 from fastbean.base.clock cimport NEVER, monotonic_ns, wall_ns
 from fastbean.engine.journal cimport JobImage, BinlogFigures, Store, logged_bytes
 from fastbean.binlog.record cimport (
-    FAULT_END, FAULT_NONE, MAX_RECORD_OVERHEAD, MAX_UPDATE_BYTES, RECORD_DELETE, RECORD_DURABLE, RECORD_NEXT_ID,
-    RECORD_PUT, RECORD_SHED, RECORD_UPDATE, SEGMENT_HEADER_BYTES, Fault, Record, RecordType, append_delete,
-    append_number, append_put, append_update, fill_segment_header, job_from_wall, job_to_wall, read_record,
+    MAX_RECORD_OVERHEAD, MAX_UPDATE_BYTES, RECORD_DURABLE, RECORD_NEXT_ID, RECORD_SHED, SEGMENT_HEADER_BYTES,
+    RecordType, append_delete, append_number, append_put, append_update, fill_segment_header, job_to_wall,
 )
-from fastbean.binlog.segments cimport ID_BYTES, STEP_BYTES, Segment, Segments, next_id_of
+from fastbean.binlog.segments cimport STEP_BYTES, Segment, Segments, next_id_of
 from fastbean.binlog.sync cimport sync_begin, sync_finished, sync_inline, sync_rounds, sync_stop
 
 cdef extern from "<unistd.h>" nogil:
@@ -182,8 +180,13 @@ cdef class BinlogWriter(Segments):
         if self.sync_every_ns < 0:
             close(fd)
             self.left_unsynced = True
-        else:
+            return
+        try:
             self.closed_fds.append(fd)
+        except MemoryError:
+            # What no sync knows of would count as synced.
+            close(fd)
+            self.fail("no memory for the files to be synced", 0)
 
     cdef void commit(self, int64_t now_ns, bint alone) noexcept:
         """The end of an iteration: write its records, and sync as the policy says.
@@ -399,98 +402,11 @@ cdef class BinlogWriter(Segments):
             and self.segments[0].dead_lsn <= safe_lsn
             # The next segment's header has the limit of the ids: it must be as safe as what is dropped.
             and self.segments[1].first_lsn < safe_lsn
+            and self.drop_oldest()
         ):
-            self.drop_oldest()
+            pass
 
     # The start and the stop
-
-    def load(self, uint32_t number, data, uint64_t first_lsn, uint64_t id_limit, uint64_t floor):
-        """Restore the jobs of one segment; call it for each, the oldest first.
-
-        Args:
-            number: the segment's number.
-            data: the whole file.
-            first_lsn: from its header, and likewise the next two.
-            id_limit: every id assigned before is below it.
-            floor: every id put before is below it.
-
-        Returns:
-            What ended the reading ("end": zeros or the end of the file; "broken": bytes that are no record; "unknown":
-            a change of a job whose put the binlog should have; "memory"), and the offset in the file where it ended.
-        """
-        cdef Segment *segment
-        cdef Py_buffer view
-        end, offset = "memory", 0
-        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-        segment = self.add_segment(number, -1, view.len, first_lsn)
-        if segment is not NULL:
-            if self.segment_count == 1:
-                self.known_from_id = floor
-            self.id_limit = id_limit
-            self.highest_id = max(self.highest_id, floor - 1)
-            self.end_lsn = first_lsn
-            end, offset = self.restore_records(segment, <const char *>view.buf), segment.used
-        PyBuffer_Release(&view)
-        return end, offset
-
-    cdef str restore_records(self, Segment *segment, const char *file):
-        """Apply all records of a segment. Returns what ended the reading."""
-        cdef Fault fault
-        cdef Record record
-        cdef int outcome = 0
-        while True:
-            fault = read_record(file + segment.used, segment.size - segment.used, segment.number, self.end_lsn, &record)
-            if fault != FAULT_NONE:
-                break
-            outcome = self.restore(segment, &record)
-            if outcome:
-                break
-            segment.used += record.size
-            self.end_lsn += record.size
-        self.used_bytes += segment.used - SEGMENT_HEADER_BYTES
-        self.allocated_bytes += segment.size
-        if outcome:
-            return "unknown" if outcome > 0 else "memory"
-        return "end" if fault == FAULT_END else "broken"
-
-    cdef int restore(self, Segment *segment, Record *record) noexcept:
-        """Apply one record. Returns 1 if it changes a job that should be known but is not, -1 without memory."""
-        cdef uint64_t bytes = 0
-        cdef uint64_t id = record.number
-        cdef uint32_t number = 0
-        cdef int outcome = 0
-        if record.type == RECORD_PUT or record.type == RECORD_UPDATE:
-            id = record.job.id
-            job_from_wall(&record.job, self.wall_offset_ns, self.begun_ns)
-            if record.type == RECORD_UPDATE:
-                outcome = self.store.restore_update(&record.job, self.end_lsn)
-            else:
-                outcome = self.store.restore_put(&record.job, segment.number, self.end_lsn, &number)
-                if outcome == 0:
-                    outcome = self.put_restored(segment, &record.job, number)
-        elif record.type == RECORD_DELETE:
-            number = self.store.restore_delete(id, &bytes)
-            if number:
-                self.count_out(number, bytes)
-            outcome = number == 0
-        elif record.type == RECORD_DURABLE:
-            self.durable_lsn = max(self.durable_lsn, record.number)
-        elif record.type == RECORD_NEXT_ID:
-            self.id_limit = record.number
-        else:
-            self.needed_from = max(self.needed_from, record.number)
-        # A dropped segment may have had the put of a job below the floor, and its delete too.
-        return 0 if outcome > 0 and id < self.known_from_id else outcome
-
-    cdef inline int put_restored(self, Segment *segment, JobImage *job, uint32_t before) noexcept:
-        """Returns 0, or -1 without memory."""
-        if self.reserve_counted(&segment.ids, ID_BYTES) < 0:
-            return -1
-        if before:
-            self.count_out(before, logged_bytes(job.body_bytes, job.name_bytes))
-        self.highest_id = max(self.highest_id, job.id)
-        self.count_in(segment, job)
-        return 0
 
     def start(self, uint32_t number, int fd, uint64_t size):
         """Continue in the last loaded segment, or in a new one of this number if none was loaded.
@@ -535,11 +451,16 @@ cdef class BinlogWriter(Segments):
             self.write_pending()
         else:
             self.sync_now()
+
+    def close_files(self):
+        """Close all files, and write nothing: the end, and that of a start that has failed. May be called again."""
         if self.segment_count and self.current().fd >= 0:
             close(self.current().fd)
             self.current().fd = -1
-        for _, fd, _ in self.spare:
+        for fd in self.closed_fds + [fd for _, fd, _ in self.spare]:
             close(fd)
+        self.closed_fds = []
+        self.spare = []
 
     def fail_with(self, str what not None):
         """A failure outside of the writer, without which the binlog cannot continue; `what` describes it."""

@@ -15,7 +15,7 @@ Counting costs an addition, checking the limit a comparison.
 from libc.stdint cimport int64_t, uint64_t
 
 from fastbean.base.clock cimport NEVER
-from fastbean.base.slab cimport Slab, keep_freed_memory, slab_release_to_os, slab_each_iteration
+from fastbean.base.slab cimport Slab, own_heap, slab_each_iteration, slab_release_to_os
 
 cdef enum:
     GIVE_BACK_BYTES = 8388608       # with less than that freed, the walk through the heap is not worth it
@@ -38,8 +38,10 @@ cdef void memory_each_iteration(Memory *memory, Slab *slab, int64_t now_ns) noex
 
 
 def keep_freed():
-    """Have this process keep freed memory until a server in it releases it, a second later.
+    """Manage the C library's heap for a server; for a program of which a server is all, before the server starts.
 
-    For a program that only runs a server: the setting applies to the whole process.
+    The process then keeps the memory that is freed until the server releases it, a second later; its heap grows in
+    large steps, of large pages, while a large binlog is read. In a process that does not call this, a server changes
+    nothing about the heap.
     """
-    keep_freed_memory()
+    own_heap()

@@ -166,7 +166,7 @@ def bind_all(addresses: "Iterable[Address]", options: Options) -> list[Listener]
         v4_ports = {found[4][1] for _, each in wanted for found in each if found[0] == socket.AF_INET}
         for address, found in wanted:
             if address.path:
-                listeners.append(_listen_unix(address, options))
+                _keep(_listen_unix(address, options), listeners)
             else:
                 listeners += _listen_tcp(address, found, v4_ports, options)
     except BaseException:
@@ -174,6 +174,14 @@ def bind_all(addresses: "Iterable[Address]", options: Options) -> list[Listener]
             listener.close()
         raise
     return listeners
+
+
+def _keep(listener: Listener, listeners: list[Listener]) -> None:
+    try:
+        listeners.append(listener)
+    except BaseException:
+        listener.close()
+        raise
 
 
 def adopt_all(descriptors: "Sequence[int]", options: Options) -> list[Listener]:
@@ -242,7 +250,7 @@ def _bind_all_found(
         for family, kind, proto, _, name in found:
             here = (name[0], listeners[0].port if listeners else name[1], *name[2:])
             try:
-                listeners.append(_bind_tcp(family, kind, proto, here, name[1] in v4_ports, options))
+                _keep(_bind_tcp(family, kind, proto, here, name[1] in v4_ports, options), listeners)
             except OSError as error:
                 # A name may have an address of a family that this machine does not support.
                 if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
@@ -293,21 +301,24 @@ def _listen_unix(address: Address, options: Options) -> Listener:
     path = os.path.abspath(address.path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener = None
+    is_bound = False
     try:
         sock.setblocking(False)
         # The path as written: in a deep folder the absolute path may be too long for a socket.
         _remove_stale(address.path, path)
         sock.bind(address.path)
+        is_bound = True
         listener = Listener(sock, path)
         # No client can connect before listen(), so the mode is right for the first one.
         if options.unix_mode is not None:
             os.chmod(path, options.unix_mode)
         sock.listen(limits.LISTEN_BACKLOG)
-    except OSError as error:
+    except BaseException as error:
         (listener or sock).close()
-        raise _refusal(address, error) from None
-    except ListenError:
-        sock.close()
+        if is_bound and listener is None:
+            os.unlink(path)
+        if isinstance(error, OSError):
+            raise _refusal(address, error) from None
         raise
     return listener
 

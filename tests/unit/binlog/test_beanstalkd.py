@@ -209,13 +209,6 @@ def test_progress_is_told_after_each_file(log, tmp_path):
     assert told == [(sizes[0], sum(sizes)), (sum(sizes[:2]), sum(sizes)), (sum(sizes), sum(sizes))]
 
 
-def test_large_files_are_mapped(log, monkeypatch):
-    monkeypatch.setattr(beanstalkd, "MAPPED_BYTES", 0)
-    found = log(full(1), b"rubbish", full(2), bytes(200000))
-    assert ids_of(found) == [1, 2]
-    assert len(found.damage) == 1
-
-
 def test_reading_changes_nothing(log, tmp_path):
     log(full(1), b"rubbish", full(2)[:-4])
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.iterdir()}

@@ -54,6 +54,7 @@ class Keeper:
         self._told = threading.Condition()
         self.fields = []
         self.segment_worker = segment_files.SegmentWorker(directory, self._wake, self._log)
+        self.segment_worker.start()
 
     def _log(self, level, event, **fields):
         self.logged.append((level, event))
@@ -66,15 +67,15 @@ class Keeper:
     def wait_for(self, *kinds):
         """The results up to the first ones of these kinds, in order."""
         with self._told:
-            while [result.kind for result in self.found][-len(kinds) :] != list(kinds):
-                self.found += self.segment_worker.results()
-                if [result.kind for result in self.found][-len(kinds) :] != list(kinds):
+            while [result.outcome for result in self.found][-len(kinds) :] != list(kinds):
+                self.found += iter(self.segment_worker.next_result, None)
+                if [result.outcome for result in self.found][-len(kinds) :] != list(kinds):
                     assert self._told.wait(60), f"waited in vain for {kinds}, got {self.found}"
         return self.found
 
     def close(self):
         self.segment_worker.close()
-        for result in self.found + self.segment_worker.results():
+        for result in (*self.found, *iter(self.segment_worker.next_result, None)):
             if result.fd >= 0:
                 os.close(result.fd)
 
@@ -272,7 +273,7 @@ def test_a_recycling_that_fails_anywhere_harms_nothing(shedding, monkeypatch, er
             Calls(patch, at, error)
             made.segment_worker.recycle(1, number, size)
             found = made.wait_for("refused", "removed")
-        assert [(result.kind, result.number, result.size) for result in found] == [
+        assert [(result.outcome, result.number or result.old, result.size) for result in found] == [
             ("refused", number, size),
             ("removed", 1, size),
         ]
@@ -304,7 +305,7 @@ def test_an_old_segment_that_cannot_be_renamed_goes_before_the_next_one(shedding
         assert numbers(shedding)[:2] == [1, 2]
     assert real is os.rename
     found = keeper.wait_for("removed", "removed")
-    assert [result.number for result in found if result.kind == "removed"] == [1, 2]
+    assert [result.old for result in found if result.outcome == "removed"] == [1, 2]
     assert_sound(shedding)
 
 
@@ -331,7 +332,7 @@ def test_segments_go_in_order_and_each_only_when_the_one_before_is_gone(shedding
         found = keeper.wait_for("removed", "removed")
     assert names[:4] == ["fastbean-1.log"] * 4
     assert names[4:] == ["fastbean-2.log"]
-    assert [(result.number, result.size) for result in found] == [(1, 100), (2, 200)]
+    assert [(result.old, result.size) for result in found] == [(1, 100), (2, 200)]
     assert all(words[:2] == ("WARNING", "segment-not-removed") for words in keeper.logged)
     assert_sound(shedding)
 
@@ -344,7 +345,7 @@ def test_a_recycling_behind_a_removal_that_fails_becomes_a_removal(shedding, kee
         keeper.wait_for("refused")
         assert numbers(shedding)[:2] == [1, 2]
     found = keeper.wait_for("removed", "removed")
-    assert [(result.kind, result.number, result.size) for result in found[1:]] == [
+    assert [(result.outcome, result.number or result.old, result.size) for result in found[1:]] == [
         ("removed", 1, 100),
         ("removed", 2, 200),
     ]

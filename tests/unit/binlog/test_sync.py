@@ -19,14 +19,9 @@ HOUR_NS = 3_600_000_000_000
 
 def open_binlog(directory: Path, engine: Engine, fsync_ms: int, segment_bytes: int = 4096) -> Binlog:
     directory.mkdir()
-    return Binlog(
-        directory,
-        engine,
-        segment_bytes=segment_bytes,
-        fsync_ms=fsync_ms,
-        log=stderr_log.silent,
-        progress=lambda _text: None,
-    )
+    log = Binlog(directory, engine, segment_bytes=segment_bytes, fsync_ms=fsync_ms, log=stderr_log.silent)
+    log.open(lambda _text: None)
+    return log
 
 
 def returns(function: Callable[[], None]) -> bool:

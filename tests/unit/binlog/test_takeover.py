@@ -113,7 +113,7 @@ def test_the_segments_are_good_to_go_on_in(directory):
     prepare(directory)
     found = inspection.Inspection(directory).segments
     assert [segment.number for segment in found] == list(range(1, len(found) + 1))
-    assert len(found[-1].data) == SEGMENT_BYTES
+    assert found[-1].size == SEGMENT_BYTES
     assert all(Path(segment.path).stat().st_mode & 0o777 == 0o600 for segment in found)
     floors = [segment.header.floor for segment in found]
     assert floors == sorted(floors)

@@ -1,0 +1,151 @@
+"""Reading at the start: the records of the segments become jobs of the engine, and the books of the writer."""
+
+cimport cython
+from libc.errno cimport ENOMEM
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memset, strerror
+
+from fastbean.base.buffer cimport buffer_reserve
+from fastbean.binlog.record cimport (
+    FAULT_END, FAULT_NONE, RECORD_DELETE, RECORD_DURABLE, RECORD_NEXT_ID, RECORD_PUT, RECORD_UPDATE,
+    SEGMENT_HEADER_BYTES, Fault, Record, job_from_wall, read_record,
+)
+from fastbean.binlog.segments cimport ID_BYTES, Segment
+from fastbean.binlog.window cimport Window, window_end, window_open, window_reach
+from fastbean.binlog.writer cimport BinlogWriter
+from fastbean.engine.journal cimport JobImage, logged_bytes
+
+
+@cython.final
+cdef class Loader:
+    """Restores the jobs of all segments; not used any more once the writer has started.
+
+    Args:
+        journal: the writer, in which nothing has been written yet.
+    """
+
+    cdef BinlogWriter journal
+    cdef Window window
+    cdef uint64_t known_from_id     # of a job at or above it the binlog holds everything
+
+    def __cinit__(self, BinlogWriter journal not None):
+        memset(&self.window, 0, sizeof(Window))
+        self.journal = journal
+
+    def __dealloc__(self):
+        window_end(&self.window)
+
+    def load(self, uint32_t number, int fd, uint64_t size, uint64_t first_lsn, uint64_t id_limit, uint64_t floor):
+        """Restore the jobs from one segment; call it for each, the oldest first.
+
+        Args:
+            number: the segment's number.
+            fd: its file, open for reading.
+            size: of the file, in bytes.
+            first_lsn: the LSN of its first record, as its header says.
+            id_limit: no id at or above it had been given out when the segment was begun, as its header says.
+            floor: no id at or above it had been put then, as its header says.
+
+        Returns:
+            What ended the reading ("end": zeros, or the end of the file; "broken": bytes that are no record; "unknown":
+            a change of a job that the binlog should know and does not; "memory"), and the offset in the file where.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        cdef BinlogWriter journal = self.journal
+        cdef Segment *segment = NULL
+        cdef int error
+        with nogil:
+            error = window_open(&self.window, fd, size)
+        if error == 0 and self.window.file_bytes < SEGMENT_HEADER_BYTES:
+            return "broken", 0
+        if error == 0:
+            segment = journal.add_segment(number, -1, size, first_lsn)
+        if segment is NULL:
+            return self.read_end(FAULT_NONE, -1), 0
+        if journal.segment_count == 1:
+            self.known_from_id = floor
+        journal.id_limit = id_limit
+        journal.highest_id = max(journal.highest_id, floor - 1)
+        journal.end_lsn = first_lsn
+        return self.restore_records(segment), segment.used
+
+    cdef str restore_records(self, Segment *segment):
+        """Apply all records of a segment. Returns what ended the reading."""
+        cdef BinlogWriter journal = self.journal
+        cdef Window *window = &self.window
+        cdef Fault fault
+        cdef Record record
+        cdef bint more
+        cdef int outcome = 0
+        while True:
+            fault = read_record(
+                window.data + (segment.used - window.begin), window.begin + window.len - segment.used, segment.number,
+                journal.end_lsn, &record,
+            )
+            if fault != FAULT_NONE:
+                with nogil:
+                    more = window_reach(window, segment.used)
+                if more:
+                    continue
+                break
+            outcome = self.restore(segment, &record)
+            if outcome:
+                break
+            segment.used += record.size
+            journal.end_lsn += record.size
+        journal.used_bytes += segment.used - SEGMENT_HEADER_BYTES
+        journal.allocated_bytes += segment.size
+        return self.read_end(fault, outcome)
+
+    cdef str read_end(self, Fault fault, int outcome):
+        """What ended the reading, in a word, or the error of a read as OSError."""
+        if self.window.error and self.window.error != ENOMEM:
+            raise OSError(self.window.error, strerror(self.window.error).decode())
+        if outcome > 0:
+            return "unknown"
+        if outcome < 0 or self.window.error:
+            return "memory"
+        return "end" if fault == FAULT_END else "broken"
+
+    cdef int restore(self, Segment *segment, Record *record) noexcept:
+        """Apply one record. 1 when it changes a job that is not known and should be, -1 without memory."""
+        cdef BinlogWriter journal = self.journal
+        cdef uint64_t bytes = 0
+        cdef uint64_t id = record.number
+        cdef uint32_t number = 0
+        cdef int outcome = 0
+        if record.type == RECORD_PUT or record.type == RECORD_UPDATE:
+            id = record.job.id
+            job_from_wall(&record.job, journal.wall_offset_ns, journal.begun_ns)
+            if record.type == RECORD_UPDATE:
+                outcome = journal.store.restore_update(&record.job, journal.end_lsn)
+            else:
+                outcome = journal.store.restore_put(&record.job, segment.number, journal.end_lsn, &number)
+                if outcome == 0:
+                    outcome = self.put_restored(segment, &record.job, number)
+        elif record.type == RECORD_DELETE:
+            number = journal.store.restore_delete(id, &bytes)
+            if number:
+                journal.count_out(number, bytes)
+            outcome = number == 0
+        elif record.type == RECORD_DURABLE:
+            journal.durable_lsn = max(journal.durable_lsn, record.number)
+        elif record.type == RECORD_NEXT_ID:
+            journal.id_limit = record.number
+        else:
+            journal.needed_from = max(journal.needed_from, record.number)
+        # A segment that has been shed may hold the put of a job below the floor, and then its delete too.
+        return 0 if outcome > 0 and id < self.known_from_id else outcome
+
+    cdef inline int put_restored(self, Segment *segment, JobImage *job, uint32_t before) noexcept:
+        """Returns 0, or -1 without memory."""
+        cdef BinlogWriter journal = self.journal
+        if buffer_reserve(&segment.ids, ID_BYTES) < 0:
+            return -1
+        if before:
+            journal.count_out(before, logged_bytes(job.body_bytes, job.name_bytes))
+        journal.highest_id = max(journal.highest_id, job.id)
+        journal.count_in(segment, job)
+        return 0

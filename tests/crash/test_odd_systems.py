@@ -1,0 +1,225 @@
+"""Disks that cannot be read, and file systems that cannot do everything: what a start and the tools make of them.
+
+A call fails as it does there: the shim returns the error in the place of the system.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .faults import Faults, Kind
+from .ledger import Ledger
+from .process import BEANSTALKD, FASTBEAN, Server, StartError
+from .replay import started
+from .script import Script
+
+SEGMENT_BYTES = 8192
+REFUSED = 10
+TOOLS = ("check", "dump", "backup", "repair", "export")
+# What file systems answer that have no such thing: vboxsf, 9p, NFS, vfat, FUSE.
+MISSING = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+def names(errors: tuple[int, ...]) -> list[str]:
+    return [errno.errorcode[error] for error in errors]
+
+
+@pytest.fixture
+def directory(memory_path: Path) -> Path:
+    path = memory_path / "log"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def faults(shim: Path, memory_path: Path, directory: Path) -> Faults:
+    return Faults(shim, memory_path, directory, traced=False)
+
+
+def work(directory: Path, env: dict[str, str] | None = None) -> Ledger:
+    """Puts some jobs, in several segments, and kills the server."""
+    ledger = Ledger(1)
+    with Server(directory, segment_bytes=SEGMENT_BYTES, env=env) as server, server.connect() as client:
+        script = Script(ledger, client)
+        for number in range(30):
+            assert script.put(f"job{number}", 800).word == "INSERTED"
+        for number in range(0, 30, 4):
+            script.delete(f"job{number}")
+        server.kill()
+    return ledger
+
+
+def said_at_start(directory: Path, env: dict[str, str]) -> str:
+    """What a server writes to stderr that starts and is stopped again."""
+    with Server(directory, segment_bytes=SEGMENT_BYTES, env=env) as server:
+        server.kill()
+        return server.said()
+
+
+def refusal(directory: Path, env: dict[str, str]) -> str:
+    """The one line with which a server refuses to start."""
+    with pytest.raises(StartError) as refused, Server(directory, segment_bytes=SEGMENT_BYTES, env=env):
+        pass
+    assert refused.value.status == REFUSED, refused.value.said
+    lines = [line for line in refused.value.said.splitlines() if line.startswith("fastbean: ")]
+    assert len(lines) == 1, refused.value.said
+    assert "Traceback" not in refused.value.said
+    return lines[0]
+
+
+# --- a disk that cannot be read
+
+
+def test_every_read_that_fails_refuses_the_start_with_one_line(directory: Path, faults: Faults) -> None:
+    ledger = work(directory)
+    first = 0
+    while True:
+        first += 1
+        faults.set(Kind.READ, first=first, count=1)
+        try:
+            with Server(directory, segment_bytes=SEGMENT_BYTES, env=faults.env) as server:
+                server.kill()
+        except StartError as refused:
+            assert refused.status == REFUSED, refused.said
+            assert f"{directory}/fastbean-" in refused.said
+            assert os.strerror(errno.EIO) in refused.said
+            assert "Traceback" not in refused.said
+        if not faults.failed:
+            break
+    assert first > 5
+    with started(directory, SEGMENT_BYTES) as (client, _):
+        ledger.check(client)
+
+
+def test_a_takeover_that_cannot_read_changes_nothing(directory: Path, faults: Faults, beanstalkd: str) -> None:
+    assert beanstalkd
+    with Server(directory, kind=BEANSTALKD, segment_bytes=SEGMENT_BYTES) as server, server.connect() as client:
+        client.ask(b"put 0 0 60 4", b"body")
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    faults.set(Kind.READ)
+    assert "cannot read" in refusal(directory, faults.env)
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+    with Server(directory, segment_bytes=SEGMENT_BYTES) as server, server.connect() as client:
+        assert client.ask(b"peek 1").body == b"body"
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_tool_that_cannot_read_says_so_in_one_line(
+    directory: Path, memory_path: Path, faults: Faults, tool: str
+) -> None:
+    work(directory)
+    other = {"backup": [str(memory_path / "to")], "export": ["--beanstalkd", str(memory_path / "to")]}
+    faults.set(Kind.READ)
+    ended = subprocess.run(
+        [sys.executable, "-m", "fastbean.binlog", tool, str(directory), *other.get(tool, [])],
+        env={**os.environ, **faults.env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == REFUSED
+    assert ended.stderr.count("\n") == 1
+    assert f"{directory}/fastbean-1.log: cannot read it: {os.strerror(errno.EIO)}" in ended.stderr
+
+
+# --- a file system that cannot sync directories, or allocate
+
+
+@pytest.mark.parametrize("error", MISSING, ids=names(MISSING))
+def test_a_directory_that_cannot_be_synced_is_warned_of_once(directory: Path, faults: Faults, error: int) -> None:
+    faults.set(Kind.SYNC_FOLDER, error=error)
+    ledger = work(directory, faults.env)
+    assert faults.failed > 5
+    said = said_at_start(directory, faults.env)
+    assert said.count("directory-not-synced") == 1
+    assert [line for line in said.splitlines() if " WARNING " in line or " ERROR " in line] == [
+        line for line in said.splitlines() if f"directory-not-synced directory={directory}" in line
+    ]
+    with started(directory, SEGMENT_BYTES) as (client, warnings):
+        ledger.check(client)
+        assert warnings == []
+
+
+def test_a_directory_whose_sync_fails_refuses_the_start(directory: Path, faults: Faults) -> None:
+    work(directory)
+    faults.set(Kind.SYNC_FOLDER, error=errno.EIO)
+    assert os.strerror(errno.EIO) in refusal(directory, faults.env)
+
+
+@pytest.mark.parametrize("policy", [("-f", "0"), ("-f", "50")], ids=["written", "allocated"])
+@pytest.mark.parametrize("error", MISSING, ids=names(MISSING))
+def test_without_allocation_zeros_are_written(
+    directory: Path, faults: Faults, error: int, policy: tuple[str, ...]
+) -> None:
+    faults.set(Kind.ALLOCATE, error=error)
+    with Server(directory, policy, segment_bytes=SEGMENT_BYTES, env=faults.env) as server, server.connect() as client:
+        ledger = Ledger(1)
+        script = Script(ledger, client)
+        for number in range(30):
+            assert script.put(f"job{number}", 800).word == "INSERTED"
+        assert faults.failed > 1
+        server.stop()
+    for path in directory.glob("fastbean-*.log"):
+        assert path.stat().st_blocks * 512 >= path.stat().st_size >= SEGMENT_BYTES
+    with started(directory, SEGMENT_BYTES) as (client, _):
+        ledger.check(client)
+
+
+# --- locks
+
+
+@pytest.mark.parametrize("error", [errno.EAGAIN, errno.EACCES], ids=["EAGAIN", "EACCES"])
+def test_only_what_means_it_is_another_server(directory: Path, faults: Faults, error: int) -> None:
+    faults.set(Kind.LOCK, error=error)
+    assert "another server uses this directory" in refusal(directory, faults.env)
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (errno.ENOLCK, "its file system has no locks, or the system has no more of them"),
+        (errno.ENOSYS, "its file system has no locks"),
+        (errno.EOPNOTSUPP, "its file system has no locks"),
+        (errno.EIO, "look at the disk"),
+    ],
+    ids=["ENOLCK", "ENOSYS", "EOPNOTSUPP", "EIO"],
+)
+def test_a_lock_that_cannot_be_had_is_named(directory: Path, faults: Faults, error: int, advice: str) -> None:
+    faults.set(Kind.LOCK, error=error)
+    line = refusal(directory, faults.env)
+    assert f"-b {directory}: cannot lock it: {os.strerror(error)}; {advice}" in line
+    assert "another server" not in line
+
+
+@pytest.mark.parametrize("error", MISSING, ids=names(MISSING))
+def test_where_there_is_the_older_kind_of_lock_alone_it_is_taken(
+    directory: Path, faults: Faults, beanstalkd: str, error: int
+) -> None:
+    assert beanstalkd
+    faults.set(Kind.LOCK, error=error, count=1)
+    with Server(directory, segment_bytes=SEGMENT_BYTES, env=faults.env):
+        assert faults.failed == 1
+        assert not starts(directory, BEANSTALKD)
+
+
+def starts(directory: Path, kind: str) -> bool:
+    """Whether a server starts on the directory."""
+    with contextlib.suppress(StartError), Server(directory, kind=kind, segment_bytes=SEGMENT_BYTES):
+        return True
+    return False
+
+
+@pytest.mark.parametrize("second", [FASTBEAN, BEANSTALKD])
+@pytest.mark.parametrize("first", [FASTBEAN, BEANSTALKD])
+def test_two_servers_never_have_one_directory(directory: Path, beanstalkd: str, first: str, second: str) -> None:
+    assert beanstalkd
+    with Server(directory, kind=first, segment_bytes=SEGMENT_BYTES):
+        assert not starts(directory, second)
+    assert starts(directory, first)
