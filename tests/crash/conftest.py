@@ -18,7 +18,7 @@ QUICK_FILES = (
     "test_kill.py",
     "test_kept.py",
     "test_order.py",
-    "test_ledger.py",
+    "test_expected_state.py",
     "test_clock.py",
     "test_soak.py",
     "test_odd_systems.py",

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
+from builds import compile_library
+
 MAX_KINDS = 32
 FOR_EVER = 1 << 62
 

@@ -15,6 +15,7 @@ import pytest
 
 import fastbean
 from made_binlogs import saved, write_log
+from patience import PATIENCE_S
 
 LOCAL = fastbean.Config(listen=["127.0.0.1"], port=0)
 

@@ -294,6 +294,7 @@ cdef class Segments(Journal):
         self.segment_count -= 1
         memmove(self.segments, self.segments + 1, self.segment_count * sizeof(Segment *))
         self.ask_again = True
+        self.memory_bytes -= sizeof(Segment) + oldest.ids.cap
         free_segment(oldest)
         self.retire_segments()
         return True
