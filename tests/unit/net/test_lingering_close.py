@@ -82,8 +82,9 @@ def wait_until(condition):
         time.sleep(0.002)
 
 
-def test_a_stop_in_the_midst_of_a_pipeline_loses_no_reply():
+def test_a_stop_in_the_midst_of_a_pipeline_loses_no_reply(monkeypatch):
     """Most replies are still on their way when the server ends, and what the client sends on would have it reset."""
+    monkeypatch.setattr(limits, "LINGER_NS", MINUTE_NS)
     config = Config(listen=["127.0.0.1"], port=0, stop_timeout_s=60)
     with Server(config) as server, socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
