@@ -142,9 +142,7 @@ class Run:
     def _version(self, target: Target) -> str:
         target.resident_bytes()
         with Client(target, self._settings.limit_s) as client:
-            told = client.statistics()
-        version = told.get("version", "unknown")
-        return f"{version}, fastbean {told['fastbean-version']}" if "fastbean-version" in told else version
+            return client.statistics().get("version", "unknown")
 
     def _play(self, scenario: "Scenario") -> "dict[str, list[Figures]]":
         """The rounds of each server, alternating A, B, A, B ..., so that other load on the machine affects both."""

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint32_t
 
-from fastbean.engine.client cimport Client, WorkKind
+from fastbean.engine.client cimport Client, ClientQueue, WorkKind
 from fastbean.engine.job cimport Job
 from fastbean.protocol.replies cimport Reply
 from fastbean.engine.restore cimport Recovery
@@ -14,6 +14,7 @@ cdef class LongCommands(Recovery):
     cdef Reply begin_list_tubes(self, Client *client, int64_t now_ns) noexcept
     cdef Reply begin_oldest(self, Client *client, Tube *tube, int64_t now_ns) noexcept
     cdef bint work_on(self, int64_t now_ns) noexcept
+    cdef void work_on_queue(self, ClientQueue *queue, int64_t now_ns) noexcept
     cdef void work_on_one(self, Client *client, int64_t now_ns) noexcept
     cdef bint step_work(self, Client *client, int64_t now_ns) noexcept
     cdef int kick_one(self, Job *job, int64_t now_ns) noexcept

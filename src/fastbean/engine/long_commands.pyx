@@ -17,7 +17,7 @@ from fastbean.base.buffer cimport (
 )
 from fastbean.engine.client cimport (
     OUTPUT_LIMIT, TEXT_HEAD_BYTES, WORK_KICK, WORK_LEAVE, WORK_LIST_TUBES, WORK_LIST_WATCHED, WORK_OLDEST, Client,
-    WorkKind, begin_text, client_remove_watch, queue_join, queue_leave,
+    ClientQueue, WorkKind, begin_text, client_remove_watch, queue_join, queue_leave,
 )
 from fastbean._core cimport Heap, heap_pop, heap_push, heap_reserve, heap_top
 from fastbean.engine.job cimport JOB_RETURNING, Job, first_job, job_table_get
@@ -72,13 +72,16 @@ cdef class LongCommands(Recovery):
     cdef bint work_on(self, int64_t now_ns) noexcept:
         """One slice for the first client in each queue, and for more clients while the slices are short; true when
         there is more to do."""
-        cdef uint64_t limit = self.effort + STEPS_AT_ONCE
-        while self.work.first is not NULL and self.effort < limit:
-            self.work_on_one(self.work.first, now_ns)
-        limit = self.effort + STEPS_AT_ONCE
-        while self.lists.first is not NULL and self.effort < limit:
-            self.work_on_one(self.lists.first, now_ns)
+        if self.work.first is NULL and self.lists.first is NULL:
+            return False
+        self.work_on_queue(&self.work, now_ns)
+        self.work_on_queue(&self.lists, now_ns)
         return self.work.first is not NULL or self.lists.first is not NULL
+
+    cdef void work_on_queue(self, ClientQueue *queue, int64_t now_ns) noexcept:
+        cdef uint64_t limit = self.effort + STEPS_AT_ONCE
+        while queue.first is not NULL and self.effort < limit:
+            self.work_on_one(queue.first, now_ns)
 
     cdef void work_on_one(self, Client *client, int64_t now_ns) noexcept:
         """One slice for a client in a queue; it costs some effort even if it comes to nothing."""

@@ -101,7 +101,7 @@ cdef class State(Store):
     cdef void start_waiting(self, Client *client) noexcept
     cdef void end_wait(self, Client *client, Reply reply) noexcept
     cdef void answer_later(self, Client *client, Reply reply) noexcept
-    cdef Client *next_answered(self) noexcept
+    cdef Client *take_answered(self) noexcept
     cdef void count_text(self, Client *client) noexcept
 
     cdef bint expire(self, int64_t now_ns) noexcept
@@ -129,6 +129,11 @@ cdef class State(Store):
         if bytes > client.arriving_bytes:
             memory_count_body(&self.memory, bytes - client.arriving_bytes)
             client.arriving_bytes = bytes
+
+    @cython.final
+    cdef inline Client *next_answered(self) noexcept:
+        """Take the next client with an answer, or NULL."""
+        return NULL if self.answered.first is NULL else self.take_answered()
 
     @cython.final
     cdef inline bint is_costly(self, Client *client) noexcept:

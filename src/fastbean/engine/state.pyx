@@ -333,13 +333,12 @@ cdef class State(Store):
         client.answer.reply = reply
         queue_join(&self.answered, client)
 
-    cdef Client *next_answered(self) noexcept:
-        """Take the next client with an answer, or NULL. Its text does not count here any more."""
+    cdef Client *take_answered(self) noexcept:
+        """Take the first client with an answer, of which there is one. Its text does not count here any more."""
         cdef Client *client = self.answered.first
-        if client is not NULL:
-            queue_leave(client)
-            if client.text_bytes:
-                self.count_text(client)
+        queue_leave(client)
+        if client.text_bytes:
+            self.count_text(client)
         return client
 
     cdef void count_text(self, Client *client) noexcept:

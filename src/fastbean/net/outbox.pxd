@@ -11,7 +11,7 @@ from fastbean.net.socket_calls cimport iovec
 cdef enum:
     SENT_AT_ONCE = 1048576          # bytes to one client, after which others are served
     KEPT_BYTES = 512                # an emptied buffer that is larger is freed
-    KEPT_PLACES = 16                # and so is an array of pinned bodies, or of gates, with more places
+    KEPT_PLACES = 15                # and so is an array of pinned bodies, or of gates, with more places
     PIECES = 16                     # of one sendmsg
 
 cdef struct Pinned:                 # a large body that is sent from its job

@@ -40,6 +40,7 @@ cdef enum:
     SHIFTED_FROM_BYTES = 65536      # this many sent bytes are worth moving the rest to the front
     MAX_PINS = 0xFFFF
     CRLF_BYTES = 2
+    OK_BYTES = 3                    # of REPLY_OK, the blank included
 
 
 # Replying
@@ -47,9 +48,6 @@ cdef enum:
 cdef void outbox_answer(Outbox *outbox, Reply reply, Client *client) noexcept nogil:
     """Append a reply and its arguments from ``client.answer``, whose text is empty afterwards."""
     cdef Buffer *out = &outbox.bytes
-    if reply == REPLY_OK and out.len == 0 and not out.failed and client.answer.text.len > COPY_LIMIT:
-        take_text_over(outbox, &client.answer.text)
-        return
     buffer_append_text(out, reply_text(reply))
     if reply == REPLY_RESERVED or reply == REPLY_FOUND:
         append_job(outbox, client.answer.job, client.answer.number)
@@ -60,7 +58,7 @@ cdef void outbox_answer(Outbox *outbox, Reply reply, Client *client) noexcept no
         buffer_append(out, tube_name(client.use), client.use.name_bytes)
         buffer_append(out, b"\r\n", CRLF_BYTES)
     elif reply == REPLY_OK:
-        append_text(out, &client.answer.text)
+        append_text(outbox, &client.answer.text)
 
 
 cdef void append_job(Outbox *outbox, Job *job, uint64_t id) noexcept nogil:
@@ -95,9 +93,13 @@ cdef int pin(Outbox *outbox, Job *job) noexcept nogil:
     return 0
 
 
-cdef void append_text(Buffer *out, Buffer *text) noexcept nogil:
+cdef void append_text(Outbox *outbox, Buffer *text) noexcept nogil:
     """The size and the bytes of a text, which is then empty again."""
+    cdef Buffer *out = &outbox.bytes
     cdef size_t size = text.len - TEXT_HEAD_BYTES
+    if size > COPY_LIMIT and out.len == OK_BYTES and not out.failed:
+        take_text_over(outbox, text)
+        return
     buffer_append_number(out, size)
     buffer_append(out, b"\r\n", CRLF_BYTES)
     if size > COPY_LIMIT:
@@ -108,11 +110,12 @@ cdef void append_text(Buffer *out, Buffer *text) noexcept nogil:
 
 
 cdef void take_text_over(Outbox *outbox, Buffer *text) noexcept nogil:
-    """Make a large text the bytes of an empty outbox, without a copy; the head of the reply goes in front of it."""
+    """Make a large text the bytes of an outbox that holds nothing but "OK ", without a copy. The head of the reply goes
+    in front of it."""
     cdef char[TEXT_HEAD_BYTES] head
     cdef char *end
-    memcpy(head, b"OK ", 3)
-    end = write_number(head + 3, text.len - TEXT_HEAD_BYTES)
+    memcpy(head, outbox.bytes.data, OK_BYTES)
+    end = write_number(head + OK_BYTES, text.len - TEXT_HEAD_BYTES)
     memcpy(end, b"\r\n", CRLF_BYTES)
     end += CRLF_BYTES
     outbox.start = TEXT_HEAD_BYTES - (end - head)
@@ -239,7 +242,7 @@ cdef void outbox_sent(Outbox *outbox, size_t size) noexcept nogil:
         outbox.start = 0
         outbox.pinned_first = 0
         outbox.pinned_count = 0
-        if outbox_capacity(outbox) > KEPT_BYTES:
+        if outbox.bytes.cap > KEPT_BYTES or (outbox.pinned_cap | outbox.gates_cap) > KEPT_PLACES:
             release_capacity(outbox)
     elif outbox.start >= SHIFTED_FROM_BYTES and outbox.start >= outbox.bytes.len // 2:
         shift(outbox)
