@@ -9,8 +9,10 @@ any bytes. What is checked:
 - the three readers (the one of the server, `records`, `find_record`) agree on where the records are;
 - the counts of the restored engine agree with each other, and with the log a server can go on.
 
-The file lies in memory of exactly its size, so that the AddressSanitizer sees a look behind its end.
+The readers have the file in memory of exactly its size, so that the AddressSanitizer sees a look behind its end.
 """
+
+import os
 
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -26,6 +28,7 @@ from fastbean.binlog.record cimport (
     append_update, crc32c, fill_segment_header, read_record,
 )
 
+from fastbean.binlog.loader import Loader
 from fastbean.binlog.record_reader import find_record, highest_mark, records
 
 from check cimport as_capsule, at_most, equal
@@ -35,6 +38,7 @@ cdef enum:
     CRC_BYTES = 4
     BODY_BYTES = 24
 
+cdef int FILE = os.memfd_create("segment")
 cdef uint64_t FIRST_LSN = 1000000
 cdef int64_t SECOND_NS = 1000000000
 cdef char[BODY_BYTES] filler
@@ -156,7 +160,9 @@ cdef int read(const char *data, size_t size, size_t sound) except -1:
     )
     cdef size_t end
     cdef int64_t now_ns
-    outcome, end = log.load(NUMBER, view, FIRST_LSN, 1 << 40, 1)
+    os.ftruncate(FILE, 0)
+    os.pwrite(FILE, view, 0)
+    outcome, end = Loader(log).load(NUMBER, FILE, size, FIRST_LSN, 1 << 40, 1)
     equal("a known outcome", outcome in ("end", "broken", "unknown"), True)
     at_most("where reading ended", end, min(size, sound))
     check_engine(engine, puts_before(data, size, end))
