@@ -8,8 +8,10 @@ These checks must hold:
 - the three readers (the one of the server, `records`, `find_record`) agree on where the records are;
 - the counts of the restored engine are consistent, and a server can continue with the binlog.
 
-The file is in memory of exactly its size, so that AddressSanitizer detects a read past its end.
+The readers have the file in memory of exactly its size, so that the AddressSanitizer sees a look behind its end.
 """
+
+import os
 
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -25,6 +27,7 @@ from fastbean.binlog.record cimport (
     append_update, crc32c, fill_segment_header, read_record,
 )
 
+from fastbean.binlog.loader import Loader
 from fastbean.binlog.record_reader import find_record, highest_mark, records
 
 from check cimport as_capsule, at_most, equal
@@ -34,6 +37,7 @@ cdef enum:
     CRC_BYTES = 4
     BODY_BYTES = 24
 
+cdef int FILE = os.memfd_create("segment")
 cdef uint64_t FIRST_LSN = 1000000
 cdef int64_t SECOND_NS = 1000000000
 cdef char[BODY_BYTES] filler
@@ -155,7 +159,9 @@ cdef int read(const char *data, size_t size, size_t sound) except -1:
     )
     cdef size_t end
     cdef int64_t now_ns
-    outcome, end = log.load(NUMBER, view, FIRST_LSN, 1 << 40, 1)
+    os.ftruncate(FILE, 0)
+    os.pwrite(FILE, view, 0)
+    outcome, end = Loader(log).load(NUMBER, FILE, size, FIRST_LSN, 1 << 40, 1)
     equal("a known outcome", outcome in ("end", "broken", "unknown"), True)
     at_most("where reading ended", end, min(size, sound))
     check_engine(engine, puts_before(data, size, end))

@@ -78,7 +78,8 @@ for body in (900, 9000):
 for second in range(5):
     hub.end_iteration(second * 10**9)
 library = ctypes.CDLL(None)
-print(*(ctypes.c_long.in_dll(library, name + "_calls").value for name in ("mallopt", "malloc_trim", "sbrk", "huge_page")))
+for name in ("mallopt_calls", "malloc_trim_calls", "sbrk_calls", "huge_page_calls"):
+    print(ctypes.c_long.in_dll(library, name).value)
 """
 
 

@@ -1,4 +1,4 @@
-"""A log callable that raises: the server goes on as if it had returned; what Ctrl-C raises in it reaches the program."""
+"""A log callable that raises: the server goes on as if it had returned; Ctrl-C in it reaches the program."""
 
 import errno
 import logging
@@ -59,7 +59,7 @@ def assert_serves(server):
 
 
 def test_addresses(log):
-    with fastbean.Server(config(listen=["0.0.0.0"]), log=log) as server:  # noqa: S104
+    with fastbean.Server(config(listen=["0.0.0.0"]), log=log) as server:
         assert_serves(server)
     assert log.events == ["listening", "listening-on-all-addresses"]
 
@@ -146,9 +146,7 @@ def test_a_slow_disk(log, tmp_path):
     assert "sync-goes-on" in log.events
 
 
-@pytest.mark.parametrize(
-    ("error", "event"), [(errno.ENOSPC, "binlog-has-no-room"), (errno.EIO, "binlog-cannot-grow")]
-)
+@pytest.mark.parametrize(("error", "event"), [(errno.ENOSPC, "binlog-has-no-room"), (errno.EIO, "binlog-cannot-grow")])
 def test_a_disk_without_room(log, tmp_path, monkeypatch, error, event):
     def refuse(*_):
         raise OSError(error, os.strerror(error))
@@ -172,7 +170,7 @@ def test_a_segment_that_is_not_removed(log, tmp_path, monkeypatch):
     monkeypatch.setattr(segment_files, "REMOVE_RETRY_S", 0.01)
     with fastbean.Server(config(tmp_path), log=log) as server:
         with monkeypatch.context() as patch:
-            patch.setattr(segment_files, "remove", lambda _path: os.unlink(tmp_path / "missing"))
+            patch.setattr(segment_files, "remove", lambda _path: (tmp_path / "missing").unlink())
             server._binlog._segment_worker.remove(99, 0)
             log.wait_for("segment-not-removed")
         for _ in range(30):

@@ -28,7 +28,7 @@ class GuardedLog:
         """Call the function with these."""
         try:
             self._function(*arguments, **fields)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is
             self._report(error)
         except BaseException as error:
             if not _is_main_thread():
@@ -60,7 +60,7 @@ class GuardedLog:
             import logging
 
             logging.getLogger("fastbean").error("the log callable has raised an error", exc_info=error)
-        except Exception:  # noqa: S110 - a report that fails cannot be reported
+        except Exception:  # noqa: BLE001, S110 - a report that fails cannot be reported
             pass
 
 

@@ -45,9 +45,7 @@ class Binlog:
     ) -> None:
         self._directory = os.fspath(directory) or os.curdir
         self._engine = engine
-        self._segment_bytes = (
-            -(-max(segment_bytes, 1) // limits.SMALLEST_SEGMENT_BYTES) * limits.SMALLEST_SEGMENT_BYTES
-        )
+        self._segment_bytes = -(-max(segment_bytes, 1) // limits.SMALLEST_SEGMENT_BYTES) * limits.SMALLEST_SEGMENT_BYTES
         self._fsync_ms = fsync_ms
         self._max_bytes = max_bytes
         self._log = log

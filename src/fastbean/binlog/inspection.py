@@ -241,22 +241,25 @@ class Inspection:
         if header is not None:
             self._follow(header)
         first_lsn = self.end_lsn
-        at, settled = HEADER.size, True
-        while settled:
-            settled = False
-            for at, found in segment.scan(first_lsn, at):
-                self.end_lsn = first_lsn + at - HEADER.size
-                self._gap_behind = found is None
-                if found:
-                    self._apply(place, at, found)
-                elif found is None:
-                    settled = self._settles(place, at)
-                    if settled:
-                        break
-                    self._fault(place, at, "no record can be read here")
-                if self._is_over():
-                    break
+        start = HEADER.size
+        while start:
+            start = self._read_records(place, segment, first_lsn, start)
         self.ends.append(self.end_lsn - first_lsn + HEADER.size)
+
+    def _read_records(self, place: int, segment: Segment, first_lsn: int, start: int) -> int:
+        """Take in the records from an offset on. Returns where to read again what has been written meanwhile, or 0."""
+        for at, found in segment.scan(first_lsn, start):
+            self.end_lsn = first_lsn + at - HEADER.size
+            self._gap_behind = found is None
+            if found:
+                self._apply(place, at, found)
+            elif found is None:
+                if self._settles(place, at):
+                    return at
+                self._fault(place, at, "no record can be read here")
+            if self._is_over():
+                break
+        return 0
 
     def _is_over(self) -> bool:
         """Whether damage has ended the reading."""

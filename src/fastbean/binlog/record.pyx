@@ -20,7 +20,7 @@ import sys
 # Numbers are copied between memory and file as they are, and the file is little-endian.
 if sys.byteorder != "little":
     raise ImportError(
-        "fastbean's binlog is written by little-endian machines only, and this one is big-endian: run fastbean without -b"
+        "fastbean's binlog is written on little-endian machines only, and this one is big-endian: start without -b"
     )
 
 cdef enum:

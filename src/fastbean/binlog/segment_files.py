@@ -395,7 +395,7 @@ class SegmentWorker:
             self._warn_if_slow(work, clock.monotonic_ns() - began_ns)
         except MemoryError:
             raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - the loop hears of it, and ends the server
             self._fail(work, f"the thread that makes and removes segments has failed: {error!r}")
 
     def _warn_if_slow(self, work: Work, took_ns: int) -> None:

@@ -1,9 +1,9 @@
 """The sync thread: one round at a time, without the GIL.
 
-A round is a few files, and the LSN up to which the binlog is safe once they are synced. `sync_begin` wakes the thread
-by a byte in a pipe. The thread syncs, and reports the end by a byte in another pipe, which the loop watches;
-`sync_finished` takes that byte. In between only the thread touches the round. After a failed sync the thread is not
-used again: ``error`` has the reason.
+A round is a few files and the LSN up to which the log is safe once they are synced. `sync_begin` wakes the thread by a
+byte in a pipe; it syncs, and says so by a byte in another one, which the loop watches; `sync_finished` takes that byte.
+In between nobody else touches the round. A sync that fails ends the thread's use: ``error`` keeps the reason, whichever
+it is. There is no file system that can keep a file and cannot sync it, so that no error means "not supported".
 """
 
 from libc.errno cimport EINTR, errno

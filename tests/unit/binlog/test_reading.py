@@ -128,4 +128,4 @@ def test_a_big_endian_machine_is_refused_at_import():
     code = "import sys; sys.byteorder = 'big'; import fastbean.binlog.record"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode == 1
-    assert ended.stderr.splitlines()[-1].startswith("ImportError: fastbean's binlog is written by little-endian")
+    assert ended.stderr.splitlines()[-1].startswith("ImportError: fastbean's binlog is written on little-endian")

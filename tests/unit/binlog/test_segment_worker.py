@@ -82,7 +82,7 @@ def directory(directory, monkeypatch):
 
 
 def copies(directory, monkeypatch, error):
-    """For each call that can fail a worker on a copy of the directory, and the call, until a run has no more of them."""
+    """For each call that can fail: a worker on a copy of the directory, and the call."""
     for at in itertools.count(1):
         copied = directory.with_name(f"copy-{at}")
         shutil.copytree(directory, copied)
@@ -134,7 +134,7 @@ def test_without_memory_to_recycle_a_segment_it_is_removed(directory, monkeypatc
         if outcomes[-1] == ["refused"]:
             outcomes[-1].append(outcome(worker))
         assert_works(worker, failing, 101)
-        assert not os.path.exists(segment_files.path_of(worker.directory, 1))
+        assert not segment_files.is_there(segment_files.path_of(worker.directory, 1))
     assert outcomes[-1] == ["recycled"]
     assert {tuple(each) for each in outcomes} == {("recycled",), ("refused", "removed")}
 
