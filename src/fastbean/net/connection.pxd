@@ -21,14 +21,17 @@ cdef enum Phase:
 
 cdef class Shared:
     cdef readonly Engine engine
-    cdef object selector
-    cdef Poller poller              # the selector, or None when it is of another kind
+    cdef object poller              # what watches the sockets, of either kind
+    cdef Poller compiled            # the same, or None when it is of the other kind
     cdef set open
     cdef list runnable              # connections with complete commands that nothing will announce again
     cdef list answered              # connections that were answered by another one's command, or by time
-    cdef list gated                 # connections with replies that wait for the log
-    cdef char *scratch              # where everybody's bytes arrive
-    cdef set unwatched              # connections that the selector cannot watch: their input is full
+    cdef list gated                 # connections with replies that wait for the binlog
+    cdef char *scratch              # where the bytes of all clients arrive
+    cdef set unwatched              # connections that the poller cannot watch: their input is full
+    cdef bint has_closed            # a socket, since `on_close` was called last
+    cdef bint stopping              # no further command is run
+    cdef uint64_t http_requests     # refused, and not reported yet
     cdef uint32_t steps             # lines and bodies taken in this iteration
     cdef Op last_op
     cdef public int verbosity
@@ -36,6 +39,7 @@ cdef class Shared:
     cdef public object on_close
 
     cdef void deliver(self) noexcept
+    cdef void unwatch(self, int fd) noexcept
     cdef void emit(self, str event, int fd, bytes text) noexcept
 
 
@@ -52,7 +56,7 @@ cdef class Connection:
     cdef Buffer input               # received and not yet run
     cdef Outbox out                 # answered and not yet sent
     cdef size_t counted_bytes       # of input and out, as the engine's memory has them
-    cdef int interest               # what the selector watches
+    cdef int interest               # what the poller watches
     cdef int reading                # what it is asked for where the client may send
     cdef bint socket_full
     cdef bint blocked               # its command is not answered yet
@@ -85,6 +89,7 @@ cdef class Connection:
     cdef size_t take_skipped(self, size_t size) noexcept
 
     cdef void execute(self, char *line, size_t size, int64_t now_ns) noexcept
+    cdef void refuse_http(self) noexcept
     cdef bint is_blocked(self) noexcept
     cdef Reply begin_put(self, Command *command, int64_t now_ns) noexcept
     cdef void end_put(self, int64_t now_ns) noexcept
@@ -101,4 +106,3 @@ cdef class Connection:
     cdef int wanted_events(self) noexcept
     cdef void watch_events(self, int events, int64_t now_ns) noexcept
     cdef void drop(self, int64_t now_ns) noexcept
-    cdef void drain_before_close(self) noexcept
