@@ -34,12 +34,14 @@ def needs_beanstalkd() -> None:
 
 @pytest.fixture
 def launch() -> Iterator[Starter]:
-    """A function that starts servers (kind, flags, unix) and stops them all after the test."""
+    """A function that starts servers (kind, flags, unix, program) and stops them all after the test."""
     started: list[Server] = []
 
-    def start(kind: str, flags: Sequence[str] = (), unix: Path | None = None) -> Server:
+    def start(
+        kind: str, flags: Sequence[str] = (), unix: Path | None = None, program: Sequence[str] | None = None
+    ) -> Server:
         skip_without(kind)
-        server = servers.start(kind, flags=flags, unix=unix)
+        server = servers.start(kind, flags=flags, unix=unix, program=program)
         started.append(server)
         return server
 

@@ -136,22 +136,25 @@ def version(kind: str) -> tuple[int, ...]:
     return tuple(int(part) for part in number.split("+")[0].split(".")[:2])
 
 
-def start(kind: str, *, flags: Sequence[str] = (), unix: Path | None = None) -> Server:
+def start(
+    kind: str, *, flags: Sequence[str] = (), unix: Path | None = None, program: Sequence[str] | None = None
+) -> Server:
     """Starts a server and waits until it answers.
 
-    flags: more words for its command line. unix: listen on this path instead of a port.
+    flags: more words for its command line. unix: listen on this path instead of a port. program: the words that start
+    it, if not the usual ones.
     Raises ServerMissingError or ServerFailedError.
     """
     for attempt in range(ATTEMPTS):
         try:
-            return _start_once(kind, flags, unix)
+            return _start_once(kind, flags, unix, program or find(kind))
         except _EndedError:
             if attempt == ATTEMPTS - 1:
                 raise
     raise AssertionError("the loop above always returns or raises")
 
 
-def _start_once(kind: str, flags: Sequence[str], unix: Path | None) -> Server:
+def _start_once(kind: str, flags: Sequence[str], unix: Path | None, program: Sequence[str]) -> Server:
     address: tuple[str, int] | str
     if unix is None:
         address = (HOST, _free_port())
@@ -162,7 +165,7 @@ def _start_once(kind: str, flags: Sequence[str], unix: Path | None) -> Server:
     errors = tempfile.TemporaryFile()  # noqa: SIM115 - the server keeps it open until it is stopped
     try:
         process = subprocess.Popen(
-            [*find(kind), *where, *flags], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors
+            [*program, *where, *flags], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors
         )
     except BaseException:
         errors.close()
