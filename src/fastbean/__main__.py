@@ -154,10 +154,12 @@ class Daemon:
     def _look_at_descriptors(self, limit: int) -> None:
         """Warn of a limit on connections that the ``limit`` on open files (-1: nobody knows) does not let it reach."""
         wanted = self._config.max_connections
-        if 0 <= limit < wanted + limits.DESCRIPTORS_BESIDE_CLIENTS:
+        reserved = 0 if self._config.binlog_dir is None else limits.RESERVED_DESCRIPTORS
+        enough = wanted + limits.DESCRIPTORS_BESIDE_CLIENTS + reserved
+        if 0 <= limit < enough - reserved + min(reserved, limit // limits.RESERVED_SHARE):
             text = (
                 f"--max-connections {wanted} cannot be reached with {limit} open files: raise ulimit -n (LimitNOFILE=) "
-                f"to {wanted + limits.DESCRIPTORS_BESIDE_CLIENTS} or more"
+                f"to {enough} or more"
             )
             self._log("WARNING", "flag-note", text=text)
 

@@ -20,7 +20,7 @@ from fastbean.config import Config
 from fastbean.daemon import stderr_log
 from fastbean.net import listener
 from fastbean.net.event_loop import Loop
-from fastbean.net.lingering_close import linger
+from fastbean.net.lingering_close import LOOK_EVERY_NS, PATIENCE, Delivery, linger, undelivered_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class Server:
         )
         self._binlog.open(GuardedLog(progress))
         self._binlog.warn_of_slow_syncs(self.config.slow_sync_ms * limits.NS_IN_MS, self._log_slow_sync)
-        self._binlog.attach(self._selector)
+        self._binlog.attach(self._poller)
 
     def run(self) -> None:
         """Serves until ``stop``; then sends the replies that are due, within the time limit, and closes everything."""
@@ -234,7 +234,7 @@ class Server:
         from fastbean.net.poller import new_selector
 
         uname = os.uname() if hasattr(os, "uname") else None
-        self._selector = new_selector(self.config.event_loop)
+        self._poller = new_selector(self.config.event_loop)
         self._engine = Engine(
             max_job_size=self.config.max_job_size,
             now_ns=clock.monotonic_ns(),
@@ -251,18 +251,26 @@ class Server:
             hash_key=os.urandom(16),
         )
         self._engine.draining = self._drain_asked
-        self._hub = Hub(self._engine, self._selector)
+        self._hub = Hub(self._engine, self._poller)
         self._hub.verbosity = self.config.verbosity
         if self.config.verbosity:
             self._hub.on_event = self._tell
         self._hub.slow_iteration_ns = self.config.slow_iteration_ms * limits.NS_IN_MS
         self._hub.on_slow_iteration = self._log_slow_iteration
-        self._loop = Loop(self._selector, self._hub)
-        self._acceptor = listener.Acceptor(self._loop, self._selector, self._hub, self._listeners, self._log)
+        self._hub.on_http_requests = self._log_http_requests
+        self._loop = Loop(self._poller, self._hub)
+        self._acceptor = listener.Acceptor(
+            self._loop,
+            self._poller,
+            self._hub,
+            self._listeners,
+            self._log,
+            reserves=self.config.binlog_dir is not None,
+        )
 
     def _close_parts(self) -> None:
         """Close what ``_build`` has made before it failed, and the listeners."""
-        for name in ("_loop", "_selector"):
+        for name in ("_loop", "_poller"):
             part = self.__dict__.pop(name, None)
             if part is not None:
                 part.close()
@@ -282,6 +290,10 @@ class Server:
     def _log_slow_iteration(self, **fields: object) -> None:
         self._log("WARNING", "slow-iteration", **fields)
 
+    def _log_http_requests(self, requests: int) -> None:
+        advice = "keep browsers and HTTP health checks away from this port; `fastbean health` checks it"
+        self._log("WARNING", "http-refused", requests=requests, advice=advice)
+
     def _log_slow_sync(self, running: bool, ms: int, files: int, size_bytes: int) -> None:
         if running:
             self._log("WARNING", "sync-goes-on", ms=ms, files=files, bytes=size_bytes)
@@ -289,23 +301,34 @@ class Server:
             self._log("WARNING", "slow-sync", ms=ms, files=files, bytes=size_bytes)
 
     def _send_the_rest(self) -> None:
+        """Sends the replies to what was run before the stop, as long as they arrive, and runs nothing more.
+
+        `fastbean.net.lingering_close` says when a reply can still arrive.
+        """
         self._end_began_ns = self._loop.now_ns
-        while self._hub.unsent and self._log.deferred is None:
+        if self._hub.unsent:
+            self._hub.stop_running(self._loop.now_ns)
+        delivery = Delivery(self._stop_patience_ns(), clock.monotonic_ns())
+        while (unsent := self._hub.unsent) and self._log.deferred is None:
+            full = self._hub.full_sockets()
+            left_bytes = undelivered_bytes(full)
+            is_stuck = left_bytes is not None and not delivery.goes_on(left_bytes, clock.monotonic_ns())
             left_ns = self._stop_left_ns()
-            if left_ns <= 0:
-                self._log("WARNING", "replies-not-sent", connections=self._hub.unsent)
+            # What waits for the binlog can still be delivered, however long its sync takes.
+            if left_ns <= 0 or (is_stuck and len(full) == unsent):
+                self._log("WARNING", "replies-not-sent", connections=unsent)
                 return
-            self._loop.iterate(left_ns)
+            self._loop.iterate(min(left_ns, LOOK_EVERY_NS))
 
     def _close_all(self) -> None:
         self._state = "closed"
         sending: list[int] = []
         # Each step is taken whatever the others raise; the last of the list comes first.
         with contextlib.ExitStack() as steps:
-            steps.callback(self._selector.close)
+            steps.callback(self._poller.close)
             # A signal may come up to here, and wakes the loop.
             steps.callback(self._loop.close)
-            steps.callback(linger, sending, self._stop_left_ns)
+            steps.callback(linger, sending, self._stop_left_ns, self._stop_patience_ns())
             if self._binlog is not None:
                 steps.callback(self._binlog.close)
             steps.callback(lambda: sending.extend(self._hub.close_all(self._loop.now_ns)))
@@ -317,3 +340,7 @@ class Server:
         if self._end_began_ns is None:
             return 0
         return self._end_began_ns + int(self._stop_timeout_s * 1e9) - clock.monotonic_ns()
+
+    def _stop_patience_ns(self) -> int:
+        """How long the end waits for a client that takes nothing of its replies."""
+        return int(self._stop_timeout_s * PATIENCE * 1e9)

@@ -147,12 +147,22 @@ def test_a_limit_that_makes_no_sense_is_refused_at_the_start(run):
     )
 
 
-@pytest.mark.parametrize(("connections", "warned"), [(1, False), (60, True), (100, True)])
-def test_more_connections_than_open_files_are_warned_of(start, connections, warned):
+@pytest.mark.parametrize(
+    ("connections", "limit", "flags", "enough"),
+    [
+        (1, 64, (), 0), (60, 64, (), 92), (100, 64, (), 132), (150, 200, (), 0), (150, 200, ("-b", "."), 214),
+        (1, 64, ("-b", "."), 0), (17, 64, ("-b", "."), 81),
+    ],
+)  # fmt: skip
+def test_more_connections_than_open_files_are_warned_of(start, tmp_path, connections, limit, flags, enough):
     resource = pytest.importorskip("resource")
     daemon = start(
-        f"--max-connections={connections}", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        f"--max-connections={connections}",
+        *[str(tmp_path) if flag == "." else flag for flag in flags],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)),
     )
-    words = f"WARNING flag-note text='--max-connections {connections} cannot be reached with 64 open files: raise"
-    assert daemon.log.count(words) == warned
-    assert daemon.log.count("WARNING") == warned
+    words = (
+        f"WARNING flag-note text='--max-connections {connections} cannot be reached with {limit} open files: raise "
+        f"ulimit -n (LimitNOFILE=) to {enough} or more'"
+    )
+    assert daemon.log.count(words) == daemon.log.count("WARNING") == (enough > 0)

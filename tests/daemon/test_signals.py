@@ -74,11 +74,14 @@ def test_a_second_signal_ends_the_wait(start, second):
 
 
 def test_a_second_signal_while_senders_are_waited_for_is_no_error(start):
+    body = b"x" * 50_000
     daemon = start("--stop-timeout=60")
-    client = daemon.connect()
-    assert client.ask(b"list-tube-used\r\nput 0 0 1 100\r\nhalf") == b"USING default\r\n"
+    client, idle = daemon.connect(), daemon.connect()
+    # It has replies on their way to it, for it does not read, and half a command behind those it has sent.
+    client.sock.sendall(b"put 0 0 99 %d\r\n%s\r\n" % (len(body), body) + b"peek 1\r\n" * 20 + b"put 0 0 1 100\r\nhalf")
+    assert idle.ask(b"list-tube-used\r\n") == b"USING default\r\n"
     daemon.send_signal(signal.SIGTERM)
-    assert client.lines.read() == b""
+    assert idle.lines.read() == b""
     daemon.send_signal(signal.SIGTERM)
     assert daemon.wait() == 0
     assert "Errno" not in daemon.log

@@ -190,6 +190,23 @@ def test_bodies_at_below_and_above_the_limit(start: Starter, limit: int) -> None
     assert client.ask(b"put 0 0 60 %d\r\n%s\r\n" % (limit, b"y" * (limit + 1))).startswith(b"EXPECTED_CRLF")
 
 
+def test_web_pages_that_post_commands(daemon: Daemon) -> None:
+    """Many pages have their visitors' browsers post a put: not one job is made, and the log has one line of it."""
+    worker = daemon.connect()
+    before = Baseline(daemon)
+    body = b"put 0 0 60 5\r\nhello\r\n" * 1000
+    for number in range(200):
+        target = b"a" * (number * 10)
+        request = b"POST /%s HTTP/1.1\r\nHost: queue:11300\r\nContent-Length: %d\r\n\r\n" % (target, len(body))
+        with socket.create_connection(daemon.address) as page, contextlib.suppress(ConnectionError):
+            page.sendall(request + body)
+            assert page.recv(1) == b""
+    before.check()
+    assert stats(worker)["total-jobs"] == "0"
+    assert works(worker)
+    assert daemon.log().count("WARNING http-refused requests=1 advice=") == 1
+
+
 def test_a_flood_from_one_client_does_not_starve_the_others(daemon: Daemon) -> None:
     """Two clients' commands wait in their sockets; the flood is megabytes, and the other one is served within it."""
     flood, other = daemon.connect(), daemon.connect()

@@ -8,6 +8,7 @@ import select
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -115,6 +116,30 @@ def test_out_of_descriptors_the_server_rests_and_serves_on_when_there_are_some_a
         assert [client.line() for client in served] == [b"USING default"] * len(served)
         waiting = [client for client in waiting if client not in served]
     assert daemon.log().count("not-accepting") == 1
+
+
+@pytest.mark.parametrize("limit", [64, 200])
+def test_idle_clients_leave_the_binlog_the_descriptors_that_it_needs(
+    start: Starter, tmp_path: Path, limit: int
+) -> None:
+    daemon = start(before=limited(limit, limit), flags=["-b", str(tmp_path), "-s", "65536"])
+    producer = daemon.connect()
+    put = b"put 0 0 60 4000\r\n" + bytes(4000) + b"\r\n"
+    idle = [daemon.connect() for _ in range(limit + 20)]
+    for client in idle:
+        client.send(b"list-tube-used\r\n")
+    served = answered(idle)
+    assert limit // 3 < len(served) < limit
+    # Each seventeen or so need another file.
+    assert {producer.ask(put).split()[0] for _ in range(300)} == {b"INSERTED"}
+    waiting = [client for client in idle if client not in served]
+    while waiting:
+        for client in served:
+            client.close()
+        served = answered(waiting)
+        assert served, f"{len(waiting)} clients are never served"
+        waiting = [client for client in waiting if client not in served]
+    assert daemon.log().count("not-accepting reason='Too many open files' connections=") == 1
 
 
 def test_a_server_without_work_is_not_woken(daemon: Daemon, many_descriptors: int) -> None:

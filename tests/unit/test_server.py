@@ -247,6 +247,16 @@ def test_a_client_that_does_not_read_holds_a_stop_up_only_so_long():
     assert log.told[-1][:2] == ("WARNING", "replies-not-sent")
 
 
+def test_a_client_that_speaks_http_is_warned_of():
+    log = Lines()
+    with Server(LOCAL, log=log) as server:
+        for _ in range(3):
+            assert ask(server, b"POST / HTTP/1.1\r\nHost: x\r\n\r\nput 0 0 60 1\r\na\r\n") == b""
+        assert b"\ntotal-jobs: 0\n" in ask(server, b"stats\r\n")
+    ((_, _, fields),) = [line for line in log.told if line[:2] == ("WARNING", "http-refused")]
+    assert fields["requests"] == 1
+
+
 class Sleepy(Lines):
     """A log that takes its time over a client that comes, in the middle of an iteration."""
 

@@ -11,7 +11,7 @@ import selectors
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 
 import pytest
@@ -223,14 +223,15 @@ def test_a_heap_that_cannot_shrink_stays_as_large_as_it_is(allocations: Allocati
 
 def test_a_poller_is_as_it_was_when_it_cannot_watch_another_file(allocations: Allocations) -> None:
     ours, theirs = socket.socketpair()
-    with ours, theirs, Poller() as poller:
+    poller = Poller()
+    with ours, theirs, closing(poller):
         far = fcntl.fcntl(ours.fileno(), fcntl.F_DUPFD_CLOEXEC, 500)
         try:
             with allocations.failing(), pytest.raises(MemoryError, match="another descriptor"):
-                poller.register(far, selectors.EVENT_WRITE)
-            assert len(poller.get_map()) == 0
-            poller.register(far, selectors.EVENT_WRITE, "data")
-            assert [(key.data, mask) for key, mask in poller.select(0)] == [("data", selectors.EVENT_WRITE)]
+                poller.add(far, selectors.EVENT_WRITE, "data")
+            assert poller.data_of(far) is None
+            poller.add(far, selectors.EVENT_WRITE, "data")
+            assert poller.wait(0) == [(far, selectors.EVENT_WRITE)]
         finally:
             os.close(far)
 

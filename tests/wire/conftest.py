@@ -47,7 +47,7 @@ def needs_beanstalkd() -> None:
 
 @pytest.fixture
 def launch() -> Iterator[Starter]:
-    """A function that starts servers (kind, flags, unix); they are stopped after the test."""
+    """A function that starts servers (kind, flags, unix) and stops them all after the test."""
     started: list[Server] = []
 
     def start(kind: str, flags: Sequence[str] = (), unix: Path | None = None) -> Server:

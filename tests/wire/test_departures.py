@@ -6,6 +6,7 @@ they are not here. Everything else of the list is.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import time
@@ -82,6 +83,62 @@ def test_the_real_one_takes_the_next_line_for_a_part_of_it(beanstalkd: Server) -
         A> list-tube-used
         A< BAD_FORMAT
         A waits
+        """,
+    )
+
+
+HEADERS = r"Host: 127.0.0.1:11300\r\nOrigin: null\r\nContent-Type: text/plain\r\n"
+BODY = r"\r\nput 0 0 60 5\r\nhello"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        r"POST / HTTP/1.1\r\n" + HEADERS + BODY,
+        r"GET /a?b=c HTTP/1.0\r\n" + HEADERS + BODY,
+        r"POST /{2000*a} HTTP/1.1\r\n" + HEADERS + BODY,
+        r"watch / HTTP/1.1\r\n" + HEADERS + BODY,
+        r"PRI * HTTP/2.0\r\n\r\nSM\r\n" + BODY,
+        (r"POST / HTTP/1.1\r\n" + HEADERS).replace(r"\r", "") + BODY,
+        HEADERS + BODY,
+        HEADERS.replace("Host", "hOST") + BODY,
+    ],
+    ids=["POST", "GET", "long target", "small letters", "HTTP/2", "LF alone", "Host alone", "Host in any case"],
+)
+def test_http_is_not_answered_and_nothing_of_it_is_run(fastbean: Server, request_: str) -> None:
+    play(
+        fastbean,
+        rf"""
+        A> {request_}
+        A is closed
+        B> peek-ready
+        B< NOT_FOUND
+        B> put 0 0 60 0\r\n
+        B< INSERTED 1
+        """,
+    )
+
+
+def test_http_that_comes_byte_by_byte_is_not_answered_either(fastbean: Server) -> None:
+    # The server closes the connection while the client is still sending, so a reset is as good as an end.
+    with Client(fastbean) as client, contextlib.suppress(ConnectionError):
+        for byte in b"POST / HTTP/1.1\r\nHost: x\r\n\r\nput 0 0 60 5\r\nhello\r\n":
+            client.send(bytes([byte]))
+        assert client.read_to_the_end() == b""
+    with Client(fastbean) as client:
+        assert client.put(b"") == 1
+
+
+def test_the_real_one_runs_the_body_of_a_request(beanstalkd: Server) -> None:
+    play(
+        beanstalkd,
+        r"""
+        A> POST / HTTP/1.1
+        A< UNKNOWN_COMMAND
+        A> Host: 127.0.0.1:11300
+        A< UNKNOWN_COMMAND
+        A> put 0 0 60 5\r\nhello
+        A< INSERTED 1
         """,
     )
 

@@ -30,6 +30,9 @@ READ_BEFORE_CLOSE_BYTES = 65536
 PORT_CHOICES = 16
 # What a server may have open beside its clients: files, listening sockets, pipes.
 DESCRIPTORS_BESIDE_CLIENTS = 32
+# What clients leave free for a binlog, which opens files as it goes: this many, or a quarter if that is less.
+RESERVED_DESCRIPTORS = 32
+RESERVED_SHARE = 4
 ACCEPTS_PER_ITERATION = 128
 # Out of descriptors: how long accepting pauses unless a connection closes first, and how often that is logged.
 ACCEPT_RETRY_NS = 1_000_000_000
@@ -50,7 +53,7 @@ NS_IN_MS = 1_000_000
 MAX_WAIT_NS = 60_000_000_000
 
 DEFAULT_STOP_TIMEOUT_S = 5
-# How long a stop keeps reading from clients that were still sending, so that a reset does not cost them a reply.
+# How long a stop reads on, at most, for clients that were still sending, so that none loses a reply by a reset.
 LINGER_NS = 2_000_000_000
 
 LOG_FORMATS = ("text", "json")

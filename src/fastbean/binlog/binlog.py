@@ -17,10 +17,11 @@ from fastbean.errors import BinlogError, ResourceError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import selectors
     from collections.abc import Callable
 
     from fastbean.engine.commands import Engine
+    from fastbean.net.poller import Poller
+    from fastbean.net.selector_poller import SelectorPoller
 
 LARGE_BINLOG_BYTES = 1 << 25
 NO_PIPE = (-1, -1)
@@ -181,12 +182,12 @@ class Binlog:
         self.journal.on_slow_sync = on_slow_sync
         self._segment_worker.slow_ns = slow_ns
 
-    def attach(self, selector: "selectors.BaseSelector") -> None:
+    def attach(self, poller: "Poller | SelectorPoller") -> None:
         """Have the loop watch for finished syncs and finished segments."""
         import selectors
 
-        selector.register(self._done_pipe[0], selectors.EVENT_READ, lambda _mask: self.journal.sync_done())
-        selector.register(self._wake_pipe[0], selectors.EVENT_READ, self._take_results)
+        poller.add(self._done_pipe[0], selectors.EVENT_READ, lambda _mask: self.journal.sync_done())
+        poller.add(self._wake_pipe[0], selectors.EVENT_READ, self._take_results)
 
     def close(self) -> None:
         """Write and sync what is left, end the threads, let the directory go; nothing, unless it is open."""

@@ -21,14 +21,17 @@ cdef enum Phase:
 
 cdef class Shared:
     cdef readonly Engine engine
-    cdef object selector
-    cdef Poller poller              # the selector, or None when it is of another kind
+    cdef object poller              # what watches the sockets, of either kind
+    cdef Poller compiled            # the same, or None when it is of the other kind
     cdef set open
-    cdef list runnable              # connections with complete commands that no event will announce again
-    cdef list answered              # connections with a reply to a command that ran earlier
+    cdef list runnable              # connections with complete commands that nothing will announce again
+    cdef list answered              # connections that were answered by another one's command, or by time
     cdef list gated                 # connections with replies that wait for the binlog
-    cdef char *scratch              # the receive buffer of all connections
-    cdef set unwatched              # connections that the selector cannot watch: their input is full
+    cdef char *scratch              # where the bytes of all clients arrive
+    cdef set unwatched              # connections that the poller cannot watch: their input is full
+    cdef bint has_closed            # a socket, since `on_close` was called last
+    cdef bint stopping              # no further command is run
+    cdef uint64_t http_requests     # refused, and not reported yet
     cdef uint32_t steps             # lines and bodies taken in this iteration
     cdef Op last_op
     cdef public int verbosity
@@ -36,6 +39,7 @@ cdef class Shared:
     cdef public object on_close
 
     cdef void deliver(self) noexcept
+    cdef void unwatch(self, int fd) noexcept
     cdef void emit(self, str event, int fd, bytes text) noexcept
 
 
@@ -47,13 +51,13 @@ cdef class Connection:
     cdef Phase phase
     cdef Reply refusal              # the reply to a skipped body
     cdef uint64_t to_skip
-    cdef uint32_t body_got          # bytes of the body and its CRLF received so far
-    cdef char[2] trailer            # the two bytes after the body, which must be CRLF
-    cdef Buffer input               # received, but not run yet
-    cdef Outbox out                 # replied, but not sent yet
-    cdef size_t counted_bytes       # size of input and out, as counted in the engine's memory
-    cdef int interest               # what the selector watches
-    cdef int reading                # what it is asked to watch while the client may send
+    cdef uint32_t body_got          # of the body and its CRLF
+    cdef char[2] trailer            # what stands where the body's CRLF must be
+    cdef Buffer input               # received and not yet run
+    cdef Outbox out                 # answered and not yet sent
+    cdef size_t counted_bytes       # of input and out, as the engine's memory has them
+    cdef int interest               # what the poller watches
+    cdef int reading                # what it is asked for where the client may send
     cdef bint socket_full
     cdef bint blocked               # its last command has no reply yet
     cdef bint held_back             # too many bytes are unsent to run another command
@@ -85,6 +89,7 @@ cdef class Connection:
     cdef size_t take_skipped(self, size_t size) noexcept
 
     cdef void execute(self, char *line, size_t size, int64_t now_ns) noexcept
+    cdef void refuse_http(self) noexcept
     cdef bint is_blocked(self) noexcept
     cdef Reply begin_put(self, Command *command, int64_t now_ns) noexcept
     cdef void end_put(self, int64_t now_ns) noexcept
@@ -101,4 +106,3 @@ cdef class Connection:
     cdef int wanted_events(self) noexcept
     cdef void watch_events(self, int events, int64_t now_ns) noexcept
     cdef void drop(self, int64_t now_ns) noexcept
-    cdef void drain_before_close(self) noexcept

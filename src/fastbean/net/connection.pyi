@@ -1,8 +1,9 @@
-import selectors
 from collections.abc import Callable
 from typing import Self, final
 
 from fastbean.engine.commands import Engine
+from fastbean.net.poller import Poller
+from fastbean.net.selector_poller import SelectorPoller
 
 class Shared:
     verbosity: int
@@ -10,7 +11,7 @@ class Shared:
     on_close: Callable[[], None] | None
     @property
     def engine(self) -> Engine: ...
-    def __new__(cls, engine: Engine, selector: selectors.BaseSelector | None = None) -> Self: ...
+    def __new__(cls, engine: Engine, poller: Poller | SelectorPoller | None = None) -> Self: ...
 
 @final
 class Connection:

@@ -18,7 +18,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memchr, memcpy
 
 from fastbean.base.buffer cimport buffer_append, buffer_drop_front, buffer_free, buffer_reserve
 from fastbean.engine.client cimport INPUT_LIMIT, OUTPUT_LIMIT, STEPS_PER_ITERATION, Client
@@ -32,27 +32,14 @@ from fastbean.net.outbox cimport (
     outbox_send, outbox_sent, outbox_unsent,
 )
 from fastbean.net.poller cimport EDGE, READ, WRITE, Poller
+from fastbean.protocol.http_request cimport HTTP_TAIL_BYTES, ends_with_http_version, is_http, length_without_cr
 from fastbean.protocol.replies cimport (
     REPLY_BAD_FORMAT, REPLY_DRAINING, REPLY_EXPECTED_CRLF, REPLY_FOUND, REPLY_JOB_TOO_BIG, REPLY_NONE, REPLY_RESERVED,
     REPLY_USING, REPLY_WATCHING, Reply,
 )
 from fastbean.protocol.tokenizer cimport line_length
-from fastbean.protocol.commands cimport MAX_LINE_BYTES, OP_PUT, OP_QUIT, Command, parse_line
-from fastbean.net.socket_calls cimport iovec, socket_receive
-
-cdef extern from "<poll.h>" nogil:
-    """
-    #include <poll.h>
-    #ifndef POLLRDHUP
-    #define POLLRDHUP 0
-    #endif
-    """
-    cdef struct pollfd:
-        int fd
-        short events
-        short revents
-    int poll(pollfd *fds, unsigned long count, int timeout)
-    int POLLERR, POLLHUP, POLLNVAL, POLLRDHUP
+from fastbean.protocol.commands cimport MAX_LINE_BYTES, OP_NONE, OP_PUT, OP_QUIT, Command, parse_line
+from fastbean.net.socket_calls cimport PEER_GONE, PEER_HALF_CLOSED, iovec, socket_drain, socket_peer, socket_receive
 
 cdef extern from "<unistd.h>" nogil:
     int close_descriptor "close"(int fd)
@@ -60,7 +47,6 @@ cdef extern from "<unistd.h>" nogil:
 cdef enum:
     SCRATCH_BYTES = 65536
     CRLF_BYTES = 2
-    SWALLOWED_RECEIVES = 4          # before a close
 
 
 cdef class Shared:
@@ -68,13 +54,13 @@ cdef class Shared:
 
     Args:
         engine: the engine that runs the commands.
-        selector: where sockets are watched; it may be None if there is no socket.
+        poller: what watches the sockets, made by `new_selector`; None is fine as long as there is no socket.
     """
 
-    def __cinit__(self, Engine engine not None, selector=None):
+    def __cinit__(self, Engine engine not None, poller=None):
         self.engine = engine
-        self.selector = selector
-        self.poller = selector if isinstance(selector, Poller) else None
+        self.poller = poller
+        self.compiled = poller if isinstance(poller, Poller) else None
         self.open = set()
         self.runnable = []
         self.unwatched = set()
@@ -103,6 +89,13 @@ cdef class Shared:
                 connection.is_answered = True
                 self.answered.append(connection)
             client = self.engine.next_answered()
+
+    cdef void unwatch(self, int fd) noexcept:
+        """Have the poller forget a descriptor."""
+        if self.compiled is not None:
+            self.compiled.forget(fd)
+        else:
+            self.poller.remove(fd)
 
     cdef void emit(self, str event, int fd, bytes text) noexcept:
         if self.on_event is not None:
@@ -217,7 +210,7 @@ cdef class Connection:
         """Have the poller report again what one receive may have left. False: it cannot; the client must be closed."""
         if not self.interest & EDGE or (size < room and not events & EDGE):
             return True
-        return self.hub.poller.tell_again(self.fd)
+        return self.hub.compiled.tell_again(self.fd)
 
     cdef int space(self, iovec *where) noexcept:
         """Where the next bytes go: fills up to two pieces and returns how many; 0 when none may be received now."""
@@ -277,16 +270,11 @@ cdef class Connection:
             self.engine.give_up_waiting(self.client)
 
     cdef void look_for_hang_up(self, int64_t now_ns) noexcept:
-        """Check an unwatched socket: has the client gone, or will it send no more?"""
-        cdef pollfd asked
-        asked.fd = self.fd
-        asked.events = POLLRDHUP
-        asked.revents = 0
-        if poll(&asked, 1, 0) <= 0:
-            return
-        if asked.revents & (POLLERR | POLLHUP | POLLNVAL):
+        """Ask the socket itself, which the poller does not watch, whether the client has gone or will send no more."""
+        cdef int peer = socket_peer(self.fd)
+        if peer == PEER_GONE:
             self.drop(now_ns)
-        elif asked.revents & POLLRDHUP:
+        elif peer == PEER_HALF_CLOSED:
             self.hung_up = True
             self.give_up_waiting()
 
@@ -309,10 +297,11 @@ cdef class Connection:
             self.hub.runnable.append(self)
 
     cdef void resume(self, int64_t now_ns) noexcept:
-        """Continue with commands that were received before."""
+        """Go on with commands that were received before, and with replies that were not sent."""
         if self.closed:
             return
-        buffer_drop_front(&self.input, self.run(self.input.data, self.input.len, now_ns))
+        if not self.hub.stopping:
+            buffer_drop_front(&self.input, self.run(self.input.data, self.input.len, now_ns))
         if self.input.len == 0 and self.input.cap > KEPT_BYTES:
             buffer_free(&self.input)
         self.flush(now_ns)
@@ -359,18 +348,26 @@ cdef class Connection:
             return length
         if size < MAX_LINE_BYTES:
             return 0
+        if is_http(data, MAX_LINE_BYTES):
+            self.refuse_http()
+            return size
         self.phase = PHASE_LONG_LINE
         return self.take_long_line(data, size)
 
     cdef size_t take_long_line(self, const char *data, size_t size) noexcept:
-        """Skip a part of a line that is too long; at its end, reply."""
-        cdef size_t length = line_length(data, size)
-        if length:
+        """Part of a line that is too long; at its end it is answered."""
+        cdef const char *newline = <const char *>memchr(data, c'\n', size)
+        cdef size_t length
+        if newline is NULL:
+            # What the line ends with has to be seen in one piece.
+            return size - min(size, <size_t>HTTP_TAIL_BYTES)
+        length = newline - data
+        if ends_with_http_version(data, length_without_cr(data, length)):
+            self.refuse_http()
+        elif length and data[length - 1] == c'\r':
             self.phase = PHASE_LINE
             self.answer(REPLY_BAD_FORMAT)
-            return length
-        # Its LF may be the next byte to arrive.
-        return size - 1 if data[size - 1] == c'\r' else size
+        return length + 1
 
     cdef size_t take_body(self, const char *data, size_t size, int64_t now_ns) noexcept:
         """Take a part of a put's body, or of the CRLF after it."""
@@ -412,6 +409,9 @@ cdef class Connection:
         if command.op == OP_PUT:
             reply = self.begin_put(&command, now_ns)
         elif command.fault != REPLY_NONE:
+            if command.op == OP_NONE and is_http(line, size):
+                self.refuse_http()
+                return
             reply = command.fault
         elif command.op == OP_QUIT:
             self.quitting = True
@@ -423,6 +423,11 @@ cdef class Connection:
             return
         self.blocked = self.is_blocked()
         self.give_up_waiting()
+
+    cdef void refuse_http(self) noexcept:
+        """End a connection that speaks HTTP. It gets no reply, and what comes behind the request is dropped."""
+        self.quitting = True
+        self.hub.http_requests += 1
 
     cdef bint is_blocked(self) noexcept:
         """Whether the command that ran last is answered later."""
@@ -555,21 +560,21 @@ cdef class Connection:
         return events
 
     cdef void watch_events(self, int events, int64_t now_ns) noexcept:
-        """Change what the selector watches; it cannot watch nothing."""
+        """Change what the poller watches; it cannot watch nothing."""
+        cdef int before = self.interest
+        self.interest = 0  # A poller that cannot change has given the socket up.
         try:
             if events == 0:
-                self.hub.selector.unregister(self.fd)
+                self.hub.unwatch(self.fd)
                 self.hub.unwatched.add(self)
-            elif self.interest == 0:
+            elif before == 0:
                 self.hub.unwatched.discard(self)
-                self.hub.selector.register(self.fd, events, self)
+                self.hub.poller.add(self.fd, events, self)
             else:
-                # A selector that fails to modify has unregistered the socket.
-                self.interest = 0
-                self.hub.selector.modify(self.fd, events, self)
+                self.hub.poller.change(self.fd, events)
             self.interest = events
-        except OSError:
-            # The kernel cannot watch it, and unwatched it would hang for ever.
+        except (OSError, MemoryError):
+            # There is no room to watch it: without that it would hang for ever.
             self.drop(now_ns)
 
     cdef void drop(self, int64_t now_ns) noexcept:
@@ -579,7 +584,7 @@ cdef class Connection:
             return
         self.closed = True
         if self.interest:
-            self.hub.selector.unregister(self.fd)
+            self.hub.unwatch(self.fd)
         if self.hub.verbosity >= 1:
             self.hub.emit("close", self.fd, b"")
         self.hub.open.discard(self)
@@ -590,18 +595,8 @@ cdef class Connection:
             outbox_free(&self.out)
             buffer_free(&self.input)
             self.count_memory()
-            self.drain_before_close()
+            if not self.eof:
+                # Unread, it would make the close reset the connection, and replies on their way could be lost.
+                socket_drain(self.fd, self.hub.scratch, SCRATCH_BYTES)
             close_descriptor(self.fd)
-            if self.hub.on_close is not None:
-                self.hub.on_close()
-
-    cdef void drain_before_close(self) noexcept:
-        """Receive what the client has sent, and drop it: unread, it would make the close a reset, which could lose
-        replies on their way."""
-        cdef iovec where
-        cdef int _time
-        where.iov_base = self.hub.scratch
-        where.iov_len = SCRATCH_BYTES
-        for _time in range(SWALLOWED_RECEIVES):
-            if socket_receive(self.fd, &where, 1) < SCRATCH_BYTES:
-                return
+            self.hub.has_closed = True

@@ -1,8 +1,8 @@
 """The event loop of one server: has the hub run its iterations, keeps a few timers, and stops.
 
-It knows callbacks, but no jobs. The hub (compiled) waits for sockets and serves connections, iteration after iteration.
-Every other descriptor registered with the selector has a callback of one argument, the mask, as its data. The hub
-returns when a callback ran, when a timer is due, and once a minute. With nothing to do it sleeps in the kernel.
+It knows handlers and not jobs. The hub (compiled) waits for sockets and serves connections, iteration after iteration;
+every other descriptor that the poller watches has a function of one argument, the mask, as its data. The hub comes back
+when it has called one, when a timer is due, and once a minute. With nothing to do it sleeps in the kernel.
 
 ``stop`` and ``wake`` may be called from any thread; a write to ``wake_fd`` also ends the wait, as
 ``signal.set_wakeup_fd`` needs it. Everything else belongs to the thread that runs the loop.
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
+    from fastbean.net.poller import Poller
+    from fastbean.net.selector_poller import SelectorPoller
+
     class Served(Protocol):
         """The part of a hub that the loop uses."""
 
@@ -33,23 +36,18 @@ MEMORY_RETRY_S = 0.1
 
 
 class Loop:
-    """One hub, the selector on which it waits, and a few timers."""
+    """One hub, the poller by which it waits, and a few timers."""
 
-    def __init__(self, selector: selectors.BaseSelector, hub: "Served") -> None:
-        self._selector = selector
+    def __init__(self, poller: "Poller | SelectorPoller", hub: "Served") -> None:
+        self._poller = poller
         self._hub = hub
         self._timers: list[tuple[int, Callable[[], None]]] = []
         self._stopped = False
         hub.now_ns = clock.monotonic_ns()
         self._wake_out, self._wake_in = socket.socketpair()
-        try:
-            self._wake_out.setblocking(False)
-            self._wake_in.setblocking(False)
-            selector.register(self._wake_out, selectors.EVENT_READ, self._woken)
-        except BaseException:
-            self._wake_out.close()
-            self._wake_in.close()
-            raise
+        self._wake_out.setblocking(False)
+        self._wake_in.setblocking(False)
+        poller.add(self._wake_out.fileno(), selectors.EVENT_READ, self._woken)
 
     @property
     def now_ns(self) -> int:
@@ -72,7 +70,10 @@ class Loop:
         self.wake()
 
     def call_later(self, delay_ns: int, callback: "Callable[[], None]") -> None:
-        """Calls ``callback`` once, ``delay_ns`` nanoseconds after the time of this iteration."""
+        """Has ``callback`` called once, ``delay_ns`` nanoseconds after the time of this iteration.
+
+        A callback that raises is called again in the next iteration, if there is one.
+        """
         self._timers.append((self.now_ns + delay_ns, callback))
 
     def run(self) -> None:
@@ -96,8 +97,8 @@ class Loop:
             self._run_timers()
 
     def close(self) -> None:
-        """Closes the waking descriptors; the selector stays its owner's."""
-        self._selector.unregister(self._wake_out)
+        """Closes the waking descriptors; the poller stays its owner's."""
+        self._poller.remove(self._wake_out.fileno())
         self._wake_out.close()
         self._wake_in.close()
 
@@ -107,7 +108,7 @@ class Loop:
 
     def _run_timers(self) -> None:
         now_ns = self.now_ns
-        due = [callback for due_ns, callback in self._timers if due_ns <= now_ns]
-        self._timers = [timer for timer in self._timers if timer[0] > now_ns]
-        for callback in due:
-            callback()
+        for timer in [timer for timer in self._timers if timer[0] <= now_ns]:
+            timer[1]()
+            # Only now: an iteration that runs out of memory here loses no timer.
+            self._timers.remove(timer)

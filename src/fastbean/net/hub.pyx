@@ -5,8 +5,10 @@ The loop calls `serve`. An iteration waits for sockets, reads the clock once, se
 only serves connections makes no Python object, and the next one follows at once; `end_iteration` waits for nothing but
 the binlog's disk.
 
-``on_slow_iteration`` is called for an iteration that takes ``slow_iteration_ns`` or longer, measured from the end of
-its wait to the next one.
+Functions of the hub's owner are called between iterations, where what they raise is not lost: ``on_slow_iteration``
+after an iteration that took ``slow_iteration_ns`` or longer, from the end of its wait to the next one; ``on_close``
+after one in which a socket was closed; ``on_http_requests`` once a minute at most, with the number of connections that
+were closed because they spoke HTTP.
 
 With a binlog, replies that depend on it are sent after the commit at the end of the iteration, all others at once.
 """
@@ -16,20 +18,19 @@ import os
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from fastbean.base.clock cimport NEVER
+from fastbean.base.clock cimport NEVER, monotonic_ns
 from fastbean.net.connection cimport PHASE_LINE, Connection, Shared
 from fastbean.net.outbox cimport outbox_unsent
 from fastbean.net.poller cimport EDGE
+from fastbean.net.socket_calls cimport socket_has_unread
 from fastbean.base.stopwatch cimport PART_BINLOG, PART_SEND, PART_SERVE, PART_WORK, stopwatch_begin, stopwatch_mark
 
-from fastbean.base import clock
 from fastbean.protocol import commands
 from fastbean.errors import BinlogFailedError
 
 cdef extern from "<sys/socket.h>" nogil:
-    ssize_t recv(int fd, void *data, size_t size, int flags)
     int shutdown(int fd, int how)
-    int AF_UNIX, MSG_DONTWAIT, MSG_PEEK, SHUT_WR
+    int AF_UNIX, SHUT_WR
 
 # MAX_GATHERED_ITERATIONS: under -f 0, the iterations whose replies share one sync of the loop. An iteration that finds
 # no ready socket ends the gathering, so the limit only matters while clients keep arriving: a reply waits for at most
@@ -39,10 +40,11 @@ cdef extern from "<sys/socket.h>" nogil:
 # themselves; this is for changes that do not, such as room that another program frees.
 cdef enum:
     NS_IN_MS = 1000000
-    LOOK_EVERY_NS = 1000000000      # how often clients that the selector does not watch are checked
+    LOOK_EVERY_NS = 1000000000      # at clients that the poller does not watch
     OUT_OF_MEMORY_RETRY_NS = 100000000
-    MAX_GATHERED_ITERATIONS = 8
-    BINLOG_RETRY_NS = 10000000
+    MAX_GATHERED_ITERATIONS = 8         # whose replies wait for one sync; nobody waits longer for it to begin
+    HTTP_REPORT_EVERY_NS = 60000000000
+    BINLOG_RETRY_NS = 10000000         # while the log has no room, or is far behind with its syncs
 
 _PHASES = ("serve", "work", "binlog", "send")
 
@@ -53,7 +55,7 @@ cdef class Hub(Shared):
 
     Args:
         engine: the engine that runs the commands.
-        selector: where sockets are watched; it may be None if no socket is adopted.
+        poller: what watches the sockets, made by `new_selector`; None is fine as long as no socket is adopted.
     """
 
     @property
@@ -100,8 +102,8 @@ cdef class Hub(Shared):
             The new Connection.
 
         Raises:
-            OSError: the selector cannot watch the socket. The socket is closed.
-            MemoryError: likewise for memory.
+            OSError: the poller cannot watch the socket. The socket is closed.
+            MemoryError: no memory. The socket is closed.
         """
         cdef Connection connection
         try:
@@ -109,12 +111,12 @@ cdef class Hub(Shared):
         except MemoryError:
             sock.close()
             raise
-        if self.poller is not None and sock.family != AF_UNIX:
-            # A receive from a unix socket ends after each passed descriptor, and nothing reports that.
+        if self.compiled is not None and sock.family != AF_UNIX:
+            # A receive from a unix socket ends behind each descriptor that is passed, and nothing tells that.
             connection.reading |= EDGE
         sock.detach()
         try:
-            self.selector.register(connection.fd, connection.reading, connection)
+            self.poller.add(connection.fd, connection.reading, connection)
         except BaseException:
             connection.drop(now_ns)
             raise
@@ -135,9 +137,8 @@ cdef class Hub(Shared):
     def serve(self, int64_t until_ns, bint once=False):
         """Run iterations until the loop has something to do: a callback ran, or the time has come.
 
-        An iteration waits, at most until `end_iteration` is due again; serves what the selector found; and ends with
-        `end_iteration`. Data that is registered with the selector and is not a Connection is a callback, which is
-        called with the mask.
+        An iteration waits, at most until `end_iteration` wants to be called again, and serves what the poller found.
+        Data of the poller that is not a Connection is a function, to be called with the mask.
 
         Args:
             until_ns: when to return at the latest, in monotonic nanoseconds.
@@ -161,7 +162,7 @@ cdef class Hub(Shared):
             wait_ns = min(wait_ns, self.wait_ns)
         # Reset by `end_iteration`: after an error in this iteration the next one must not wait.
         self.wait_ns = 0
-        called = self.handle(wait_ns) if self.poller is None else self.handle_polled(wait_ns)
+        called = self.handle(wait_ns) if self.compiled is None else self.handle_polled(wait_ns)
         self.deliver()
         if self.runnable or self.engine.has_binlog:
             stopwatch_mark(&self.watch, self.phase)
@@ -169,6 +170,13 @@ cdef class Hub(Shared):
         self.wait_ns = self.end_iteration(self.now_ns)
         if stopwatch_mark(&self.watch, self.phase):
             self.report_slow_iteration()
+        if self.has_closed:
+            if self.on_close is not None:
+                self.on_close()
+                called = True
+            self.has_closed = False
+        if self.http_requests:
+            self.report_http_requests()
         return called
 
     cdef int report_slow_iteration(self) except -1:
@@ -181,31 +189,43 @@ cdef class Hub(Shared):
             )
         return 0
 
+    cdef int report_http_requests(self) except -1:
+        cdef uint64_t requests = self.http_requests
+        if self.now_ns >= self.http_report_ns:
+            self.http_report_ns = self.now_ns + HTTP_REPORT_EVERY_NS
+            self.http_requests = 0
+            if self.on_http_requests is not None:
+                self.on_http_requests(requests)
+        return 0
+
     cdef bint handle_polled(self, int64_t wait_ns) except -1:
-        """Wait and serve what is ready; returns whether a callback ran."""
-        cdef int count = self.poller.wait(wait_ns)
+        """Wait and serve what is ready; whether a function was called."""
+        cdef int count = self.compiled.poll(wait_ns)
         cdef int place = 0
         cdef int mask, fd
         cdef bint called = False
-        self.begin(count, self.poller.now_ns)
+        self.begin(count, self.compiled.now_ns)
         try:
             while place < count:
-                mask = self.poller.mask_of(place, &fd)
+                mask = self.compiled.mask_of(place, &fd)
                 place += 1
                 if mask:
-                    called = self.serve_one(self.poller.datas[fd], mask) or called
+                    called = self.serve_one(self.compiled.datas[fd], mask) or called
         except BaseException:
-            self.poller.tell_rest_again(place)
+            self.compiled.tell_rest_again(place)
             raise
         return called
 
     cdef bint handle(self, int64_t wait_ns) except -1:
-        """The same with any other selector."""
-        cdef list events = self.selector.select(wait_ns / 1e9)
+        """The same over the standard library's selector."""
+        cdef list ready = self.poller.wait(wait_ns)
         cdef bint called = False
-        self.begin(len(events), clock.monotonic_ns())
-        for key, mask in events:
-            called = self.serve_one(key.data, mask) or called
+        self.begin(len(ready), monotonic_ns())
+        for fd, mask in ready:
+            data = self.poller.data_of(fd)
+            # A descriptor that was served before it in this iteration may have had it removed.
+            if data is not None:
+                called = self.serve_one(data, mask) or called
         return called
 
     cdef void begin(self, uint32_t ready, int64_t now_ns) noexcept:
@@ -342,6 +362,30 @@ cdef class Hub(Shared):
             due_ns = self.looked_ns + LOOK_EVERY_NS
         return -1 if due_ns == NEVER else max(due_ns - now_ns, 0)
 
+    def full_sockets(self):
+        """The sockets with replies that are not sent yet because the client does not read.
+
+        Returns:
+            A list of (descriptor, bytes). Other replies that are unsent wait for the binlog, or for the next iteration.
+        """
+        cdef Connection connection
+        return [
+            (connection.fd, outbox_unsent(&connection.out))
+            for connection in self.open
+            if connection.socket_full and outbox_unsent(&connection.out)
+        ]
+
+    def stop_running(self, int64_t now_ns):
+        """Run no further command: send the replies that there are, and receive nothing more.
+
+        Args:
+            now_ns: the monotonic time in nanoseconds.
+        """
+        self.stopping = True
+        for connection in list(self.open):
+            (<Connection>connection).reading = 0
+            (<Connection>connection).update_interest(now_ns)
+
     def close_all(self, int64_t now_ns):
         """Close every connection at once.
 
@@ -361,21 +405,25 @@ cdef class Hub(Shared):
         return sending
 
     cdef int stop_sending(self, Connection connection) noexcept:
-        """Shut down sending on a socket whose client may still be sending; returns a duplicate of it, or -1."""
-        cdef char byte
-        if connection.fd < 0 or not (
-            connection.input.len or connection.phase != PHASE_LINE
-            or recv(connection.fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) > 0
+        """Half-close a socket whose client may still be sending. Returns another descriptor of it, or -1.
+
+        A client with replies that could not be sent has been given up: it gets only part of them in any case.
+        """
+        if connection.fd < 0 or outbox_unsent(&connection.out) or not (
+            connection.input.len or connection.phase != PHASE_LINE or socket_has_unread(connection.fd)
         ):
             return -1
         shutdown(connection.fd, SHUT_WR)
         try:
-            return os.dup(connection.fd)
+            fd = os.dup(connection.fd)
         except OSError:
             return -1
+        # What it still sends is read through the other descriptor.
+        connection.eof = True
+        return fd
 
     cdef void look_at_unwatched(self, int64_t now_ns) noexcept:
-        """The selector does not watch clients whose input is full: check whether they are still connected."""
+        """Clients whose input is full are not watched by the poller: see whether they are still there."""
         cdef Connection connection
         self.looked_ns = now_ns
         for connection in list(self.unwatched):

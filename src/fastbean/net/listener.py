@@ -1,12 +1,13 @@
 """Listening sockets: TCP over IPv4 and IPv6, ``unix:PATH``, and those inherited from systemd; and accepting from them.
 
 ``bind_all`` turns addresses into bound, listening sockets, or raises ListenError and leaves nothing behind.
-``Acceptor`` accepts clients from them, a bounded number in each iteration of the loop. When the process is out of
-descriptors it stops accepting until a connection closes or a second has passed: there is no busy loop, and no log line
-for each try. A client above the limit on connections gets a refusal and is closed, which takes it out of the queue.
+``Acceptor`` takes clients from them, a bounded number in each iteration of the loop. When the process is out of
+descriptors it stops accepting until a connection closes or a second has passed: no busy loop, no line in the log for
+each try. A client beyond the limit on connections is told so and closed, which takes it out of the queue.
 
-The file of a Unix socket is removed when the socket is closed, unless it belongs to another server by then; a socket of
-systemd's is never unlinked. Features that only some systems have are checked with ``hasattr``, here and nowhere else.
+The file of a Unix socket is removed when the socket is closed, unless another server's has taken its place by then; a
+socket of systemd's is never unlinked. What only some systems have (Unix sockets, the timing of keep-alive, a limit on
+descriptors) is looked for before it is used.
 Accepted sockets inherit TCP_NODELAY and keep-alive from the listening one, which saves five calls for each client.
 """
 
@@ -16,6 +17,7 @@ import os
 import selectors
 import socket
 import stat
+import sys
 
 from fastbean.base import limits
 from fastbean.errors import ListenError
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
     from fastbean.net.event_loop import Loop
     from fastbean.net.hub import Hub
+    from fastbean.net.poller import Poller
+    from fastbean.net.selector_poller import SelectorPoller
 
 ADVICE = {
     errno.EACCES: "ports below 1024 and other users' folders need more rights: start it as root with -u USER",
@@ -348,48 +352,77 @@ def _refusal(address: Address, error: OSError) -> ListenError:
 class Acceptor:
     """Accepts clients from all listeners of one server and passes them to its hub.
 
-    ``log`` is called with a level, an event and fields.
+    ``log`` is called with a level, an event and fields. With ``reserves``, for a server with a binlog, clients leave
+    some descriptors free: see ``client_descriptors``.
     """
 
     def __init__(
         self,
         loop: "Loop",
-        selector: selectors.BaseSelector,
+        poller: "Poller | SelectorPoller",
         hub: "Hub",
         listeners: "Sequence[Listener]",
         log: "Callable[..., None]",
+        *,
+        reserves: bool = False,
     ) -> None:
         self._loop = loop
-        self._selector = selector
+        self._poller = poller
         self._hub = hub
         self._listeners = listeners
         self._log = log
-        self._paused = True
+        self._reserves = reserves
+        # Clients have descriptors below this number.
+        self._client_descriptors = client_descriptors(reserves=reserves)
+        # By place in ``listeners``: whether the poller watches it. It is set after each call to the poller that has
+        # succeeded, so whatever fails on the way, the next try goes on from what is really watched.
+        self._watched = [False] * len(listeners)
+        self._paused = False
         self._retry_comes = False
         self._complained_ns: dict[str, int] = {}
-        self.resume()
+        self._watch()
 
     def resume(self) -> None:
-        """Resumes accepting after a pause; does nothing if it is accepting."""
+        """Accepts again after a pause, or pauses anew if that is not possible yet; does nothing while it accepts."""
         if not self._paused:
+            return
+        try:
+            self._look_for_a_descriptor()
+            self._watch()
+        except (OSError, MemoryError) as error:
+            self._pause(error)
             return
         self._paused = False
         self._hub.on_close = None
-        for listener in self._listeners:
-            self._selector.register(listener.sock, selectors.EVENT_READ, self._handler(listener.sock))
 
     def close(self) -> None:
-        """Stops accepting and closes the listeners."""
-        self._leave_selector()
+        """Accepts no more and closes the listeners."""
+        self._paused = True
+        self._unwatch()
         for listener in self._listeners:
             listener.close()
         self._listeners = ()
 
-    def _leave_selector(self) -> None:
-        if not self._paused:
-            self._paused = True
-            for listener in self._listeners:
-                self._selector.unregister(listener.sock)
+    def _watch(self) -> None:
+        for place, listener in enumerate(self._listeners):
+            if not self._watched[place]:
+                self._poller.add(listener.sock.fileno(), selectors.EVENT_READ, self._handler(listener.sock))
+                self._watched[place] = True
+
+    def _unwatch(self) -> None:
+        for place, listener in enumerate(self._listeners):
+            if self._watched[place]:
+                self._poller.remove(listener.sock.fileno())
+                self._watched[place] = False
+
+    def _look_for_a_descriptor(self) -> None:
+        """Raises OSError if the next client would have one of the descriptors that clients leave free, or none."""
+        self._client_descriptors = client_descriptors(reserves=self._reserves)
+        if self._reserves and self._listeners:
+            fd = os.dup(self._listeners[0].sock.fileno())
+            os.close(fd)
+            if fd >= self._client_descriptors:
+                raise _out_of_descriptors()
 
     def _handler(self, sock: socket.socket) -> "Callable[[int], None]":
         return lambda _mask: self._accept_some(sock)
@@ -423,19 +456,26 @@ class Acceptor:
             self._log("WARNING", "refusing-clients", connections=self._hub.connections, advice=advice)
 
     def _adopt(self, sock: socket.socket, peer: object) -> None:
+        fd = sock.fileno()
         try:
             sock.setblocking(False)
             self._hub.adopt(sock, _peer_name(peer), self._loop.now_ns)
         except (OSError, MemoryError) as error:
             sock.close()
             self._pause(error)
+            return
+        # The system hands out the lowest descriptor that is free: the next one would be higher.
+        if fd + 1 >= self._client_descriptors:
+            self._pause(_out_of_descriptors())
 
     def _pause(self, error: BaseException) -> None:
-        self._leave_selector()
-        self._hub.on_close = self.resume
+        # First what brings it back: nothing that fails afterwards may leave a server that never accepts again.
         if not self._retry_comes:
-            self._retry_comes = True
             self._loop.call_later(limits.ACCEPT_RETRY_NS, self._retry)
+            self._retry_comes = True
+        self._hub.on_close = self.resume
+        self._paused = True
+        self._unwatch()
         reason = error.strerror if isinstance(error, OSError) else "out of memory"
         advice = "raise the limit on open files (ulimit -n)" if getattr(error, "errno", 0) in EXHAUSTED else "wait"
         if self._may_complain("not-accepting"):
@@ -453,6 +493,26 @@ class Acceptor:
     def _retry(self) -> None:
         self._retry_comes = False
         self.resume()
+
+
+def client_descriptors(*, reserves: bool) -> int:
+    """The number below which the descriptors of clients have to be, by the limit of this process.
+
+    With ``reserves`` the last 32 below the limit are left free, or a quarter of a limit below 128: idle clients must
+    not keep a binlog from opening its next file.
+    """
+    try:
+        import resource
+    except ImportError:  # not on this system
+        return sys.maxsize
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if not reserves or limit == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return limit - min(limits.RESERVED_DESCRIPTORS, limit // limits.RESERVED_SHARE)
+
+
+def _out_of_descriptors() -> OSError:
+    return OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def _peer_name(peer: object) -> str:

@@ -24,16 +24,8 @@ from fastbean.protocol.replies cimport (
     REPLY_FOUND, REPLY_INSERTED, REPLY_KICKED_COUNT, REPLY_OK, REPLY_RESERVED, REPLY_USING, REPLY_WATCHING, Reply,
     reply_text,
 )
-from fastbean.net.socket_calls cimport socket_send
+from fastbean.net.socket_calls cimport socket_send, socket_send_pieces
 from fastbean.engine.tube cimport tube_name
-
-cdef extern from "<sys/socket.h>" nogil:
-    cdef struct msghdr:
-        iovec *msg_iov
-        size_t msg_iovlen
-    ssize_t sendmsg(int fd, msghdr *message, int flags)
-    int MSG_DONTWAIT
-    int MSG_NOSIGNAL
 
 cdef enum:
     COPY_LIMIT = 16384              # a larger body is sent from its job
@@ -198,16 +190,14 @@ cdef ssize_t outbox_send(Outbox *outbox, int fd, uint64_t committed_lsn) noexcep
     Returns the number of bytes accepted, 0 when nothing may be sent yet, or -1 with the system's error in errno.
     """
     cdef iovec[PIECES] pieces
-    cdef msghdr message
     cdef size_t end
     cdef ssize_t size
+    cdef int count
     if outbox.pinned_count:
-        memset(&message, 0, sizeof(message))
-        message.msg_iov = pieces
-        message.msg_iovlen = outbox_gather(outbox, pieces, committed_lsn)
-        if message.msg_iovlen == 0:
+        count = outbox_gather(outbox, pieces, committed_lsn)
+        if count == 0:
             return 0
-        size = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL)
+        size = socket_send_pieces(fd, pieces, count)
     else:
         end = open_end(outbox, committed_lsn)
         if end == outbox.start:

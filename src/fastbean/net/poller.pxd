@@ -1,4 +1,4 @@
-"""Waiting for descriptors: ``selectors.EpollSelector``, compiled."""
+"""Waiting for descriptors with epoll. Linux only, but for `new_selector`."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
@@ -28,29 +28,23 @@ cdef extern from *:
 cdef enum:
     READ = 1                        # as selectors.EVENT_READ and EVENT_WRITE
     WRITE = 2
-    EDGE = 16                       # asked for: report each event once; reported: a hang-up, or urgent data
+    EDGE = 16                       # in `add`: report once what comes; in a mask: a hang-up, or urgent data
 
 
 cdef class Poller:
     cdef int epoll                  # -1: closed
-    cdef epoll_event *events        # what the last wait found
-    cdef int found                  # the number of events
+    cdef epoll_event *events        # what the last poll found
+    cdef int found                  # and how many
     cdef uint8_t *masks             # by descriptor: what is watched, 0 where nothing is
     cdef int cap
     cdef list datas                 # by descriptor
-    cdef list fileobjs              # by descriptor
-    cdef uint32_t count             # the number of registered descriptors
-    cdef readonly int64_t now_ns    # when the last wait ended
+    cdef readonly int64_t now_ns    # when the last poll ended
 
-    cdef int wait(self, int64_t timeout_ns) except -1
+    cdef int poll(self, int64_t timeout_ns) except -1
     cdef int mask_of(self, int place, int *fd) noexcept
     cdef bint tell_again(self, int fd) noexcept
     cdef void tell_rest_again(self, int place) noexcept
     cdef int grow(self, int fd) except -1
-    cdef int check_open(self) except -1
-    cdef int lookup(self, object fileobj) except -2
-    cdef int registered(self, object fileobj) except -2
     cdef void forget(self, int fd) noexcept
     cdef int control(self, int operation, int fd, int mask) except -1
     cdef int ask(self, int operation, int fd, int mask) noexcept
-    cdef object key_of(self, int fd)

@@ -138,6 +138,85 @@ def test_only_crlf_ends_a_line(client: MemoryClient) -> None:
     assert client(b"stats-job 1\r", b"\n") == b"NOT_FOUND\r\n"
 
 
+POST = (
+    b"POST / HTTP/1.1\r\nHost: 127.0.0.1:11300\r\nContent-Length: 21\r\nOrigin: null\r\n\r\nput 0 0 60 5\r\nhello\r\n"
+)
+LONG_POST = POST.replace(b"POST /", b"POST /" + b"a" * 2000)
+HEADERS = POST.partition(b"\r\n")[2]
+BODY = b"\r\nput 0 0 60 5\r\nhello\r\n"
+HTTP = [
+    POST,
+    POST.replace(b"\r\n", b"\n", 5),
+    POST.replace(b"POST /", b"GET /a?b=c"),
+    POST.replace(b"POST", b"watch"),  # a page that has the browser take it for the same origin may choose any method
+    POST.replace(b"POST", b"list-tubes"),
+    POST.replace(b"POST", b"delete"),
+    POST.replace(b"/1.1", b"/1.0"),
+    POST.replace(b"POST / HTTP/1.1", b"PRI * HTTP/2.0"),
+    POST.replace(b"POST / HTTP/1.1", b"OPTIONS * HTTP/1.1"),
+    LONG_POST,
+    LONG_POST.replace(b"\r\n", b"\n", 5),
+    *(POST.replace(b"POST /", b"POST /" + b"a" * size) for size in range(200, 215)),
+    HEADERS,
+    HEADERS.replace(b"Host: 127.0.0.1", b"hOsT:" + b"a" * 300),
+    b"nonsense\nHost: x" + BODY,
+    b"a" * 300 + b"\nPOST / HTTP/1.1" + BODY,
+    b"\0 / HTTP/1.1" + BODY,
+]
+
+
+@pytest.mark.parametrize("piece", [1, 3, 100, 10000])
+@pytest.mark.parametrize("request_", HTTP, ids=range(len(HTTP)))
+def test_http_closes_the_connection_and_runs_nothing(server: MemoryServer, request_: bytes, piece: int) -> None:
+    client = server.client()
+    assert client(b"use a\r\n") == b"USING a\r\n"
+    assert client(*[request_[at : at + piece] for at in range(0, len(request_), piece)]) == b""
+    assert client.connection.closed
+    assert server.engine.counters()["total_jobs"] == 0
+
+
+def test_http_behind_a_waiting_reserve_is_recognised_too(server: MemoryServer) -> None:
+    client = server.client()
+    assert client(b"reserve\r\n" + POST) == b""
+    server.client().put(b"job")
+    assert client() == b"RESERVED 1 3\r\njob\r\n"
+    assert client.connection.closed
+    assert server.engine.counters()["total_jobs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "reply"),
+    [
+        (b"POST", b"UNKNOWN_COMMAND"),
+        (b"POST /", b"UNKNOWN_COMMAND"),
+        (b"POST HTTP/1.1", b"UNKNOWN_COMMAND"),
+        (b"POST  HTTP/1.1", b"UNKNOWN_COMMAND"),
+        (b" HTTP/1.1", b"UNKNOWN_COMMAND"),
+        (b"HTTP/1.1 200 OK", b"UNKNOWN_COMMAND"),
+        (b"POST / HTTP/1.", b"UNKNOWN_COMMAND"),
+        (b"POST / http/1.1", b"UNKNOWN_COMMAND"),
+        (b"POST / HTTP/x.1", b"UNKNOWN_COMMAND"),
+        (b"Host", b"UNKNOWN_COMMAND"),
+        (b"Hosts: a", b"UNKNOWN_COMMAND"),
+        (b"x Host: a", b"UNKNOWN_COMMAND"),
+        (b"use a HTTP/1.1x", b"BAD_FORMAT"),
+        (b"use HTTP/1.1", b"USING HTTP/1.1"),
+        (b"kick 1 HTTP/1.1", b"KICKED 0"),
+        (b"a" * 300 + b"HTTP/1.1", b"BAD_FORMAT"),
+        (b"a" * 300 + b" HTTP/1.1 ", b"BAD_FORMAT"),
+    ],
+)
+def test_what_is_not_http(client: MemoryClient, line: bytes, reply: bytes) -> None:
+    assert client(line + b"\r\n") == reply + b"\r\n"
+    assert not client.connection.closed
+
+
+def test_a_body_may_hold_http(client: MemoryClient) -> None:
+    assert client.put(POST) == 1
+    assert client(b"peek 1\r\n") == b"FOUND 1 %d\r\n%s\r\n" % (len(POST), POST)
+    assert client(b"put 0 0 60 70000\r\n" + POST + b"x" * (70002 - len(POST))) == b"JOB_TOO_BIG\r\n"
+
+
 def test_everything_that_happens_is_told_when_asked_for(server: MemoryServer, client: MemoryClient) -> None:
     told: list[tuple[str, int, str]] = []
     server.hub.on_event = lambda event, fd, text: told.append((event, fd, text))
