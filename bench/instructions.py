@@ -49,8 +49,8 @@ class Session:
             segment_bytes=SEGMENT_BYTES,
             fsync_ms=None,
             log=lambda *_words, **_fields: None,
-            progress=lambda _text: None,
         )
+        self._binlog.open(lambda _text: None)
         # No loop watches the pipe by which a spare segment is reported, and no put is accepted before there is one.
         self._hub.end_iteration(1)
         time.sleep(1)

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from .all_commands_session import Session
+from .expected_state import ExpectedState
 from .faults import Faults, Kind
-from .ledger import Ledger
 from .process import BEANSTALKD, FASTBEAN, Server, StartError
 from .replay import started
-from .script import Script
 
 SEGMENT_BYTES = 8192
 REFUSED = 10
@@ -43,17 +43,17 @@ def faults(shim: Path, memory_path: Path, directory: Path) -> Faults:
     return Faults(shim, memory_path, directory, traced=False)
 
 
-def work(directory: Path, env: dict[str, str] | None = None) -> Ledger:
+def work(directory: Path, env: dict[str, str] | None = None) -> ExpectedState:
     """Puts some jobs, in several segments, and kills the server."""
-    ledger = Ledger(1)
+    expected = ExpectedState(1)
     with Server(directory, segment_bytes=SEGMENT_BYTES, env=env) as server, server.connect() as client:
-        script = Script(ledger, client)
+        session = Session(expected, client)
         for number in range(30):
-            assert script.put(f"job{number}", 800).word == "INSERTED"
+            assert session.put(f"job{number}", 800).word == "INSERTED"
         for number in range(0, 30, 4):
-            script.delete(f"job{number}")
+            session.delete(f"job{number}")
         server.kill()
-    return ledger
+    return expected
 
 
 def said_at_start(directory: Path, env: dict[str, str]) -> str:
@@ -78,7 +78,7 @@ def refusal(directory: Path, env: dict[str, str]) -> str:
 
 
 def test_every_read_that_fails_refuses_the_start_with_one_line(directory: Path, faults: Faults) -> None:
-    ledger = work(directory)
+    expected = work(directory)
     # The first start makes the spares that the later ones find.
     said_at_start(directory, {})
     said_at_start(directory, faults.env)
@@ -90,7 +90,7 @@ def test_every_read_that_fails_refuses_the_start_with_one_line(directory: Path, 
         assert f"-b {directory}: {directory}/fastbean-" in line
         assert os.strerror(errno.EIO) in line
     with started(directory, SEGMENT_BYTES) as (client, _):
-        ledger.check(client)
+        expected.check(client)
 
 
 def test_a_takeover_that_cannot_read_changes_nothing(directory: Path, faults: Faults, beanstalkd: str) -> None:
@@ -130,7 +130,7 @@ def test_a_tool_that_cannot_read_says_so_in_one_line(
 @pytest.mark.parametrize("error", MISSING, ids=names(MISSING))
 def test_a_directory_that_cannot_be_synced_is_warned_of_once(directory: Path, faults: Faults, error: int) -> None:
     faults.set(Kind.SYNC_FOLDER, error=error)
-    ledger = work(directory, faults.env)
+    expected = work(directory, faults.env)
     assert faults.failed > 5
     said = said_at_start(directory, faults.env)
     assert said.count("directory-not-synced") == 1
@@ -138,7 +138,7 @@ def test_a_directory_that_cannot_be_synced_is_warned_of_once(directory: Path, fa
         line for line in said.splitlines() if f"directory-not-synced directory={directory}" in line
     ]
     with started(directory, SEGMENT_BYTES) as (client, warnings):
-        ledger.check(client)
+        expected.check(client)
         assert warnings == []
 
 
@@ -155,16 +155,16 @@ def test_without_allocation_zeros_are_written(
 ) -> None:
     faults.set(Kind.ALLOCATE, error=error)
     with Server(directory, policy, segment_bytes=SEGMENT_BYTES, env=faults.env) as server, server.connect() as client:
-        ledger = Ledger(1)
-        script = Script(ledger, client)
+        expected = ExpectedState(1)
+        session = Session(expected, client)
         for number in range(30):
-            assert script.put(f"job{number}", 800).word == "INSERTED"
+            assert session.put(f"job{number}", 800).word == "INSERTED"
         assert faults.failed > 1
         server.stop()
     for path in directory.glob("fastbean-*.log"):
         assert path.stat().st_blocks * 512 >= path.stat().st_size >= SEGMENT_BYTES
     with started(directory, SEGMENT_BYTES) as (client, _):
-        ledger.check(client)
+        expected.check(client)
 
 
 # --- locks

@@ -64,7 +64,7 @@ def test_a_place_for_a_socket_is_not_taken(run, tmp_path):
         (["-x"], 5, ["unknown flag: -x"]),
         (["-p", "abc"], 111, ["-p abc: neither a port"]),
         (["--config", "none"], 5, ["--config none: cannot read it"]),
-        (["-u", "nosuchuser-"], 33, ["-u nosuchuser-: there is no such user"]),
+        (["-u", "nosuchuser-"], 33, ["-u nosuchuser-: no such user"]),
         (["-b", "none"], 10, ["-b none: cannot use it: No such file or directory; the directory must exist"]),
         (["-b", "file"], 10, ["-b file: this is not a directory"]),
         (["-u", "nosuchuser-", "-b", "none"], 33, ["-u nosuchuser-", "-b none"]),

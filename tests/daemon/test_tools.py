@@ -63,7 +63,7 @@ def test_the_binlog_tool(start, tmp_path, program):
     start("-b", str(tmp_path)).stop()
     command = [SCRIPTS / program[0], *program[1:]]
     status, said, _ = output(*command, "check", tmp_path)
-    assert (status, said.splitlines()[-1]) == (0, "the log is sound")
+    assert (status, said.splitlines()[-1]) == (0, "the binlog is sound")
     status, _, complained = output(*command, "check", tmp_path / "none")
     assert status == 10
     assert complained.startswith("fastbean binlog: ")

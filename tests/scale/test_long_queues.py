@@ -148,8 +148,8 @@ def test_very_many_puts_that_wait_for_room_are_taken_in_steps(
         fsync_ms=None,
         max_bytes=0,
         log=stderr_log.silent,
-        progress=lambda _text: None,
     )
+    log.open(lambda _text: None)
     try:
         clients = ask_all(world, count, b"put 0 0 60 1\r\nx\r\n")
         for client in clients[1::2]:

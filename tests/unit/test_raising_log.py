@@ -95,6 +95,17 @@ def test_too_many_clients(log):
     assert "refusing-clients" in log.events
 
 
+def test_a_client_that_speaks_http(log):
+    with fastbean.Server(config(), log=log) as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as browser:
+            browser.sendall(b"GET / HTTP/1.1\r\n")
+            assert browser.recv(100) == b""
+        log.wait_for("http-refused")
+        client = io_client(server.port)
+        assert client(PUT) == b"INSERTED 1\r\n"
+        client(b"", close=True)
+
+
 def test_no_descriptors(log):
     with fastbean.Server(config(), log=log) as server:
         client = io_client(server.port)

@@ -5,7 +5,6 @@ from libc.errno cimport ENOMEM
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset, strerror
 
-from fastbean.base.buffer cimport buffer_reserve
 from fastbean.binlog.record cimport (
     FAULT_END, FAULT_NONE, RECORD_DELETE, RECORD_DURABLE, RECORD_NEXT_ID, RECORD_PUT, RECORD_UPDATE,
     SEGMENT_HEADER_BYTES, Fault, Record, job_from_wall, read_record,
@@ -142,7 +141,7 @@ cdef class Loader:
     cdef inline int put_restored(self, Segment *segment, JobImage *job, uint32_t before) noexcept:
         """Returns 0, or -1 without memory."""
         cdef BinlogWriter journal = self.journal
-        if buffer_reserve(&segment.ids, ID_BYTES) < 0:
+        if journal.reserve_counted(&segment.ids, ID_BYTES) < 0:
             return -1
         if before:
             journal.count_out(before, logged_bytes(job.body_bytes, job.name_bytes))

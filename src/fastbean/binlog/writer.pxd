@@ -26,13 +26,18 @@ from fastbean.binlog.sync cimport SyncRound
 #
 # QUIET_SYNC_NS: under -f 0, records for which no reply waits are synced after the default of -f MS.
 #
-# All six are judgements; only the effect of the first was measured.
+# UNSYNCED_FILES: a full segment keeps its descriptor until it is synced, and the clients leave only 32 for the binlog
+# (16 or fewer under a low limit, see net/listener.py). With small segments, a burst would use them up within -f MS. A
+# sync begins at half of them, and no further command runs while there are that many.
+#
+# All seven are judgements; only the effect of the first was measured.
 cdef enum:
     SHORT_SYNC_US = 250
     IDS_AT_ONCE = 65536
     COPY_BYTES = 65536
     GATHERED_BYTES = 262144
     UNSYNCED_BYTES = 67108864
+    UNSYNCED_FILES = 8
     QUIET_SYNC_NS = 50000000
 
 

@@ -228,6 +228,8 @@ cdef class BinlogWriter(Segments):
             return self.round.begun_ns + self.slow_sync_ns
         if self.unsynced_since_ns < 0 or self.sync_every_ns < 0 or self.syncing:
             return NEVER
+        if len(self.closed_fds) >= UNSYNCED_FILES // 2:
+            return self.unsynced_since_ns
         if self.sync_every_ns:
             return self.unsynced_since_ns + self.sync_every_ns
         return self.unsynced_since_ns + (0 if self.gate_lsn > self.durable_lsn else QUIET_SYNC_NS)
@@ -334,7 +336,8 @@ cdef class BinlogWriter(Segments):
 
     cdef bint is_tight(self) noexcept:
         return self.free_bytes() < self.floor_bytes or (
-            self.sync_every_ns >= 0 and self.end_lsn - self.durable_lsn > UNSYNCED_BYTES
+            self.sync_every_ns >= 0
+            and (self.end_lsn - self.durable_lsn > UNSYNCED_BYTES or len(self.closed_fds) >= UNSYNCED_FILES)
         ) or ((self.pending.cap - self.pending.len < STEP_BYTES or self.ahead is NULL) and self.make_memory(0) < 0)
 
     cdef void sync_early(self) noexcept:

@@ -45,9 +45,14 @@ class Loop:
         self._stopped = False
         hub.now_ns = clock.monotonic_ns()
         self._wake_out, self._wake_in = socket.socketpair()
-        self._wake_out.setblocking(False)
-        self._wake_in.setblocking(False)
-        poller.add(self._wake_out.fileno(), selectors.EVENT_READ, self._woken)
+        try:
+            self._wake_out.setblocking(False)
+            self._wake_in.setblocking(False)
+            poller.add(self._wake_out.fileno(), selectors.EVENT_READ, self._woken)
+        except BaseException:
+            self._wake_out.close()
+            self._wake_in.close()
+            raise
 
     @property
     def now_ns(self) -> int:

@@ -253,7 +253,7 @@ def test_directories_without_a_log(tmp_path, run, command):
 def test_wrong_arguments_end_with_the_status_of_wrong_arguments(run, words):
     status, said, complained = run(*words)
     assert (status, said) == (5, "")
-    assert "; see python -m fastbean.binlog" in complained
+    assert "; see fastbean binlog" in complained
     assert complained.count("\n") == 1
 
 
@@ -381,7 +381,7 @@ def test_an_output_that_takes_nothing_more_is_told(directory, command):
     words = [sys.executable, "-m", "fastbean.binlog", command, str(directory)]
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, check=False)
-    assert done.stderr == b"fastbean binlog: cannot write what was found: No space left on device\n"
+    assert done.stderr == b"fastbean binlog: cannot write the result: No space left on device\n"
     assert done.returncode == 10
 
 

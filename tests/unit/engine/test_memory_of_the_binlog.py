@@ -28,8 +28,8 @@ def logged(directory: Path, segment_bytes: int = 1 << 22, **settings: object) ->
         fsync_ms=None,
         max_bytes=0,
         log=stderr_log.silent,
-        progress=lambda _text: None,
     )
+    log.open(lambda _text: None)
     # No loop hears of segments that are made: this one is enough for the whole test.
     log.journal.add_spare(2, segment_files.create(str(directory), 2, SPARE_SEGMENT_BYTES), SPARE_SEGMENT_BYTES)
     try:
