@@ -8,11 +8,11 @@ loop.
 import contextlib
 import errno
 import os
-import queue
 import stat
 import struct
 import threading
 import time
+from _queue import Empty, SimpleQueue  # `queue` itself would load more for each start
 from collections import deque
 
 from fastbean.base import clock, threads
@@ -321,7 +321,7 @@ class SegmentWorker:
         self._wake = wake
         self._log = log
         self._written = written
-        self._tasks: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self._tasks: SimpleQueue[Work | None] = SimpleQueue()
         self._results: deque[Work] = deque()
         self._to_remove: deque[Work] = deque()
         self.slow_ns = 0
@@ -377,7 +377,7 @@ class SegmentWorker:
     def _next(self) -> Work | None:
         try:
             return self._tasks.get(timeout=REMOVE_RETRY_S if self._to_remove else None)
-        except queue.Empty:
+        except Empty:
             return self._retry
 
     def _do(self, work: Work) -> None:
