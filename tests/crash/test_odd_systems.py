@@ -160,9 +160,12 @@ def test_without_allocation_zeros_are_written(
         for number in range(30):
             assert session.put(f"job{number}", 800).word == "INSERTED"
         assert faults.failed > 1
-        server.stop()
-    for path in directory.glob("fastbean-*.log"):
-        assert path.stat().st_blocks * 512 >= path.stat().st_size >= SEGMENT_BYTES
+        # kill, not stop: a signal that comes while the shim has its lock would wait for ever.
+        server.kill()
+    found = [path.stat() for path in directory.glob("fastbean-*.log")]
+    assert all(each.st_blocks * 512 >= each.st_size for each in found)
+    # The last one may have been in the making.
+    assert sum(each.st_size == SEGMENT_BYTES for each in found) >= len(found) - 1 > 2
     with started(directory, SEGMENT_BYTES) as (client, _):
         expected.check(client)
 
