@@ -16,6 +16,8 @@ Signals:
 This module, with ``privileges`` and ``process_name``, is the only one that changes what belongs to the process.
 """
 
+from __future__ import annotations
+
 import errno
 import os
 import signal
@@ -39,7 +41,7 @@ MOST_VERBOSE = 2
 START_EXTENSION_US = 30_000_000  # how much longer the service manager may wait after each sign of life
 
 
-def main(argv: "Sequence[str] | None" = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program with the arguments ``argv`` (None: the command line's); returns its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["help"]:
@@ -87,7 +89,7 @@ def _run_daemon(arguments: list[str]) -> int:
     return 0
 
 
-def _check(wanted: "CommandLine") -> int:
+def _check(wanted: CommandLine) -> int:
     from fastbean.daemon import check
 
     assert wanted.config is not None
@@ -100,7 +102,7 @@ def _check(wanted: "CommandLine") -> int:
     return 0
 
 
-def _complain(error: FastbeanError, log: "stderr_log.Log | None" = None) -> int:
+def _complain(error: FastbeanError, log: stderr_log.Log | None = None) -> int:
     if log is not None:
         log("ERROR", "ended", error=str(error), exit_status=error.exit_status)
         return error.exit_status
@@ -112,7 +114,7 @@ def _complain(error: FastbeanError, log: "stderr_log.Log | None" = None) -> int:
 class Daemon:
     """One server as the process: its signals, limits, user, log and service manager."""
 
-    def __init__(self, wanted: "CommandLine", config: "Config") -> None:
+    def __init__(self, wanted: CommandLine, config: Config) -> None:
         from fastbean.server import Server
 
         _fill_standard_descriptors()
@@ -180,7 +182,7 @@ class Daemon:
         if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
             signal.signal(signal.SIGHUP, self._stop if os.isatty(STDIN) else self._hang_up)
 
-    def _stop(self, number: int, _frame: "FrameType | None") -> None:
+    def _stop(self, number: int, _frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if self._stopping:
             self._log("INFO", "stopping-at-once", signal=name)
@@ -191,15 +193,15 @@ class Daemon:
         self._notifier.tell("STOPPING=1", "STATUS=stopping")
         self._server.stop()
 
-    def _drain(self, _number: int, _frame: "FrameType | None") -> None:
+    def _drain(self, _number: int, _frame: FrameType | None) -> None:
         self._notifier.tell("STATUS=draining: new jobs are refused")
         self._server.drain()
 
-    def _undrain(self, _number: int, _frame: "FrameType | None") -> None:
+    def _undrain(self, _number: int, _frame: FrameType | None) -> None:
         self._notifier.tell(self._serving_status())
         self._server.undrain()
 
-    def _hang_up(self, _number: int, _frame: "FrameType | None") -> None:
+    def _hang_up(self, _number: int, _frame: FrameType | None) -> None:
         self._log("INFO", "hang-up-ignored", reason="settings are read at the start only")
 
     def _tell_progress(self, text: str) -> None:

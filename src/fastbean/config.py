@@ -3,6 +3,8 @@
 ``fastbean.daemon.command_line`` reads them from flags, ``fastbean.daemon.config_file`` from a file.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Sequence
 
@@ -94,7 +96,7 @@ class Config:
         self._check_binlog_max_bytes()
         self._check_max_memory()
 
-    def replace(self, **changes: object) -> "Config":
+    def replace(self, **changes: object) -> Config:
         """Returns a copy with other values for the fields named in ``changes``."""
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 

@@ -9,13 +9,15 @@ pytest-xdist); ``start_fastbean(*flags, unix=..., binlog_dir=...)``, as many as 
 server that ends with an error by itself is an error of the test.
 """
 
+from __future__ import annotations
+
 import os
 import re
 import shlex
+from typing import TYPE_CHECKING
 
 import pytest
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from typing import Any
@@ -58,7 +60,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
-) -> "Generator[None, pytest.TestReport, pytest.TestReport]":
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Adds the output of the servers to the report of a failed test."""
     report = yield
     if report.failed:
@@ -70,24 +72,24 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture
-def fastbean_server(request: pytest.FixtureRequest) -> "Iterator[ServerProcess]":
+def fastbean_server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
     """A fresh fastbean for this test: ``.address``, ``.log()``, ``.restart()``, ``.kill()``; see ServerProcess."""
     flags = [flag for mark in reversed(list(request.node.iter_markers("fastbean_flags"))) for flag in mark.args]
     yield from _serve(request, flags)
 
 
 @pytest.fixture(scope="session")
-def fastbean_session_server(request: pytest.FixtureRequest) -> "Iterator[ServerProcess]":
+def fastbean_session_server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
     """One fastbean for all tests; each test should use tubes of its own."""
     yield from _serve(request, [])
 
 
 @pytest.fixture
-def start_fastbean(request: pytest.FixtureRequest) -> "Iterator[Callable[..., ServerProcess]]":
+def start_fastbean(request: pytest.FixtureRequest) -> Iterator[Callable[..., ServerProcess]]:
     """A function ``(*flags, unix=None, binlog_dir=None)`` that starts one more fastbean for this test."""
     running = []
 
-    def start(*flags: str, unix: bool | None = None, binlog_dir: "Any" = None) -> "ServerProcess":
+    def start(*flags: str, unix: bool | None = None, binlog_dir: Any = None) -> ServerProcess:
         serving = _serve(request, flags, unix, binlog_dir)
         server = next(serving)
         running.append(serving)
@@ -105,8 +107,8 @@ def start_fastbean(request: pytest.FixtureRequest) -> "Iterator[Callable[..., Se
 
 
 def _serve(
-    request: pytest.FixtureRequest, flags: "Any", unix: bool | None = None, binlog_dir: "Any" = None
-) -> "Iterator[ServerProcess]":
+    request: pytest.FixtureRequest, flags: Any, unix: bool | None = None, binlog_dir: Any = None
+) -> Iterator[ServerProcess]:
     """Starts a server, yields it, and stops it. Raises RuntimeError if the server ended with an error by itself."""
     from fastbean.testing import ServerProcess
 
@@ -157,7 +159,7 @@ def _new_folder(parent: str, name: str) -> str:
     return tempfile.mkdtemp(prefix=f"{prefix}-", dir=parent)
 
 
-def _name(server: "ServerProcess") -> str:
+def _name(server: ServerProcess) -> str:
     address = server.address
     return address if isinstance(address, str) else f"{address[0]}:{address[1]}"
 

@@ -10,6 +10,8 @@ folder. So any number of them work side by side, in threads too::
 one thread.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 
@@ -49,8 +51,8 @@ class Server:
         self,
         config: Config | None = None,
         *,
-        log: "Callable[..., None]" = stderr_log.silent,
-        inherited_fds: "Sequence[int]" = (),
+        log: Callable[..., None] = stderr_log.silent,
+        inherited_fds: Sequence[int] = (),
     ) -> None:
         self.config = config or Config()
         self._log = GuardedLog(log)
@@ -102,7 +104,7 @@ class Server:
                 advice = "-l 127.0.0.1 keeps other machines out"
                 self._log("WARNING", "listening-on-all-addresses", address=each.name, advice=advice)
 
-    def open_binlog(self, progress: "Callable[[str], None]" = lambda _text: None) -> None:
+    def open_binlog(self, progress: Callable[[str], None] = lambda _text: None) -> None:
         """The second half of ``start``: reads the log, if there is one.
 
         ``progress`` is called with a text now and then, if that takes long; what it raises is dealt with as with
@@ -190,7 +192,7 @@ class Server:
             self._engine.draining = False
         self._log("INFO", "no-longer-draining")
 
-    def call_later(self, delay_ns: int, callback: "Callable[[], None]") -> None:
+    def call_later(self, delay_ns: int, callback: Callable[[], None]) -> None:
         """Has the loop call ``callback`` once, ``delay_ns`` nanoseconds from now; for the thread that runs the loop."""
         self._loop.call_later(delay_ns, callback)
 
@@ -209,7 +211,7 @@ class Server:
         """The addresses it listens on: ``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:PATH``, in order."""
         return [each.name for each in self._listeners]
 
-    def __enter__(self) -> "Self":
+    def __enter__(self) -> Self:
         self.serve_in_thread()
         return self
 

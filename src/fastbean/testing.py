@@ -9,6 +9,8 @@ end is open in this process alone; when it closes, the server stops. The signal 
 exists on no other system, and it comes when the thread that started the server ends, too early.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import shutil
@@ -18,10 +20,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import TYPE_CHECKING
 
 from fastbean.daemon import systemd
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
@@ -47,7 +49,7 @@ class ServerProcess:
     ``start`` raises RuntimeError, with what the server wrote to stderr, if the server does not start.
     """
 
-    def __init__(self, *flags: str, unix: bool = False, binlog_dir: "str | os.PathLike[str] | None" = None) -> None:
+    def __init__(self, *flags: str, unix: bool = False, binlog_dir: str | os.PathLike[str] | None = None) -> None:
         self.flags = flags if binlog_dir is None else (*flags, "-b", os.fspath(binlog_dir))
         self._binlog_dir = binlog_dir
         self._unix = unix
@@ -102,7 +104,7 @@ class ServerProcess:
             return ""
         return os.pread(self._stderr, max(self.log_size - start, 0), start).decode("utf-8", "replace")
 
-    def start(self) -> "Self":
+    def start(self) -> Self:
         """Starts the server and waits until it serves; returns itself."""
         if self._process is not None:
             raise RuntimeError("this server is running already; call restart() to start it again")
@@ -165,11 +167,11 @@ class ServerProcess:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder, self._stderr = "", -1
 
-    def __enter__(self) -> "Self":
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(
-        self, kind: "type[BaseException] | None", error: "BaseException | None", traceback: "TracebackType | None"
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
             if self._process is not None:
@@ -183,7 +185,7 @@ class ServerProcess:
             return address
         raise RuntimeError("this server listens on a Unix socket; its address is .path")
 
-    def _running(self) -> "subprocess.Popen[bytes]":
+    def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             raise RuntimeError("this server is not running")
         return self._process
@@ -205,7 +207,7 @@ class ServerProcess:
             raise
         return listener
 
-    def _spawn(self, listener: socket.socket, notify: str) -> "subprocess.Popen[bytes]":
+    def _spawn(self, listener: socket.socket, notify: str) -> subprocess.Popen[bytes]:
         environment = {name: value for name, value in os.environ.items() if name not in MANAGER_VARIABLES}
         serve = SERVE.format(path=os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         return subprocess.Popen(  # noqa: S603 - runs this same Python, with the caller's flags

@@ -1,5 +1,7 @@
 """The log callable of an embedding program, which may raise what it wants."""
 
+from __future__ import annotations
+
 from _thread import get_ident
 
 TYPE_CHECKING = False
@@ -17,7 +19,7 @@ class GuardedLog:
     the loop has come to its end: compiled code in between could not pass them on.
     """
 
-    def __init__(self, function: "Callable[..., None]") -> None:
+    def __init__(self, function: Callable[..., None]) -> None:
         self._function = function
         self._reported = False
         self._deferring_thread = 0
@@ -39,7 +41,7 @@ class GuardedLog:
                 self.deferred = error
                 self._wake()
 
-    def defer(self, wake: "Callable[[], None]") -> None:
+    def defer(self, wake: Callable[[], None]) -> None:
         """From now on keep what is not to be dropped and comes in this thread; ``wake`` is called then."""
         self._deferring_thread = get_ident()
         self._wake = wake

@@ -1,12 +1,14 @@
 """The results as text and as JSON: those of one server, or of two with the ratios between neighbouring rounds."""
 
+from __future__ import annotations
+
 import statistics
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from fastbean import __version__
 from fastbean.benchmark.histogram import RELATIVE_ERROR
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Any
@@ -20,14 +22,14 @@ WITH_DECIMALS = 10_000  # above this, decimals would only widen the columns
 MIB = 1 << 20
 
 
-def latencies_us(figures: "Figures") -> dict[str, float]:
+def latencies_us(figures: Figures) -> dict[str, float]:
     """The latencies by name, in microseconds."""
     found = {name: figures.latencies.quantile_ns(fraction) / 1000 for name, fraction in QUANTILES.items()}
     return {**found, "max": figures.latencies.max_ns / 1000, "mean": figures.latencies.mean_ns / 1000}
 
 
 # What two servers are compared by. A ratio above 1 means that the first server's value is higher.
-COMPARED: "dict[str, Callable[[Figures], float | None]]" = {
+COMPARED: dict[str, Callable[[Figures], float | None]] = {
     "rate": lambda figures: figures.rate,
     "p99": lambda figures: latencies_us(figures)["p99"],
     "cpu": lambda figures: figures.cpu_us,
@@ -35,7 +37,7 @@ COMPARED: "dict[str, Callable[[Figures], float | None]]" = {
 }
 
 
-def ratios(first: "Sequence[Figures]", second: "Sequence[Figures]") -> dict[str, dict[str, float]]:
+def ratios(first: Sequence[Figures], second: Sequence[Figures]) -> dict[str, dict[str, float]]:
     """The median, lowest and highest ratio of the first server's values to the second's, round by round."""
     found = {}
     for name, figure in COMPARED.items():
@@ -46,7 +48,7 @@ def ratios(first: "Sequence[Figures]", second: "Sequence[Figures]") -> dict[str,
     return found
 
 
-def title(settings: "Settings") -> str:
+def title(settings: Settings) -> str:
     """How the scenarios are run, in one line."""
     parts = [
         _count(settings.clients, "client"),
@@ -71,7 +73,7 @@ def heading() -> str:
     return _columns("", names)
 
 
-def row(name: str, rounds: "Sequence[Figures]") -> str:
+def row(name: str, rounds: Sequence[Figures]) -> str:
     """The medians over the rounds, in columns."""
     found = [latencies_us(each) for each in rounds]
     cells = [f"{statistics.median(each.rate for each in rounds):,.0f}"]
@@ -81,11 +83,11 @@ def row(name: str, rounds: "Sequence[Figures]") -> str:
     return _columns(name, cells)
 
 
-def _columns(name: str, cells: "Iterable[str]") -> str:
+def _columns(name: str, cells: Iterable[str]) -> str:
     return " ".join([f"{name:{NAME_CELLS}}", *(f"{cell:>{CELLS}}" for cell in cells)])
 
 
-def _median(values: "Iterable[float | None]", unit: int, digits: int) -> str:
+def _median(values: Iterable[float | None], unit: int, digits: int) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return "-"
@@ -93,7 +95,7 @@ def _median(values: "Iterable[float | None]", unit: int, digits: int) -> str:
     return f"{value:,.{digits if value < WITH_DECIMALS else 0}f}"
 
 
-def ratio_line(first: "Sequence[Figures]", second: "Sequence[Figures]") -> str:
+def ratio_line(first: Sequence[Figures], second: Sequence[Figures]) -> str:
     """The ratios of two servers, in one line."""
     parts = (
         f"{name} {each['median']:.2f} ({each['min']:.2f} - {each['max']:.2f})"
@@ -103,10 +105,10 @@ def ratio_line(first: "Sequence[Figures]", second: "Sequence[Figures]") -> str:
 
 
 def document(
-    settings: "Settings",
-    servers: "dict[str, tuple[Target, str]]",
-    scenarios: "dict[str, dict[str, list[Figures]]]",
-) -> "dict[str, Any]":
+    settings: Settings,
+    servers: dict[str, tuple[Target, str]],
+    scenarios: dict[str, dict[str, list[Figures]]],
+) -> dict[str, Any]:
     """All results, for JSON. servers: by letter, with the version each one reports. scenarios: the rounds of each."""
     return {
         "fastbean": __version__,
@@ -126,7 +128,7 @@ def document(
     }
 
 
-def _figures(figures: "Figures") -> "dict[str, Any]":
+def _figures(figures: Figures) -> dict[str, Any]:
     return {
         "operations": figures.operations,
         "seconds": figures.seconds,

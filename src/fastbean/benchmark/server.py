@@ -3,14 +3,16 @@
 The client waits for each reply and is as slow as Python; nothing that is timed goes through it.
 """
 
+from __future__ import annotations
+
 import time
+from typing import TYPE_CHECKING
 
 from fastbean.base.limits import DEFAULT_PORT
 from fastbean.benchmark.clients import LoadError, connect, cpu_ns
 from fastbean.errors import ListenError
 from fastbean.net.listener import parse_address
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
@@ -76,14 +78,14 @@ class Client:
             raise LoadError(f"no connection to {target.name}: {error}; is the server running there?") from error
         self._stream = self._socket.makefile("rb")
 
-    def __enter__(self) -> "Self":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self,
-        kind: "type[BaseException] | None",
+        kind: type[BaseException] | None,
         error: BaseException | None,
-        trace: "TracebackType | None",
+        trace: TracebackType | None,
     ) -> None:
         self._stream.close()
         self._socket.close()

@@ -7,14 +7,16 @@ latencies and the times of all slices are added up. Closing the session, whateve
 its tubes; if that fails, LeftoverError says where to look.
 """
 
+from __future__ import annotations
+
 import secrets
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from fastbean.benchmark.load import Histogram, Jobs, Load, LoadError
 from fastbean.benchmark.server import Client
 from fastbean.benchmark.wake import Wake
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
@@ -79,7 +81,7 @@ class Session:
     exception is already being raised, it adds a note to that instead.
     """
 
-    def __init__(self, target: "Target", scenario: "Scenario", settings: Settings) -> None:
+    def __init__(self, target: Target, scenario: Scenario, settings: Settings) -> None:
         self._target = target
         self._scenario = scenario
         self._settings = settings
@@ -96,7 +98,7 @@ class Session:
             backlog = PEEKED_JOBS if scenario.looks_at_jobs else 0
         self._backlog = backlog
 
-    def __enter__(self) -> "Self":
+    def __enter__(self) -> Self:
         try:
             self._prepare()
         except BaseException as error:
@@ -106,9 +108,9 @@ class Session:
 
     def __exit__(
         self,
-        kind: "type[BaseException] | None",
+        kind: type[BaseException] | None,
         error: BaseException | None,
-        trace: "TracebackType | None",
+        trace: TracebackType | None,
     ) -> None:
         if error is None:
             self._clean_up()
@@ -120,7 +122,7 @@ class Session:
         operations: int | None,
         seconds: float | None,
         rate: float = 0.0,
-        progress: "Callable[[int], None] | None" = None,
+        progress: Callable[[int], None] | None = None,
     ) -> Figures:
         """Runs the scenario as `Settings` describes; calls `progress` with the number of operations done."""
         figures = Figures()
@@ -164,7 +166,7 @@ class Session:
             self._spare = wanted
         return wanted
 
-    def _after_slice(self, result: "Result") -> None:
+    def _after_slice(self, result: Result) -> None:
         if self._scenario.leaves_jobs:
             self._discard(self._jobs)
         elif self._scenario.takes_jobs:
@@ -258,6 +260,6 @@ class Session:
         return LeftoverError(f"jobs may be left at {self._target.name} in tubes named {self._prefix}-*: {why}")
 
 
-def _counting_from(before: int, progress: "Callable[[int], None]") -> "Callable[[int], None]":
+def _counting_from(before: int, progress: Callable[[int], None]) -> Callable[[int], None]:
     """Adds the operations of earlier slices to the progress."""
     return lambda done: progress(before + done)

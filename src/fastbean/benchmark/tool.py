@@ -7,11 +7,14 @@ left on the server.
 The progress line is a few lines of our own, as in ``fastbean.binlog``, so that no other package has to be installed.
 """
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import json
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from fastbean import __version__
 from fastbean.base.limits import DEFAULT_PORT
@@ -23,7 +26,6 @@ from fastbean.benchmark.session import Session, Settings
 from fastbean.daemon.privileges import raise_descriptor_limit
 from fastbean.errors import FastbeanError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import NoReturn
@@ -47,7 +49,7 @@ class WrongUsageError(FastbeanError):
     exit_status = 2
 
 
-def main(argv: "Sequence[str] | None" = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program with the arguments ``argv`` (None: the command line's); returns its exit status."""
     try:
         Run(_parser().parse_args(argv)).run()
@@ -144,7 +146,7 @@ class Run:
         with Client(target, self._settings.limit_s) as client:
             return client.statistics().get("version", "unknown")
 
-    def _play(self, scenario: "Scenario") -> "dict[str, list[Figures]]":
+    def _play(self, scenario: Scenario) -> dict[str, list[Figures]]:
         """The rounds of each server, alternating A, B, A, B ..., so that other load on the machine affects both."""
         found: dict[str, list[Figures]] = {letter: [] for letter in self._targets}
         with contextlib.ExitStack() as stack:
@@ -164,13 +166,13 @@ class Run:
         operations = max(WARM_UP_OPERATIONS, self._settings.clients)
         session.measure(min(operations, self._settings.operations or operations), None)
 
-    def _measure(self, session: Session, what: str) -> "Figures":
+    def _measure(self, session: Session, what: str) -> Figures:
         settings = self._settings
         return session.measure(
             settings.operations, settings.seconds, settings.rate, self._progress.start(what, settings.operations)
         )
 
-    def _print_scenario(self, scenario: "Scenario", found: "dict[str, list[Figures]]") -> None:
+    def _print_scenario(self, scenario: Scenario, found: dict[str, list[Figures]]) -> None:
         for letter, rounds in found.items():
             _print(report.row(scenario.name + (f" {letter}" if len(found) > 1 else ""), rounds))
             rate = min(each.rate for each in rounds)
@@ -187,7 +189,7 @@ class _Progress:
     def __init__(self) -> None:
         self._shown = sys.stderr.isatty()
 
-    def start(self, what: str, operations: int | None) -> "Callable[[int], None] | None":
+    def start(self, what: str, operations: int | None) -> Callable[[int], None] | None:
         """A function to call with the number of operations done; None if stderr is not a terminal."""
         if not self._shown:
             return None
@@ -220,11 +222,11 @@ def _print_error(error: BaseException, text: str) -> None:
 class _Parser(argparse.ArgumentParser):
     """Reports a wrong argument in one line."""
 
-    def error(self, message: str) -> "NoReturn":
+    def error(self, message: str) -> NoReturn:
         raise WrongUsageError(f"{message}; see --help")
 
 
-def _whole(lowest: int, highest: int) -> "Callable[[str], int]":
+def _whole(lowest: int, highest: int) -> Callable[[str], int]:
     """A function that reads a whole number from `lowest` to `highest`."""
 
     def read(text: str) -> int:
@@ -253,7 +255,7 @@ def _priority(text: str) -> int | None:
     return None if text == "random" else _whole(0, 2**32 - 1)(text)
 
 
-def _names(text: str) -> "list[Scenario]":
+def _names(text: str) -> list[Scenario]:
     names = list(SCENARIOS) if text == "all" else [name.strip() for name in text.split(",")]
     for name in names:
         if name not in SCENARIOS:

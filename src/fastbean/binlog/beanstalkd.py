@@ -16,12 +16,15 @@ because beanstalkd buries them in the order of the binlog.
 Invariant: records are kept in the layout of version 7, whichever version they were read from.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastbean.base.limits import DEFAULT_BINLOG_SIZE_BYTES, DEFAULT_MAX_JOB_SIZE_BYTES
 from fastbean.binlog import segment_files
@@ -48,7 +51,6 @@ from fastbean.binlog.beanstalkd_layout import (
 from fastbean.binlog.saved_job import SavedJob
 from fastbean.errors import BinlogError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import BinaryIO, Self
@@ -61,8 +63,8 @@ NOTHING = (None, 0, 0)
 MIN_FILE_BYTES = 4096
 LARGEST_MAX_JOB_SIZE = 1 << 30  # beanstalkd lowers a larger -z to this
 
-STATES: "dict[int, State]" = {READY: "ready", RESERVED: "ready", BURIED: "buried", DELAYED: "delayed"}
-NUMBERS: "dict[State, int]" = {"ready": READY, "buried": BURIED, "delayed": DELAYED}
+STATES: dict[int, State] = {READY: "ready", RESERVED: "ready", BURIED: "buried", DELAYED: "delayed"}
+NUMBERS: dict[State, int] = {"ready": READY, "buried": BURIED, "delayed": DELAYED}
 
 FILE_NAME = re.compile(r"binlog\.(0|[1-9][0-9]*)")
 FOREIGN = (
@@ -119,7 +121,7 @@ class BeanstalkdBinlog:
         return len(self._bodies)
 
     @property
-    def jobs(self) -> "Iterator[SavedJob]":
+    def jobs(self) -> Iterator[SavedJob]:
         """The live jobs, in order of their ids; each iteration makes them anew."""
         burials = self._burials
         for id in sorted(self._bodies):
@@ -162,7 +164,7 @@ class BeanstalkdBinlog:
             self.damage.append(Damage(path, at, len(data) if nothing_follows else went_on, what, torn))
             at = self._read_records(path, data, layout, went_on)
 
-    def _layout(self, path: Path, data: bytes, written_end: int) -> "Layout | None":
+    def _layout(self, path: Path, data: bytes, written_end: int) -> Layout | None:
         """The layout of this file; None, with the damage told, if it has none that is known."""
         if written_end == 0 or len(data) < VERSION_BYTES:
             self.damage.append(
@@ -270,7 +272,7 @@ class BeanstalkdBinlog:
         self._unexplained.clear()
 
 
-def has_binlog(directory: "str | os.PathLike[str]") -> list[Path]:
+def has_binlog(directory: str | os.PathLike[str]) -> list[Path]:
     """The files of a beanstalkd's binlog in this directory, in numeric order; none if it is not a directory.
 
     Raises :class:`~fastbean.errors.BinlogError` when the directory cannot be read.
@@ -287,7 +289,7 @@ def has_binlog(directory: "str | os.PathLike[str]") -> list[Path]:
 
 
 def read(
-    directory: "str | os.PathLike[str]", *, on_progress: "Callable[[int, int], None] | None" = None
+    directory: str | os.PathLike[str], *, on_progress: Callable[[int, int], None] | None = None
 ) -> BeanstalkdBinlog:
     """Reads the binlog that a beanstalkd left in this directory, which must not be in use.
 
@@ -333,8 +335,8 @@ class Written:
 
 
 def write(
-    directory: "str | os.PathLike[str]",
-    jobs: "Iterable[SavedJob]",
+    directory: str | os.PathLike[str],
+    jobs: Iterable[SavedJob],
     *,
     file_bytes: int = DEFAULT_BINLOG_SIZE_BYTES,
     max_job_size: int = DEFAULT_MAX_JOB_SIZE_BYTES,
@@ -393,7 +395,7 @@ class _Writer:
         self._finished = False
         self.highest_id = 0
 
-    def __enter__(self) -> "Self":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -483,7 +485,7 @@ def _record_of(job: SavedJob) -> bytes:
     return _checked(job.tube, members, job.body + CRLF)
 
 
-def _checked(tube: bytes, members: "Members", body: bytes) -> bytes:
+def _checked(tube: bytes, members: Members, body: bytes) -> bytes:
     """The full record of these parts; raises ValueError unless the reader accepts it."""
     try:
         record = VERSION_7.length.pack(len(tube)) + tube + VERSION_7.job.pack(*members) + body

@@ -8,10 +8,12 @@ Parsing costs one to two microseconds per record, searching for the next one abo
 here keeps state or opens files.
 """
 
+from __future__ import annotations
+
 import re
 import struct
+from typing import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeAlias
 
@@ -55,7 +57,7 @@ class Layout:
             rb"(?=[\x01-\xc8]\0{%d}[A-Za-z0-9+/;.$_()]|\0{%d}(?!\0{8})[\0-\xff]{7}[\0-\x7f])" % (upper, upper + 1)
         )
 
-    def parse(self, data: bytes, at: int) -> "Found | str":
+    def parse(self, data: bytes, at: int) -> Found | str:
         """The record at offset ``at``: where it ends, where its job's struct begins, and the members of that struct.
 
         If no server can have written it, returns the reason instead.
@@ -116,7 +118,7 @@ class Layout:
         sound = self._is_possible(job) and job[STATE] != DELETED
         return sound and written_end < body + job[BODY_SIZE] and data[written_end - 2 : written_end] != CRLF
 
-    def _is_possible(self, job: "Members") -> bool:
+    def _is_possible(self, job: Members) -> bool:
         """Whether a server can have written these members."""
         id, _, delay, ttr, body_size, created, deadline, _, _, _, _, _, state = job
         second = self.second
@@ -151,14 +153,14 @@ def unchanging(data: bytes, start: int) -> tuple[bytes, bytes]:
     return data[start + 24 : start + 36], data[start + 40 : start + 48]
 
 
-def struct_of_version_7(job: "Members", layout: Layout) -> bytes:
+def struct_of_version_7(job: Members, layout: Layout) -> bytes:
     """A job's struct as version 7 writes it, from members in another layout."""
     id, pri, delay, ttr, body_size, created, deadline, *rest = job
     tick = layout.tick_ns
     return VERSION_7.job.pack(id, pri, delay * tick, ttr * tick, body_size, created * tick, deadline * tick, *rest)
 
 
-def record_of_version_7(data: bytes, at: int, found: "Found", layout: Layout) -> bytes:
+def record_of_version_7(data: bytes, at: int, found: Found, layout: Layout) -> bytes:
     """A full record as version 7 writes it, from one that another layout found at ``at``."""
     end, start, job = found
     tube = data[at + layout.length.size : start]

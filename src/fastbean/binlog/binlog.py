@@ -4,6 +4,8 @@
 writer (``writer.BinlogWriter``), the thread that syncs and the one that makes and removes files (``segment_files``).
 """
 
+from __future__ import annotations
+
 import os
 import threading
 
@@ -36,13 +38,13 @@ class Binlog:
 
     def __init__(
         self,
-        directory: "str | os.PathLike[str]",
-        engine: "Engine",
+        directory: str | os.PathLike[str],
+        engine: Engine,
         *,
         segment_bytes: int,
         fsync_ms: int | None,
         max_bytes: int = 0,
-        log: "Callable[..., None]",
+        log: Callable[..., None],
     ) -> None:
         self._directory = os.fspath(directory) or os.curdir
         self._engine = engine
@@ -65,7 +67,7 @@ class Binlog:
         assert self._journal is not None
         return self._journal
 
-    def open(self, progress: "Callable[[str], None]") -> None:
+    def open(self, progress: Callable[[str], None]) -> None:
         """Take the directory, restore what it holds into the engine, and begin the threads.
 
         ``progress`` is called with a text now and then while a long binlog is read. Raises BinlogError if the directory
@@ -83,7 +85,7 @@ class Binlog:
             self._release()
             raise
 
-    def _open(self, progress: "Callable[[str], None]") -> None:
+    def _open(self, progress: Callable[[str], None]) -> None:
         # Each goes into its attribute at once: an error or Ctrl-C behind it finds it there.
         self._lock = DirectoryLock(self._directory)
         self._wake_pipe = os.pipe()
@@ -109,7 +111,7 @@ class Binlog:
             "INFO", "binlog-open", directory=self._directory, jobs=figures["live_jobs"], segments=figures["segments"]
         )
 
-    def _read(self, journal: BinlogWriter, progress: "Callable[[str], None]") -> None:
+    def _read(self, journal: BinlogWriter, progress: Callable[[str], None]) -> None:
         """Restore what the directory holds, and let the journal go on in its last segment, or in a first one."""
         takeover.prepare(self._directory, segment_bytes=journal.segment_size, log=self._log, progress=progress)
         size = sum(os.stat(path).st_size for _, path in segment_files.list_segments(self._directory))
@@ -170,7 +172,7 @@ class Binlog:
         except RuntimeError as error:
             raise ResourceError(f"-b {self._directory}: {error}: raise ulimit -u (TasksMax=)") from error
 
-    def warn_of_slow_syncs(self, slow_ns: int, on_slow_sync: "Callable[[bool, int, int, int], None]") -> None:
+    def warn_of_slow_syncs(self, slow_ns: int, on_slow_sync: Callable[[bool, int, int, int], None]) -> None:
         """Report what takes ``slow_ns`` nanoseconds or longer, 0 for nothing.
 
         ``on_slow_sync``, which must not raise, is called for a sync that replies may wait for: with whether it still
@@ -182,7 +184,7 @@ class Binlog:
         self.journal.on_slow_sync = on_slow_sync
         self._segment_worker.slow_ns = slow_ns
 
-    def attach(self, poller: "Poller | SelectorPoller") -> None:
+    def attach(self, poller: Poller | SelectorPoller) -> None:
         """Have the loop watch for finished syncs and finished segments."""
         import selectors
 

@@ -12,6 +12,8 @@ damage. The evidence:
 - A header that is broken though records follow it, or that belongs to another segment: a power cut leaves zeros.
 """
 
+from __future__ import annotations
+
 import itertools
 
 from fastbean.binlog import segment_files
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from fastbean.binlog.segment_files import Header
 
 
-def gap(numbers: "Sequence[int]") -> int:
+def gap(numbers: Sequence[int]) -> int:
     """The number of the first segment that is missing between others; 0 if none is."""
     return next((number + 1 for number, after in itertools.pairwise(numbers) if after != number + 1), 0)
 
@@ -35,7 +37,7 @@ def lacks_first(first: int, needed: int) -> bool:
     return first > max(needed, 1)
 
 
-def trouble_at_head(header: "Header | None", number: int, end_lsn: int | None, *, after_spare: bool) -> str | None:
+def trouble_at_head(header: Header | None, number: int, end_lsn: int | None, *, after_spare: bool) -> str | None:
     """Why a segment cannot follow in a binlog that ends at ``end_lsn`` (None: not known yet); None if it can.
 
     ``after_spare``: the segment before it is empty.

@@ -11,9 +11,12 @@ Costs about five microseconds a record, a descriptor for each segment, and the m
 largest segment.
 """
 
+from __future__ import annotations
+
 import os
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fastbean.binlog import damage_rules, replacement, segment_files
 from fastbean.binlog.record_reader import find_record, highest_mark, is_zero_from, records
@@ -21,7 +24,6 @@ from fastbean.binlog.saved_job import SavedJob
 from fastbean.binlog.segment_files import HEADER, Header
 from fastbean.errors import BinlogError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any, TypeAlias
@@ -87,7 +89,7 @@ class Segment:
             self.header = None
         self.spare = not any(head) and is_zero_from(self.read())
 
-    def scan(self, first_lsn: int, at: int = HEADER.size) -> "Iterator[tuple[int, Members | None]]":
+    def scan(self, first_lsn: int, at: int = HEADER.size) -> Iterator[tuple[int, Members | None]]:
         """The records from the offset ``at``, each with its offset.
 
         After the last one comes the offset where they end, with an empty dict if nothing was written after it, or with
@@ -171,11 +173,11 @@ class Inspection:
 
     def __init__(
         self,
-        directory: "str | os.PathLike[str]",
+        directory: str | os.PathLike[str],
         *,
         keep_jobs: bool = True,
         salvage: bool = False,
-        on_bytes: "Callable[[int, int], None]" = lambda _done, _all: None,
+        on_bytes: Callable[[int, int], None] = lambda _done, _all: None,
     ) -> None:
         directory = os.fspath(directory)
         found = open_segments(directory)
@@ -279,7 +281,7 @@ class Inspection:
             self._known_from = header.floor
         self.id_limit = max(self.id_limit, header.id_limit)
 
-    def _apply(self, place: int, at: int, found: "Members") -> None:
+    def _apply(self, place: int, at: int, found: Members) -> None:
         """Apply one record."""
         self.records += 1
         kind = found["type"]
@@ -303,7 +305,7 @@ class Inspection:
             old = self.jobs[found["id"]]
             self.jobs[old.id] = self._job(found, old.created_ns, old.ttr_s, old.tube, old.body)
 
-    def _job(self, found: "Members", created_ns: int, ttr_s: int, tube: bytes, body: bytes) -> SavedJob:
+    def _job(self, found: Members, created_ns: int, ttr_s: int, tube: bytes, body: bytes) -> SavedJob:
         return SavedJob(
             found["id"],
             found["pri"],

@@ -7,6 +7,8 @@ the close of any descriptor of the file ends it. So the directories that this pr
 and the file of a listed directory is not opened again.
 """
 
+from __future__ import annotations
+
 import errno
 import fcntl
 import os
@@ -23,7 +25,7 @@ _FLOCK = struct.Struct("hhqqi16x")
 _HELD_BY_ANOTHER = frozenset({errno.EAGAIN, errno.EACCES})
 _NO_SUCH_LOCKS = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
 
-_held: "dict[tuple[int, int], DirectoryLock]" = {}  # by device and inode of the directory
+_held: dict[tuple[int, int], DirectoryLock] = {}  # by device and inode of the directory
 _guard = threading.Lock()
 
 
@@ -34,7 +36,7 @@ class DirectoryLock:
     locks: without one, two servers would overwrite each other's jobs.
     """
 
-    def __init__(self, directory: "str | os.PathLike[str]") -> None:
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.path = os.path.join(directory, "lock")
         self._fd = -1
         self._key: tuple[int, int] | None = None
@@ -45,7 +47,7 @@ class DirectoryLock:
             self.release()
             raise
 
-    def _take(self, directory: "str | os.PathLike[str]") -> None:
+    def _take(self, directory: str | os.PathLike[str]) -> None:
         try:
             found = os.stat(directory)
             if (found.st_dev, found.st_ino) in _held:
@@ -85,11 +87,11 @@ def _lock(fd: int) -> None:
     fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _taken(directory: "str | os.PathLike[str]") -> BinlogError:
+def _taken(directory: str | os.PathLike[str]) -> BinlogError:
     return BinlogError(f"-b {directory}: another server uses this directory; stop it, or choose another directory")
 
 
-def _refusal(directory: "str | os.PathLike[str]", error: OSError) -> BinlogError:
+def _refusal(directory: str | os.PathLike[str], error: OSError) -> BinlogError:
     if error.errno == errno.ENOLCK or error.errno in _NO_SUCH_LOCKS:
         what_to_do = (
             "its file system has no locks, or the system has no more of them: mount it with locks (NFS version 3 needs "

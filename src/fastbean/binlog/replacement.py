@@ -12,6 +12,8 @@ the marker exists.
 The caller holds the lock of the directory throughout.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import struct
@@ -51,7 +53,7 @@ class PartWriter:
         self.numbers: list[int] = []
         self._begin(first_number)
 
-    def add(self, job: "SavedJob") -> None:
+    def add(self, job: SavedJob) -> None:
         """Append one job."""
         record = encode_put(job, self._number, self._lsn)
         if len(self._data) > segment_files.HEADER.size and len(self._data) + len(record) + GROWTH > self._segment_bytes:
@@ -92,7 +94,7 @@ class PartWriter:
         self.numbers.append(self._number)
 
 
-def write_file(path: str, data: "bytes | bytearray | memoryview", allocated_bytes: int = 0) -> None:
+def write_file(path: str, data: bytes | bytearray | memoryview, allocated_bytes: int = 0) -> None:
     """A new file with this content, of at least so many bytes; synced, but for its name."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -113,15 +115,15 @@ def part_of(directory: str, number: int) -> str:
 
 def replace(
     directory: str,
-    jobs: "Iterable[SavedJob]",
-    old: "Sequence[str | os.PathLike[str]]",
+    jobs: Iterable[SavedJob],
+    old: Sequence[str | os.PathLike[str]],
     *,
     aside: str,
     segment_bytes: int,
     id_limit: int,
     first_number: int = 1,
     first_lsn: int = 0,
-    on_jobs: "Callable[[int], None]" = lambda _done: None,
+    on_jobs: Callable[[int], None] = lambda _done: None,
 ) -> str:
     """Replace the files ``old`` by a binlog of these jobs.
 

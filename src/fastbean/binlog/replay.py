@@ -6,6 +6,8 @@ away: everything after that place, later segments included, is saved in a subfol
 ``damage_rules`` has the rules, which the tools share.
 """
 
+from __future__ import annotations
+
 import os
 import time
 
@@ -28,7 +30,7 @@ class Replay:
     """Reads the binlog in ``directory`` into ``journal`` (and its engine). ``progress`` is called with a text."""
 
     def __init__(
-        self, directory: str, journal: BinlogWriter, log: "Callable[..., None]", progress: "Callable[[str], None]"
+        self, directory: str, journal: BinlogWriter, log: Callable[..., None], progress: Callable[[str], None]
     ) -> None:
         self._directory = directory
         self._journal = journal

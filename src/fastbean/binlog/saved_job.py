@@ -4,6 +4,8 @@ fastbean's own binlog, the reader and writer of beanstalkd's, and the tools exch
 Times are wall time, in nanoseconds since 1970, because they outlive the process and the machine's monotonic clock.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 TYPE_CHECKING = False
@@ -32,7 +34,7 @@ class SavedJob:
     ttr_s: int
     created_ns: int
     deadline_ns: int
-    state: "State"
+    state: State
     burial: int
     reserves: int
     timeouts: int

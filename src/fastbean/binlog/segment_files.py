@@ -5,6 +5,8 @@ take long (creating, allocating, removing, syncing the folder) happens in the se
 loop.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import os
@@ -182,7 +184,7 @@ def allocate(fd: int, size: int) -> None:
     fill_holes(fd, size)
 
 
-def read_file(path: "str | os.PathLike[str]") -> bytes:
+def read_file(path: str | os.PathLike[str]) -> bytes:
     """What is in a file, as it is now. Raises OSError, with the name, if it cannot be read.
 
     Files are read and never mapped: a disk that fails to read, and a file that becomes shorter, end a process that
@@ -233,7 +235,7 @@ def allocated(fd: int) -> int:
     return status.st_size
 
 
-def remove_newest(directory: str, paths: "Sequence[str]") -> None:
+def remove_newest(directory: str, paths: Sequence[str]) -> None:
     """Remove the last segments of a directory, the newest first, so that there never is a gap."""
     for path in reversed(paths):
         os.unlink(path)
@@ -312,8 +314,8 @@ class SegmentWorker:
     def __init__(
         self,
         directory: str,
-        wake: "Callable[[], None]",
-        log: "Callable[..., None]",
+        wake: Callable[[], None],
+        log: Callable[..., None],
         *,
         written: bool = False,
     ) -> None:
@@ -416,7 +418,7 @@ class SegmentWorker:
     def _create(self, work: Work) -> int:
         return create(self._directory, work.number, work.size, written=self._written)
 
-    def _make(self, outcome: str, work: Work, make: "Callable[[Work], int]") -> bool:
+    def _make(self, outcome: str, work: Work, make: Callable[[Work], int]) -> bool:
         try:
             work.fd = make(work)
         except (OSError, MemoryError) as error:
@@ -428,7 +430,7 @@ class SegmentWorker:
         self._report(work, outcome)
         return work.fd >= 0
 
-    def _complain(self, error: "OSError | MemoryError") -> None:
+    def _complain(self, error: OSError | MemoryError) -> None:
         if self._complained:
             return
         self._complained = True
@@ -491,7 +493,7 @@ class SegmentWorker:
         return True
 
 
-def _insist(function: "Callable[..., object]", *arguments: object) -> None:
+def _insist(function: Callable[..., object], *arguments: object) -> None:
     """Call a function that must not be left out for want of memory: to wait for some is all that can be done."""
     while True:
         try:

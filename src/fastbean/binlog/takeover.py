@@ -12,6 +12,8 @@ A takeover costs about ten microseconds per job, and a second copy of all jobs i
 binlog.
 """
 
+from __future__ import annotations
+
 import os
 import time
 
@@ -29,11 +31,11 @@ PROGRESS_S = 2.0
 
 
 def prepare(
-    directory: "str | os.PathLike[str]",
+    directory: str | os.PathLike[str],
     *,
     segment_bytes: int,
-    log: "Callable[..., None]",
-    progress: "Callable[[str], None]",
+    log: Callable[..., None],
+    progress: Callable[[str], None],
     despite_damage: bool = False,
 ) -> int | None:
     """Make the directory contain fastbean's binlog alone; the caller holds its lock.
@@ -70,7 +72,7 @@ def prepare(
 
 
 def _take_over(
-    directory: str, found: "BeanstalkdBinlog", segment_bytes: int, log: "Callable[..., None]", report: "_Progress"
+    directory: str, found: BeanstalkdBinlog, segment_bytes: int, log: Callable[..., None], report: _Progress
 ) -> int:
     folder = replacement.replace(
         directory,
@@ -85,7 +87,7 @@ def _take_over(
     return len(found)
 
 
-def _refuse_two_binlogs(directory: str, old: "list[Path]") -> None:
+def _refuse_two_binlogs(directory: str, old: list[Path]) -> None:
     ours = segment_files.list_segments(directory)
     if ours:
         raise BinlogError(
@@ -94,7 +96,7 @@ def _refuse_two_binlogs(directory: str, old: "list[Path]") -> None:
         )
 
 
-def _judge_damage(damage: "list[Damage]", directory: str, log: "Callable[..., None]", despite_damage: bool) -> None:
+def _judge_damage(damage: list[Damage], directory: str, log: Callable[..., None], despite_damage: bool) -> None:
     """Log what can be left out, and refuse what cannot."""
     serious = [each for each in damage if not each.torn]
     if serious and not despite_damage:
@@ -111,7 +113,7 @@ def _judge_damage(damage: "list[Damage]", directory: str, log: "Callable[..., No
 class _Progress:
     """Reports progress, at most once in PROGRESS_S."""
 
-    def __init__(self, report: "Callable[[str], None]") -> None:
+    def __init__(self, report: Callable[[str], None]) -> None:
         self._report = report
         self._reported_s = time.monotonic()
 

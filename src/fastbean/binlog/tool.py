@@ -9,6 +9,8 @@ The progress bar is a few lines of our own: a bar is all that is needed, and the
 trouble, where its operator may be unable to install another package first.
 """
 
+from __future__ import annotations
+
 import argparse
 import base64
 import contextlib
@@ -18,13 +20,13 @@ import os
 import resource
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastbean.base.limits import DEFAULT_BINLOG_SIZE_BYTES
 from fastbean.binlog import inspection, replacement, segment_files, takeover
 from fastbean.binlog.lock import DirectoryLock
 from fastbean.errors import BinlogError, FastbeanError, UsageError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any, NoReturn, TextIO
@@ -45,7 +47,7 @@ UNREADABLE_IDS = 1 << 20  # ids that unreadable records may have assigned
 IDS_SHOWN = 20
 
 
-def main(argv: "Sequence[str] | None" = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     _prepare_streams()
     try:
@@ -79,7 +81,7 @@ def _prepare_streams() -> None:
 
 
 @contextlib.contextmanager
-def _many_descriptors() -> "Iterator[None]":
+def _many_descriptors() -> Iterator[None]:
     """As many descriptors as the system allows: each segment takes one while a binlog is read."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):  # fewer may do
@@ -136,7 +138,7 @@ def dump(arguments: argparse.Namespace) -> int:
     return status
 
 
-def _printable(members: "dict[str, Any]") -> "dict[str, Any]":
+def _printable(members: dict[str, Any]) -> dict[str, Any]:
     if "body" not in members:
         return members
     body = members.pop("body")
@@ -213,7 +215,7 @@ def export(arguments: argparse.Namespace) -> int:
     return _report_oversized(written.oversized)
 
 
-def _report_oversized(oversized: "list[Oversized]") -> int:
+def _report_oversized(oversized: list[Oversized]) -> int:
     """Report the jobs that are too large for a beanstalkd without a larger -z; returns the exit status."""
     for job in oversized:
         if job.max_job_size is None:
@@ -265,7 +267,7 @@ class DamagedError(BinlogError):
 
 
 @contextlib.contextmanager
-def _locked(directory: str) -> "Iterator[None]":
+def _locked(directory: str) -> Iterator[None]:
     """Keep servers from using the directory meanwhile."""
     lock = DirectoryLock(directory)
     try:
@@ -311,7 +313,7 @@ def _write(text: str, *, now: bool = False) -> None:
         raise OutputError(f"cannot write the result: {error.strerror}") from error
 
 
-def _discard(stream: "TextIO") -> None:
+def _discard(stream: TextIO) -> None:
     """Discard what the stream has buffered: Python would write it again at exit, and print an error of its own."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
@@ -322,7 +324,7 @@ def _print_event(_level: str, event: str, **fields: object) -> None:
     _print(event.replace("-", " ") + "".join(f" {name}={value}" for name, value in fields.items()))
 
 
-def _write_line(members: "dict[str, Any]") -> None:
+def _write_line(members: dict[str, Any]) -> None:
     _write(json.dumps(members, separators=(",", ":")) + "\n")
 
 
@@ -338,7 +340,7 @@ def _print_error(text: str) -> None:
 class _Parser(argparse.ArgumentParser):
     """Exits with the status of a wrong argument: argparse's own status means damage here."""
 
-    def error(self, message: str) -> "NoReturn":
+    def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see {self.prog} --help")
 
 

@@ -3,21 +3,23 @@
 It binds no address and takes no lock, so that the settings of a running server can be checked beside it.
 """
 
+from __future__ import annotations
+
 import os
 import stat
+from typing import TYPE_CHECKING
 
 from fastbean.base import limits
 from fastbean.daemon import privileges
 from fastbean.errors import BinlogError, FastbeanError
 from fastbean.net.listener import parse_address
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from fastbean.config import Config
     from fastbean.daemon.command_line import CommandLine
 
 
-def problems(config: "Config") -> list[FastbeanError]:
+def problems(config: Config) -> list[FastbeanError]:
     """Returns the errors that a start with ``config`` would meet, in its order: the user, then the binlog."""
     found: list[FastbeanError] = []
     user = config.user
@@ -54,7 +56,7 @@ def _check_directory(directory: str, user: str | None) -> None:
         raise BinlogError(f"-b {directory}: {name} may not write to it or to its lock; {advice}")
 
 
-def report(wanted: "CommandLine", config: "Config") -> list[str]:
+def report(wanted: CommandLine, config: Config) -> list[str]:
     """Returns the lines of ``--check-config`` for settings without problems."""
     lines = ["the settings are correct"]
     file = wanted.file

@@ -6,6 +6,8 @@ One table, ``OPTIONS``, is the source of the flags, of ``--help``, of the keys o
 What only some command lines need is loaded where it is needed: ``--help`` and wrong flags need no ``Config``.
 """
 
+from __future__ import annotations
+
 import argparse
 
 from fastbean.base import limits
@@ -43,7 +45,7 @@ class Kind:
     def __init__(self, needs: str = "") -> None:
         self._needs = needs
 
-    def take(self, parsed: "Parsed", field: str, spelling: str, text: str) -> None:
+    def take(self, parsed: Parsed, field: str, spelling: str, text: str) -> None:
         """Stores what the flag ``spelling`` sets. Raises UsageError, or ListenError, if the value is wrong."""
         parsed.settings[field] = self.read(spelling, text)
 
@@ -60,7 +62,7 @@ class Kind:
             raise UsageError(f"{key} is {found}; it must be {TOML_TYPES[self.toml_type]}")
         return self.check_toml(key, value)
 
-    def check_toml(self, key: str, value: "Any") -> object:
+    def check_toml(self, key: str, value: Any) -> object:
         """``read_toml`` for a value of the right type."""
         return self.read(key, value)
 
@@ -83,7 +85,7 @@ class Number(Kind):
         number = int(digits[:20])  # more digits only make it larger than any bound
         return self._in_range(spelling, number, text)
 
-    def check_toml(self, key: str, value: "Any") -> object:
+    def check_toml(self, key: str, value: Any) -> object:
         """Returns the number."""
         return self._in_range(key, value, value)
 
@@ -96,7 +98,7 @@ class Number(Kind):
 class Verbosity(Number):
     """How often the flag is given; in a file, that number."""
 
-    def take(self, parsed: "Parsed", field: str, _spelling: str, _text: str) -> None:
+    def take(self, parsed: Parsed, field: str, _spelling: str, _text: str) -> None:
         """Counts it."""
         parsed.settings[field] = min(parsed.settings.get(field, 0) + 1, self._high)
 
@@ -112,7 +114,7 @@ class Port(Kind):
 
         return parse_port(text, spelling)
 
-    def check_toml(self, key: str, value: "Any") -> object:
+    def check_toml(self, key: str, value: Any) -> object:
         """Returns the port."""
         return self.read(key, str(value))
 
@@ -122,13 +124,13 @@ class Addresses(Kind):
 
     toml_type = list
 
-    def take(self, parsed: "Parsed", field: str, spelling: str, text: str) -> None:
+    def take(self, parsed: Parsed, field: str, spelling: str, text: str) -> None:
         """Appends it."""
         if not text:
             raise ListenError(f"{spelling} needs an address, for example {spelling} 127.0.0.1")
         parsed.settings.setdefault(field, []).append(text)
 
-    def check_toml(self, key: str, value: "Any") -> object:
+    def check_toml(self, key: str, value: Any) -> object:
         """Returns the addresses."""
         from fastbean.net.listener import parse_address
 
@@ -186,7 +188,7 @@ class Ignored(Kind):
 
     in_file = False
 
-    def take(self, parsed: "Parsed", _field: str, spelling: str, _text: str) -> None:
+    def take(self, parsed: Parsed, _field: str, spelling: str, _text: str) -> None:
         """Warns of it."""
         parsed.warnings.append(
             f"{spelling} was removed from beanstalkd and does nothing: the binlog is always compacted"
@@ -203,7 +205,7 @@ class Action(Kind):
         self._name = name
         self._final = final
 
-    def take(self, parsed: "Parsed", _field: str, _spelling: str, _text: str) -> None:
+    def take(self, parsed: Parsed, _field: str, _spelling: str, _text: str) -> None:
         """Notes it."""
         parsed.action = self._name
         parsed.final = self._final
@@ -214,7 +216,7 @@ class File(Kind):
 
     in_file = False
 
-    def take(self, parsed: "Parsed", _field: str, spelling: str, text: str) -> None:
+    def take(self, parsed: Parsed, _field: str, spelling: str, text: str) -> None:
         """Notes its name."""
         if parsed.file_name:
             raise UsageError(f"{spelling} can be given once; put all settings into one file")
@@ -326,10 +328,10 @@ class CommandLine:
     def __init__(
         self,
         action: str,
-        config: "Config | None" = None,
-        by_flags: "Iterable[str]" = (),
-        file: "ConfigFile | None" = None,
-        warnings: "Iterable[str]" = (),
+        config: Config | None = None,
+        by_flags: Iterable[str] = (),
+        file: ConfigFile | None = None,
+        warnings: Iterable[str] = (),
     ) -> None:
         self.action = action
         self.config = config
@@ -357,7 +359,7 @@ class Parsed(argparse.Namespace):
 class _Take(argparse.Action):
     """Hands the value of a flag to its kind."""
 
-    def __init__(self, option_strings: "Sequence[str]", dest: str, option: Option) -> None:
+    def __init__(self, option_strings: Sequence[str], dest: str, option: Option) -> None:
         super().__init__(
             option_strings,
             dest,
@@ -368,9 +370,7 @@ class _Take(argparse.Action):
         )
         self._option = option
 
-    def __call__(
-        self, _parser: argparse.ArgumentParser, parsed: "Any", value: "Any", spelling: str | None = None
-    ) -> None:
+    def __call__(self, _parser: argparse.ArgumentParser, parsed: Any, value: Any, spelling: str | None = None) -> None:
         text = value[1:] if value else ""  # without the second "=" of `_separate`
         self._option.kind.take(parsed, self._option.field, spelling or "", text)
 
@@ -381,7 +381,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=HELP_COLUMN, width=HELP_COLUMNS)
 
-    def add_usage(self, usage: str | None, actions: "Any", groups: "Any", prefix: str | None = None) -> None:
+    def add_usage(self, usage: str | None, actions: Any, groups: Any, prefix: str | None = None) -> None:
         super().add_usage(usage, actions, groups, prefix or "Use: ")
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
@@ -411,7 +411,7 @@ def help_text() -> str:
     return _parser().format_help()
 
 
-def parse_command_line(arguments: "Sequence[str]") -> CommandLine:
+def parse_command_line(arguments: Sequence[str]) -> CommandLine:
     """Reads the arguments after the program's name, and the file of settings if they name one.
 
     They are read from left to right, as beanstalkd does: ``-h`` and ``-v`` end the reading at once. Raises UsageError
@@ -434,7 +434,7 @@ def parse_command_line(arguments: "Sequence[str]") -> CommandLine:
     return _finish(parsed)
 
 
-def _separate(arguments: "Iterable[str]") -> "Iterator[tuple[str, str]]":
+def _separate(arguments: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Yields the name of each flag, and one argument for it, with its value after "==".
 
     So argparse sees neither joined flags, which its versions read in different ways, nor a value like ``-x`` or ``--``,
@@ -462,7 +462,7 @@ def _takes_value(name: str) -> bool:
     return option is not None and bool(option.metavar)
 
 
-def _next_value(name: str, rest: "Iterator[str]") -> str:
+def _next_value(name: str, rest: Iterator[str]) -> str:
     for value in rest:
         return value
     raise UsageError(f"{name} needs a value: {name} {_BY_NAME[name].metavar}; {SEE_HELP}")

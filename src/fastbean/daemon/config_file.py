@@ -4,12 +4,14 @@
 that out with ``tomllib`` itself: the text is cut wherever a piece of it can be read alone.
 """
 
+from __future__ import annotations
+
 import re
 import tomllib
+from typing import TYPE_CHECKING
 
 from fastbean.errors import FastbeanError, UsageError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
@@ -48,7 +50,7 @@ class ConfigFile:
         return f"{self.path}:{line}: {text}"
 
 
-def read(path: str, options: "Mapping[str, Option]") -> ConfigFile:
+def read(path: str, options: Mapping[str, Option]) -> ConfigFile:
     """Reads the file at ``path``; ``options`` are those that it may set, by their keys.
 
     A relative path, of the file or in it, is relative to the working directory, as that of a flag. Raises
@@ -85,7 +87,7 @@ def _text_of(file: ConfigFile) -> str:
         raise ConfigFileError([file.place(line, "this line is not UTF-8; save the file as UTF-8")]) from None
 
 
-def _values_of(file: ConfigFile, text: str) -> "dict[str, Any]":
+def _values_of(file: ConfigFile, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -98,7 +100,7 @@ def _values_of(file: ConfigFile, text: str) -> "dict[str, Any]":
         raise ConfigFileError([file.place(line, "a number is too long, or arrays are nested too deeply")]) from None
 
 
-def statements(text: str) -> "Iterator[tuple[int, tuple[str, ...]]]":
+def statements(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Yields the line number and the key of each statement of ``text``, which is correct TOML.
 
     A key has one part more for each table that it is in, or that it sets a single member of. The header of a table is
@@ -127,7 +129,7 @@ def statements(text: str) -> "Iterator[tuple[int, tuple[str, ...]]]":
         piece = []
 
 
-def _path(found: "dict[str, Any]") -> tuple[str, ...]:
+def _path(found: dict[str, Any]) -> tuple[str, ...]:
     """The key of a single statement, which makes tables of one member each."""
     path = []
     inside: Any = found
@@ -137,7 +139,7 @@ def _path(found: "dict[str, Any]") -> tuple[str, ...]:
     return tuple(path)
 
 
-def _take(file: ConfigFile, options: "Mapping[str, Option]", key: str, value: object, *, is_table: bool) -> None:
+def _take(file: ConfigFile, options: Mapping[str, Option], key: str, value: object, *, is_table: bool) -> None:
     option = options.get(key)
     if option is None:
         if is_table:

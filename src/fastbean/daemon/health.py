@@ -5,15 +5,17 @@ written as for ``-l``; without one it is 127.0.0.1:11300. Exit statuses: 0 it se
 but for 0, one line on stderr says why. Any beanstalkd can be asked.
 """
 
+from __future__ import annotations
+
 import socket
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from fastbean.base import limits
 from fastbean.errors import FastbeanError, UsageError
 from fastbean.net.listener import parse_address
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -30,7 +32,7 @@ QUESTION, ANSWER = b"list-tube-used\r\n", b"USING default\r\n"
 HEALTHY, UNHEALTHY = 0, 1
 
 
-def main(argv: "Sequence[str] | None" = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Asks the server that ``argv`` names (None: the command line's); returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments in (["-h"], ["--help"]):

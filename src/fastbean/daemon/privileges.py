@@ -1,5 +1,7 @@
 """The rights of the whole process: its user, its limit on open files. Only the program calls this, never a library."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import os
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     from pwd import struct_passwd
 
 
-def find_user(user: str) -> "struct_passwd":
+def find_user(user: str) -> struct_passwd:
     """The entry of a user given by name or number. Raises NoSuchUserError if there is none."""
     try:
         import pwd
@@ -49,7 +51,7 @@ def check_user(user: str) -> None:
         raise _cannot_become(user, os.strerror(errno.EPERM))
 
 
-def _is_already(entry: "struct_passwd") -> bool:
+def _is_already(entry: struct_passwd) -> bool:
     return os.geteuid() != 0 and (os.geteuid(), os.getegid()) == (entry.pw_uid, entry.pw_gid)
 
 
@@ -57,7 +59,7 @@ def _cannot_become(user: str, reason: str) -> PrivilegeError:
     return PrivilegeError(f"-u {user}: cannot become this user: {reason}; start as root, or without -u")
 
 
-def run_as(user: str | None, action: "Callable[[], bool]") -> bool:
+def run_as(user: str | None, action: Callable[[], bool]) -> bool:
     """Returns what ``action`` returns when it is run as ``user`` (None: as the present one).
 
     For another user it runs in a child process, so that this one stays what it is.

@@ -7,6 +7,8 @@ Linux knows two names. ``comm``, 15 bytes, is what ``ps -o comm`` and ``pgrep`` 
 memory of the process, are what ``ps -o args`` shows, and the first of them is what ``pidof`` compares.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 ARG_START, ARG_END = 45, 46  # their places in /proc/self/stat, after the name in parentheses
 
 
-def set_process_name(name: str, arguments: "Sequence[str]") -> None:
+def set_process_name(name: str, arguments: Sequence[str]) -> None:
     """Makes ``ps`` show the process as ``name``, started with ``arguments``, the last ones that it really has.
 
     Where the system does not allow it, the name stays as it is.

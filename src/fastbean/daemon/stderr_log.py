@@ -13,6 +13,8 @@ whose disk does not respond can delay the server. The standard ``logging`` modul
 than the rest of the start.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import select
@@ -44,7 +46,7 @@ class Log:
         *,
         level: str = "debug",
         form: str = "text",
-        wall_ns: "Callable[[], int]" = clock.wall_ns,
+        wall_ns: Callable[[], int] = clock.wall_ns,
     ) -> None:
         self._fd = fd
         self._wall_ns = wall_ns
@@ -104,7 +106,7 @@ def complain(fd: int, text: str) -> None:
     write_at_once(fd, f"fastbean: {line}\n".encode("utf-8", "backslashreplace"))
 
 
-def format_short(form: "_Formatter", wall_ns: int, level: str, event: str, fields: dict[str, object]) -> str:
+def format_short(form: _Formatter, wall_ns: int, level: str, event: str, fields: dict[str, object]) -> str:
     """The line that ``form`` makes. If it is too long, the longest fields are cut and end with ``...``."""
     line = form(wall_ns, level, event, fields)
     while len(line) > LINE_BYTES:

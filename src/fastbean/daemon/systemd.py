@@ -4,6 +4,8 @@ These are plain environment variables and datagrams. Without them every function
 needs a special case. Only ``forget`` changes the environment.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 
@@ -17,7 +19,7 @@ FIRST_FD = 3
 SOCKET_VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
-def inherited_fds(environ: "Mapping[str, str]", pid: int) -> list[int]:
+def inherited_fds(environ: Mapping[str, str], pid: int) -> list[int]:
     """The descriptors that were passed to process ``pid``; none if the variables are unset or name another process.
 
     Raises ListenError if LISTEN_FDS is not a number.
@@ -30,7 +32,7 @@ def inherited_fds(environ: "Mapping[str, str]", pid: int) -> list[int]:
     return list(range(FIRST_FD, FIRST_FD + int(count)))
 
 
-def watchdog_interval_ns(environ: "Mapping[str, str]", pid: int) -> int | None:
+def watchdog_interval_ns(environ: Mapping[str, str], pid: int) -> int | None:
     """The interval between watchdog messages, half of WATCHDOG_USEC, in nanoseconds; None if there is no watchdog."""
     if environ.get("WATCHDOG_PID", str(pid)) != str(pid):
         return None
@@ -61,7 +63,7 @@ class Notifier:
             sock.sendto("\n".join(assignments).encode(), self._address)
 
 
-def notifier(environ: "Mapping[str, str]") -> Notifier:
+def notifier(environ: Mapping[str, str]) -> Notifier:
     """The notifier for NOTIFY_SOCKET."""
     return Notifier(environ.get("NOTIFY_SOCKET", ""))
 

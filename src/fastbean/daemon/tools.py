@@ -4,6 +4,8 @@ Each tool is a module with a ``main`` that takes the arguments after the word an
 only when it is run.
 """
 
+from __future__ import annotations
+
 import importlib
 
 from fastbean.errors import UsageError
@@ -30,7 +32,7 @@ TOOLS = {
 }
 
 
-def run(word: str, arguments: "Sequence[str]") -> int:
+def run(word: str, arguments: Sequence[str]) -> int:
     """Runs the tool ``word`` with ``arguments``; returns its exit status. UsageError if there is no such tool."""
     if word not in TOOLS:
         raise UsageError(f"unknown word: {word}; use one of {', '.join(TOOLS)}, or flags alone to start the server")

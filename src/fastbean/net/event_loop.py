@@ -8,6 +8,8 @@ when it has called one, when a timer is due, and once a minute. With nothing to 
 ``signal.set_wakeup_fd`` needs it. Everything else belongs to the thread that runs the loop.
 """
 
+from __future__ import annotations
+
 import contextlib
 import selectors
 import socket
@@ -38,7 +40,7 @@ MEMORY_RETRY_S = 0.1
 class Loop:
     """One hub, the poller by which it waits, and a few timers."""
 
-    def __init__(self, poller: "Poller | SelectorPoller", hub: "Served") -> None:
+    def __init__(self, poller: Poller | SelectorPoller, hub: Served) -> None:
         self._poller = poller
         self._hub = hub
         self._timers: list[tuple[int, Callable[[], None]]] = []
@@ -74,7 +76,7 @@ class Loop:
         self._stopped = True
         self.wake()
 
-    def call_later(self, delay_ns: int, callback: "Callable[[], None]") -> None:
+    def call_later(self, delay_ns: int, callback: Callable[[], None]) -> None:
         """Has ``callback`` called once, ``delay_ns`` nanoseconds after the time of this iteration.
 
         A callback that raises is called again in the next iteration, if there is one.

@@ -13,6 +13,8 @@ Only Linux is asked what was acknowledged. Elsewhere a stop waits for every clie
 for PATIENCE for one that was in the midst of sending.
 """
 
+from __future__ import annotations
+
 import os
 import selectors
 import sys
@@ -64,7 +66,7 @@ class Delivery:
         return now_ns - self._arrived_ns < self._patience_ns
 
 
-def undelivered_bytes(sockets: "Collection[tuple[int, int]]") -> int | None:
+def undelivered_bytes(sockets: Collection[tuple[int, int]]) -> int | None:
     """What has not arrived of the replies to these (descriptor, bytes that are not sent yet); None: nobody knows."""
     total = 0
     for fd, size in sockets:
@@ -104,7 +106,7 @@ class _Sender:
         return on_the_way > END_OF_STREAM_BYTES and self._delivery.goes_on(on_the_way, now_ns)
 
 
-def linger(descriptors: "Collection[int]", left_ns: "Callable[[], int]", patience_ns: int) -> None:
+def linger(descriptors: Collection[int], left_ns: Callable[[], int], patience_ns: int) -> None:
     """Reads and drops what comes from these half-closed, non-blocking sockets while that helps, and closes them.
 
     It gives one up after ``patience_ns`` nanoseconds in which no reply has arrived, and all of them after
@@ -125,7 +127,7 @@ def linger(descriptors: "Collection[int]", left_ns: "Callable[[], int]", patienc
             os.close(fd)
 
 
-def _read_on(selector: selectors.BaseSelector, senders: dict[int, _Sender], is_in_time: "Callable[[], bool]") -> None:
+def _read_on(selector: selectors.BaseSelector, senders: dict[int, _Sender], is_in_time: Callable[[], bool]) -> None:
     """Reads from the senders until none is left. Those that are done with are closed and taken out."""
     wait_ns = 0
     while is_in_time():

@@ -11,6 +11,8 @@ descriptors) is looked for before it is used.
 Accepted sockets inherit TCP_NODELAY and keep-alive from the listening one, which saves five calls for each client.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import os
@@ -158,7 +160,7 @@ def parse_address(text: str, port: int) -> Address:
     return Address(host, parse_port(number, f"{text}: port") if colon else port)
 
 
-def bind_all(addresses: "Iterable[Address]", options: Options) -> list[Listener]:
+def bind_all(addresses: Iterable[Address], options: Options) -> list[Listener]:
     """Binds and listens on every address of every host. Raises ListenError, with nothing left bound, if one fails.
 
     A port 0 is chosen by the system, the same for all addresses of a host. ``::`` accepts IPv4 clients too, as in
@@ -188,7 +190,7 @@ def _keep(listener: Listener, listeners: list[Listener]) -> None:
         raise
 
 
-def adopt_all(descriptors: "Sequence[int]", options: Options) -> list[Listener]:
+def adopt_all(descriptors: Sequence[int], options: Options) -> list[Listener]:
     """Adopts listening stream sockets that are open already, inherited from systemd.
 
     Raises ListenError if one is something else; all of them then stay open and unchanged.
@@ -270,7 +272,7 @@ def _bind_all_found(
 
 
 def _bind_tcp(
-    family: int, kind: int, proto: int, name: "tuple[object, ...]", v4_apart: bool, options: Options
+    family: int, kind: int, proto: int, name: tuple[object, ...], v4_apart: bool, options: Options
 ) -> Listener:
     sock = socket.socket(family, kind, proto)
     try:
@@ -358,11 +360,11 @@ class Acceptor:
 
     def __init__(
         self,
-        loop: "Loop",
-        poller: "Poller | SelectorPoller",
-        hub: "Hub",
-        listeners: "Sequence[Listener]",
-        log: "Callable[..., None]",
+        loop: Loop,
+        poller: Poller | SelectorPoller,
+        hub: Hub,
+        listeners: Sequence[Listener],
+        log: Callable[..., None],
         *,
         reserves: bool = False,
     ) -> None:
@@ -424,7 +426,7 @@ class Acceptor:
             if fd >= self._client_descriptors:
                 raise _out_of_descriptors()
 
-    def _handler(self, sock: socket.socket) -> "Callable[[int], None]":
+    def _handler(self, sock: socket.socket) -> Callable[[int], None]:
         return lambda _mask: self._accept_some(sock)
 
     def _accept_some(self, listening: socket.socket) -> None:
