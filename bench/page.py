@@ -27,7 +27,7 @@ HOW = """\
   (fastbean, beanstalkd, floor, and again) for half a second each, and every round yields one ratio of measurements made
   right after each other. The tables show the median of the rounds, with the lowest and the highest in brackets.
 - **Separate cores.** All servers run on one core, and the load tool on another.
-- **The load** comes from the tool that is part of fastbean, [`python -m fastbean.benchmark`](benchmark.md), in a closed
+- **The load** comes from the tool that is part of fastbean, [`fastbean benchmark`](benchmark.md), in a closed
   loop. Bodies have 64 bytes unless the row says otherwise. Each row begins with an unmeasured warm-up. Jobs that are
   put beforehand or deleted afterwards are not timed.
 - **beanstalkd** is Debian's build, as installed, with the same flags as fastbean.
