@@ -147,7 +147,7 @@ class BeanstalkdBinlog:
             )
 
     def _read_file(self, path: Path, data: bytes) -> None:
-        """Takes in one file, whatever state it is in."""
+        """Read one file, whatever state it is in."""
         written_end = _written_end(data)
         layout = self._layout(path, data, written_end)
         if layout is None:
@@ -163,7 +163,7 @@ class BeanstalkdBinlog:
             at = self._read_records(path, data, layout, went_on)
 
     def _layout(self, path: Path, data: bytes, written_end: int) -> "Layout | None":
-        """The layout of this file; None, with the damage told, if it has none that is known."""
+        """The layout of this file; None, with the damage reported, if it has no known one."""
         if written_end == 0 or len(data) < VERSION_BYTES:
             self.damage.append(
                 Damage(path, 0, len(data), "the file is barely begun: it does not say its version", torn=True)
@@ -184,7 +184,7 @@ class BeanstalkdBinlog:
         return layout
 
     def _read_records(self, path: Path, data: bytes, layout: Layout, at: int) -> int:
-        """Takes in the records from ``at`` on, up to the first that is none; returns its offset."""
+        """Read the records from ``at`` to the first invalid one; returns the offset of that one."""
         parse = layout.parse
         length_bytes = layout.length.size
         converts = layout is not VERSION_7
@@ -496,7 +496,7 @@ def _checked(tube: bytes, members: "Members", body: bytes) -> bytes:
 
 
 def _written_end(data: bytes) -> int:
-    """The offset behind the last byte that is not zero: what comes then was only made room for."""
+    """The offset after the last byte that is not zero: the rest was only allocated."""
     end = len(data)
     while end >= len(ZEROS) and data[end - len(ZEROS) : end] == ZEROS:
         end -= len(ZEROS)

@@ -79,7 +79,7 @@ class Segment:
             raise BinlogError(f"{self.path}: cannot read it: {error.strerror}; look at the disk") from error
 
     def look_again(self) -> None:
-        """Read the header, which a server may have written since."""
+        """Read the header again; a server may have written it since."""
         head = self.read(HEADER.size)
         self.found_header = segment_files.parse_header(head, self.path)
         self.header = self.found_header
@@ -95,7 +95,7 @@ class Segment:
         """
         data = memoryview(self.read())
         while len(data) > HEADER.size:
-            # A view that begins a header's length before the place: the header itself is not looked at.
+            # A view that begins a header's length before `at`, because `records` skips a header unread.
             skipped = at - HEADER.size
             for offset, found in records(data[skipped:], self.number, first_lsn + skipped):
                 at = offset + skipped
@@ -256,7 +256,7 @@ class Inspection:
             elif found is None:
                 if self._settles(place, at):
                     return at
-                self._fault(place, at, "no record can be read here")
+                self._fault(place, at, "there is no readable record here")
             if self._is_over():
                 break
         return 0

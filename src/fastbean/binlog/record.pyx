@@ -274,7 +274,7 @@ cdef uint64_t record_bytes(const char *head, size_t size) noexcept nogil:
     return min(length, UINT64_MAX - MAX_RECORD_HEAD_BYTES) + <uint64_t>(members - head)
 
 
-cdef struct Reader:                     # what is left of a record
+cdef struct Reader:                     # the rest of a record
     const char *at
     const char *end
     bint broken                         # it ended too early, or a number was out of its range

@@ -67,7 +67,7 @@ class Replay:
             self._progress(f"reading the log: {done} of {count} segments")
 
     def _read(self, number: int, path: str) -> int | None:
-        """Load one segment. Returns the offset from which on it is damaged, or None."""
+        """Load one segment. Returns the offset at which it is damaged, or None."""
         try:
             with open(path, "rb", buffering=0) as file:
                 return self._read_file(number, path, file.fileno())
@@ -105,7 +105,7 @@ class Replay:
         return end, offset
 
     def _highest(self, number: int, path: str, kind: str) -> int:
-        """What a segment tells of the kind (see `highest_mark`); without a readable header it begins where we are."""
+        """The highest number of this kind in a segment; see `highest_mark`. Without a header, at the present LSN."""
         data = segment_files.read_file(path)
         header = segment_files.parse_header(data)
         first_lsn = header.first_lsn if header else self._journal.end

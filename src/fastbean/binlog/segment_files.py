@@ -35,7 +35,7 @@ BLOCK_BYTES = 512  # the unit of st_blocks
 REMOVE_RETRY_S = 1.0
 MEMORY_RETRY_S = 0.1
 UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
-PART = ".part"  # the end of the name of a file that does not count yet
+PART = ".part"  # the end of the name of a file that is not in use yet
 
 
 # These are plain classes: importing `dataclasses`, or making named tuples, would delay each start.
@@ -328,7 +328,7 @@ class SegmentWorker:
         self._complained = False  # that there can be no spare; once, until there is one again
         self._failed = False
         self._retry = Work(0, 0)  # what is done when time has passed: another try at what is to be removed
-        self._synced_to = 0  # a segment before which all are full and synced, so far as removals wanted it
+        self._synced_to = 0  # removals have synced all segments before this one, which are full
         self._thread = threading.Thread(target=self._work, name="fastbean-segment_worker", daemon=True)
 
     def start(self) -> None:
@@ -336,11 +336,11 @@ class SegmentWorker:
         self._thread.start()
 
     def create(self, number: int, size: int) -> None:
-        """Have a spare made."""
+        """Request a spare."""
         self._tasks.put(Work(number, size))
 
     def recycle(self, old: int, number: int, size: int, sync_first: int = 0) -> None:
-        """Have a spare made of an old segment, once those before it are gone. ``sync_first``: see ``remove``."""
+        """Request a spare made from an old segment once those before it are removed. ``sync_first``: see ``remove``."""
         self._tasks.put(Work(number, size, old, sync_first))
 
     def remove(self, number: int, size: int, sync_first: int = 0) -> None:
@@ -449,7 +449,7 @@ class SegmentWorker:
             return
         if not may_go:
             self._report(work, "refused")
-        # It could not go, or not before those: it is removed behind them, and what goes later behind it.
+        # It could not be removed, or not before the others: it is removed after them, and later ones after it.
         _insist(self._to_remove.append, removal)
         self._remove_all()
 
@@ -457,7 +457,7 @@ class SegmentWorker:
         return recycle(self._directory, work.old, work.number, work.size)
 
     def _remove_all(self) -> None:
-        """A segment goes only after those before it: deletes must not go before the puts that they end."""
+        """A segment is removed only after those before it: deletes must not vanish before the puts that they end."""
         while self._to_remove and not self._failed:
             work = self._to_remove[0]
             try:
@@ -486,7 +486,7 @@ class SegmentWorker:
             except OSError as error:
                 self._fail(work, f"cannot sync {name_of(number)}: {error.strerror}")
                 return False
-        # The last one may go on: it is synced once more the next time.
+        # The last one may still be written to: it is synced again the next time.
         self._synced_to = max(self._synced_to, work.sync_first)
         return True
 

@@ -460,7 +460,7 @@ cdef class Segments(Journal):
         return SPACE_NONE if self.refused else SPACE_COMING
 
     cdef void keep_room(self, int64_t now_ns) noexcept:
-        """Once an iteration: see that there is as much room as there should be, and no more memory than is of use."""
+        """Once per iteration: keep as much room as there should be, and no more memory than is useful."""
         if self.pending.len == 0 and self.pending.cap > self.kept_bytes:
             self.memory_bytes -= self.pending.cap
             buffer_free(&self.pending)

@@ -16,10 +16,10 @@ cdef enum:                      # the limits of one client, see net/connection.p
 
     TEXT_HEAD_BYTES = 32        # left free in front of a text, where "OK SIZE" can be written
 
-cdef struct Answer:             # what the client is told; the reply says which members count
+cdef struct Answer:             # the arguments of a reply; the reply says which members count
     Reply reply
     uint64_t number             # a job's id, or a count
-    Job *job                    # whose body goes with it
+    Job *job                    # the body of this job is sent with it
     Buffer text                 # of stats-like commands; begun by `begin_text`
 
 cdef enum WorkKind:
@@ -66,7 +66,7 @@ cdef struct Client:
     ClientQueue *queue          # the one that it is in, or NULL
     Client *next                # its neighbours there
     Client *previous
-    void *connection            # whose client it is; the engine never looks at it
+    void *connection            # identifies the client to the caller; the engine never looks at it
 
 cdef struct ClientSet:          # all zero bytes = an empty set
     Client **by_number          # NULL where a number is free

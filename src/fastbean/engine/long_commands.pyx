@@ -100,7 +100,7 @@ cdef class LongCommands(Recovery):
         self.count_text(client)
 
     cdef bint step_work(self, Client *client, int64_t now_ns) noexcept:
-        """Up to STEPS_AT_ONCE steps; true when the work is done."""
+        """Take up to STEPS_AT_ONCE steps; true when the work is done."""
         cdef WorkKind kind = client.work.kind
         if kind == WORK_KICK:
             return self.step_kick(client, now_ns)

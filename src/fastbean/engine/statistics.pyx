@@ -213,7 +213,7 @@ cdef void put_limits(Engine engine, Buffer *text) noexcept:
 
 
 cdef void stats_tube_text(Tube *tube, Buffer *text, int64_t now_ns) noexcept:
-    """Write the statistics of one tube, but for the last line: `begin_oldest` adds it."""
+    """Write the statistics of one tube, except for the last line, which `begin_oldest` adds."""
     begin_text(text)
     put_quoted(text, b"name", tube_name(tube))
     put_number(text, b"current-jobs-urgent", tube.urgent)

@@ -64,7 +64,7 @@ cdef struct TubeSet:
     uint32_t count
     uint64_t births             # tubes so far
     uint64_t names_bytes        # of the names of all tubes
-    Tube *last                  # that was found last by its name, or NULL
+    Tube *last                  # the last one found by its name, or NULL
 
 cdef inline char *tube_name(Tube *tube) noexcept nogil:
     return <char *>tube + sizeof(Tube)

@@ -51,13 +51,13 @@ cdef class Connection:
     cdef Phase phase
     cdef Reply refusal              # the reply to a skipped body
     cdef uint64_t to_skip
-    cdef uint32_t body_got          # of the body and its CRLF
-    cdef char[2] trailer            # what stands where the body's CRLF must be
-    cdef Buffer input               # received and not yet run
-    cdef Outbox out                 # answered and not yet sent
-    cdef size_t counted_bytes       # of input and out, as the engine's memory has them
+    cdef uint32_t body_got          # bytes of the body and its CRLF received so far
+    cdef char[2] trailer            # the two bytes after the body, which must be CRLF
+    cdef Buffer input               # received, but not run yet
+    cdef Outbox out                 # replied, but not sent yet
+    cdef size_t counted_bytes       # size of input and out, as counted in the engine's memory
     cdef int interest               # what the poller watches
-    cdef int reading                # what it is asked for where the client may send
+    cdef int reading                # what it is asked to watch while the client may send
     cdef bint socket_full
     cdef bint blocked               # its last command has no reply yet
     cdef bint held_back             # too many bytes are unsent to run another command

@@ -355,7 +355,7 @@ cdef class Connection:
         return self.take_long_line(data, size)
 
     cdef size_t take_long_line(self, const char *data, size_t size) noexcept:
-        """Part of a line that is too long; at its end it is answered."""
+        """Skip a part of a line that is too long; at its end, reply."""
         cdef const char *newline = <const char *>memchr(data, c'\n', size)
         cdef size_t length
         if newline is NULL:
@@ -430,7 +430,7 @@ cdef class Connection:
         self.hub.http_requests += 1
 
     cdef bint is_blocked(self) noexcept:
-        """Whether the command that ran last is answered later."""
+        """Whether the reply to the last command comes later."""
         return self.client.waiting or self.client.queue is not NULL
 
     cdef Reply begin_put(self, Command *command, int64_t now_ns) noexcept:

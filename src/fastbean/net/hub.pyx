@@ -112,7 +112,7 @@ cdef class Hub(Shared):
             sock.close()
             raise
         if self.compiled is not None and sock.family != AF_UNIX:
-            # A receive from a unix socket ends behind each descriptor that is passed, and nothing tells that.
+            # A receive from a unix socket ends after each passed descriptor, and nothing reports that.
             connection.reading |= EDGE
         sock.detach()
         try:
@@ -199,7 +199,7 @@ cdef class Hub(Shared):
         return 0
 
     cdef bint handle_polled(self, int64_t wait_ns) except -1:
-        """Wait and serve what is ready; whether a function was called."""
+        """Wait and serve what is ready; returns whether a callback ran."""
         cdef int count = self.compiled.poll(wait_ns)
         cdef int place = 0
         cdef int mask, fd

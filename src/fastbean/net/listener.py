@@ -396,7 +396,7 @@ class Acceptor:
         self._hub.on_close = None
 
     def close(self) -> None:
-        """Accepts no more and closes the listeners."""
+        """Stops accepting and closes the listeners."""
         self._paused = True
         self._unwatch()
         for listener in self._listeners:

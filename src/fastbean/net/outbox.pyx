@@ -86,7 +86,7 @@ cdef int pin(Outbox *outbox, Job *job) noexcept nogil:
 
 
 cdef void append_text(Outbox *outbox, Buffer *text) noexcept nogil:
-    """The size and the bytes of a text, which is then empty again."""
+    """Append the size and the bytes of a text, which is empty afterwards."""
     cdef Buffer *out = &outbox.bytes
     cdef size_t size = text.len - TEXT_HEAD_BYTES
     if size > COPY_LIMIT and out.len == OK_BYTES and not out.failed:

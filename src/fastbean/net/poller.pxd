@@ -34,7 +34,7 @@ cdef enum:
 cdef class Poller:
     cdef int epoll                  # -1: closed
     cdef epoll_event *events        # what the last poll found
-    cdef int found                  # and how many
+    cdef int found                  # the number of events
     cdef uint8_t *masks             # by descriptor: what is watched, 0 where nothing is
     cdef int cap
     cdef list datas                 # by descriptor
