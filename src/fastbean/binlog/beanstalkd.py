@@ -5,13 +5,9 @@ checksums, so each record is checked against what a server can have written: siz
 whole seconds, the CR LF after a body, members that never change. What fails is reported in ``BeanstalkdBinlog.damage``,
 and reading continues at the next valid record: nothing is left out silently.
 
-What it costs. Reading: three to five microseconds a record and five for each job that is handed out; memory for the
-largest file and for one copy of the record of each live job. Writing: one pass; buried
-jobs are held until its end, because beanstalkd buries them in the order of the log.
-
-Costs. Reading: three to five microseconds per record and five per live job; memory for one file (up to 64 MiB, larger
-ones are mapped) and for one copy of the record of each live job. Writing: one pass; buried jobs are held until its end,
-because beanstalkd buries them in the order of the binlog.
+Costs. Reading: three to five microseconds per record and five per live job; memory for the largest file and for one
+copy of the record of each live job. Writing: one pass; buried jobs are held until its end, because beanstalkd buries
+them in the order of the binlog.
 
 Invariant: records are kept in the layout of version 7, whichever version they were read from.
 """
@@ -505,7 +501,7 @@ def _written_end(data: bytes) -> int:
 
 
 def _load(path: Path) -> bytes:
-    """What is in a file."""
+    """The content of a file."""
     try:
         return segment_files.read_file(path)
     except OSError as error:

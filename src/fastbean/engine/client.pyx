@@ -3,8 +3,8 @@
 Watching a tube and asking whether it is watched cost O(1): a client that watches a few tubes searches them, one that
 watches many has a table. Beginning and ending a wait costs O(tubes it watches).
 
-A client whose command is not answered yet, and that does not wait for a job, is in one queue: of puts that wait for
-room, of unfinished commands, or of answers. Joining and leaving a queue cost O(1), wherever in it the client is.
+A client whose command has no reply yet, and that does not wait for a job, is in one queue: of puts that wait for room,
+of unfinished commands, or of queued replies. Joining and leaving a queue cost O(1), wherever in it the client is.
 """
 
 from libc.stdint cimport uint32_t

@@ -22,7 +22,7 @@ cdef enum Phase:
 cdef class Shared:
     cdef readonly Engine engine
     cdef object poller              # what watches the sockets, of either kind
-    cdef Poller compiled            # the same, or None when it is of the other kind
+    cdef Poller compiled            # the same, or None if it is a SelectorPoller
     cdef set open
     cdef list runnable              # connections with complete commands that nothing will announce again
     cdef list answered              # connections that were answered by another one's command, or by time

@@ -125,11 +125,7 @@ cdef class Connection:
             self.count_memory()
 
     def feed(self, bytes data not None, int64_t now_ns):
-        """For clients in memory: bytes arrive.
-
-        Args:
-            data: what the client sends.
-            now_ns: the monotonic time in nanoseconds.
+        """For clients in memory: the client sends `data`. `now_ns`: the monotonic time in nanoseconds.
 
         Raises:
             BufferError: the client's command has no reply yet, and more than 65536 bytes wait after it.
@@ -140,7 +136,7 @@ cdef class Connection:
         while offset < <size_t>len(data) and not self.closed:
             count = self.space(where)
             if count == 0 and not self.input.failed:
-                raise BufferError("the client has sent too much behind a command that is not answered yet")
+                raise BufferError("the client has sent too much after a command that is not answered yet")
             size = 0
             for part in range(count):
                 piece = min(where[part].iov_len, <size_t>len(data) - offset)
@@ -207,7 +203,7 @@ cdef class Connection:
             self.drop(now_ns)
 
     cdef bint rearm_if_needed(self, int events, size_t size, size_t room) noexcept:
-        """Have the poller report again what one receive may have left. False: it cannot; the client must be closed."""
+        """Have the poller report again what one receive may have left. False: it cannot, so close the client."""
         if not self.interest & EDGE or (size < room and not events & EDGE):
             return True
         return self.hub.compiled.tell_again(self.fd)
@@ -297,7 +293,7 @@ cdef class Connection:
             self.hub.runnable.append(self)
 
     cdef void resume(self, int64_t now_ns) noexcept:
-        """Go on with commands that were received before, and with replies that were not sent."""
+        """Continue with commands that were received before, and with replies that were not sent."""
         if self.closed:
             return
         if not self.hub.stopping:
@@ -425,7 +421,7 @@ cdef class Connection:
         self.give_up_waiting()
 
     cdef void refuse_http(self) noexcept:
-        """End a connection that speaks HTTP. It gets no reply, and what comes behind the request is dropped."""
+        """Close a connection that speaks HTTP, without a reply; drop everything after the request."""
         self.quitting = True
         self.hub.http_requests += 1
 
@@ -530,7 +526,7 @@ cdef class Connection:
             self.hub.gated.append(self)
 
     cdef void count_memory(self) noexcept:
-        """Update the engine's count: what the buffers take now, and which deleted jobs have been sent."""
+        """Update the engine's count of memory: the present size of the buffers, and deleted jobs that were sent."""
         cdef size_t held = self.input.cap + outbox_capacity(&self.out)
         if held != self.counted_bytes:
             memory_count_buffers(&self.engine.memory, self.counted_bytes, held)

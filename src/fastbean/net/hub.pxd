@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastbean.net.connection cimport Connection, Shared
-from fastbean.base.stopwatch cimport Stopwatch, TurnPhase
+from fastbean.base.stopwatch cimport Stopwatch, IterationPart
 
 
 cdef class Hub(Shared):
@@ -16,7 +16,7 @@ cdef class Hub(Shared):
     cdef uint32_t gathered_iterations
     cdef int64_t looked_ns          # when unwatched clients were last checked
     cdef Stopwatch watch            # of this iteration
-    cdef TurnPhase phase            # what the iteration is doing
+    cdef IterationPart phase            # what the iteration is doing
     cdef uint64_t before_moves      # effort of the engine before this iteration
     cdef int64_t http_report_ns     # when the next report of HTTP requests may be made
     cdef public object on_slow_iteration

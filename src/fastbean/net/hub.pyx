@@ -42,9 +42,9 @@ cdef enum:
     NS_IN_MS = 1000000
     LOOK_EVERY_NS = 1000000000      # at clients that the poller does not watch
     OUT_OF_MEMORY_RETRY_NS = 100000000
-    MAX_GATHERED_ITERATIONS = 8         # whose replies wait for one sync; nobody waits longer for it to begin
+    MAX_GATHERED_ITERATIONS = 8
     HTTP_REPORT_EVERY_NS = 60000000000
-    BINLOG_RETRY_NS = 10000000         # while the log has no room, or is far behind with its syncs
+    BINLOG_RETRY_NS = 10000000
 
 _PHASES = ("serve", "work", "binlog", "send")
 
@@ -95,7 +95,7 @@ cdef class Hub(Shared):
 
         Args:
             sock: the socket; it is detached, and closed when the client goes.
-            peer: the client's address, for the log.
+            peer: the client's address, for log lines.
             now_ns: the monotonic time in nanoseconds.
 
         Returns:
@@ -293,7 +293,7 @@ cdef class Hub(Shared):
             stopwatch_mark(&self.watch, PART_BINLOG)
             self.phase = PART_SEND
         if self.engine.journal.failure is not None:
-            raise BinlogFailedError(f"{self.engine.journal.failure}; the server ends and tells no client anything more")
+            raise BinlogFailedError(f"{self.engine.journal.failure}; the server ends and sends no more replies")
         connections = self.answered
         if connections:
             self.answered = []
@@ -323,7 +323,7 @@ cdef class Hub(Shared):
         self.gathering = False
         if self.polled and self.gated and not alone and not self.runnable and self.engine.journal.syncs_shortly():
             # Delay this sync for a few iterations so that clients arriving meanwhile share it. If an iteration finds no
-            # ready socket, sync at once: nobody is delayed.
+            # ready socket, sync at once: that delays no client.
             self.gathering = self.ready > 0 and self.gathered_iterations < MAX_GATHERED_ITERATIONS
             alone = self.ready == 0
         self.polled = False

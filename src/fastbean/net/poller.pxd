@@ -1,4 +1,4 @@
-"""Waiting for descriptors with epoll. Linux only, but for `new_selector`."""
+"""Waiting for descriptors with epoll. Linux only, except for `new_selector`."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
@@ -28,7 +28,7 @@ cdef extern from *:
 cdef enum:
     READ = 1                        # as selectors.EVENT_READ and EVENT_WRITE
     WRITE = 2
-    EDGE = 16                       # in `add`: report once what comes; in a mask: a hang-up, or urgent data
+    EDGE = 16                       # in `add`: report each event once; in a mask: a hang-up, or urgent data
 
 
 cdef class Poller:
