@@ -483,7 +483,7 @@ cdef class Engine(LongCommands):
         return REPLY_PAUSED
 
     cdef void end_pause(self, Tube *tube, int64_t now_ns) noexcept:
-        """Serve the waiting clients at once; of very many, `expire` serves the rest, and the pause lasts until then."""
+        """Serve the waiting clients at once; if there are very many, `expire` does the rest, and the pause lasts."""
         cdef int _step
         tube.unpause_at_ns = now_ns
         for _step in range(STEPS_AT_ONCE):

@@ -24,10 +24,10 @@ cdef class Shared:
     cdef object poller              # what watches the sockets, of either kind
     cdef Poller compiled            # the same, or None if it is a SelectorPoller
     cdef set open
-    cdef list runnable              # connections with complete commands that nothing will announce again
-    cdef list answered              # connections that were answered by another one's command, or by time
+    cdef list runnable              # connections with complete commands that no event will announce again
+    cdef list answered              # connections with a reply to a command that ran earlier
     cdef list gated                 # connections with replies that wait for the binlog
-    cdef char *scratch              # where the bytes of all clients arrive
+    cdef char *scratch              # the receive buffer of all connections
     cdef set unwatched              # connections that the poller cannot watch: their input is full
     cdef bint has_closed            # a socket, since `on_close` was called last
     cdef bint stopping              # no further command is run

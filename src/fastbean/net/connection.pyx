@@ -266,7 +266,7 @@ cdef class Connection:
             self.engine.give_up_waiting(self.client)
 
     cdef void look_for_hang_up(self, int64_t now_ns) noexcept:
-        """Ask the socket itself, which the poller does not watch, whether the client has gone or will send no more."""
+        """Check an unwatched socket: has the client gone, or will it send no more?"""
         cdef int peer = socket_peer(self.fd)
         if peer == PEER_GONE:
             self.drop(now_ns)
@@ -489,8 +489,8 @@ cdef class Connection:
     cdef uint64_t job_lsn(self, Job *job) noexcept:
         """The newest LSN with the last 32 bits of the job's: its own, or for an old job one that is no less safe."""
         cdef uint64_t end_lsn = self.engine.journal.end_lsn
-        cdef uint32_t behind = <uint32_t>end_lsn - job.lsn
-        return end_lsn - behind if behind <= end_lsn else 0
+        cdef uint32_t age = <uint32_t>end_lsn - job.lsn
+        return end_lsn - age if age <= end_lsn else 0
 
     cdef void flush(self, int64_t now_ns) noexcept:
         """Send what the socket accepts."""
@@ -558,7 +558,7 @@ cdef class Connection:
     cdef void watch_events(self, int events, int64_t now_ns) noexcept:
         """Change what the poller watches; it cannot watch nothing."""
         cdef int before = self.interest
-        self.interest = 0  # A poller that cannot change has given the socket up.
+        self.interest = 0  # A poller that fails to change no longer watches the socket.
         try:
             if events == 0:
                 self.hub.unwatch(self.fd)
@@ -570,7 +570,7 @@ cdef class Connection:
                 self.hub.poller.change(self.fd, events)
             self.interest = events
         except (OSError, MemoryError):
-            # There is no room to watch it: without that it would hang for ever.
+            # The poller cannot watch it, and unwatched it would hang for ever.
             self.drop(now_ns)
 
     cdef void drop(self, int64_t now_ns) noexcept:
