@@ -254,7 +254,7 @@ class Server:
         self._hub = Hub(self._engine, self._poller)
         self._hub.verbosity = self.config.verbosity
         if self.config.verbosity:
-            self._hub.on_event = self._tell
+            self._hub.on_event = self._log_traffic
         self._hub.slow_iteration_ns = self.config.slow_iteration_ms * limits.NS_IN_MS
         self._hub.on_slow_iteration = self._log_slow_iteration
         self._hub.on_http_requests = self._log_http_requests
@@ -277,7 +277,7 @@ class Server:
         for each in self._listeners:
             each.close()
 
-    def _tell(self, event: str, fd: int, text: str) -> None:
+    def _log_traffic(self, event: str, fd: int, text: str) -> None:
         if event == "accept":
             self._log("INFO", "accept", fd=fd, peer=text)
         elif event == "close":
