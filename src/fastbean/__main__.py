@@ -154,7 +154,7 @@ class Daemon:
         self._log("INFO", "stopped")
 
     def _look_at_descriptors(self, limit: int) -> None:
-        """Warn of a limit on connections that the ``limit`` on open files (-1: nobody knows) does not let it reach."""
+        """Warn of a limit on connections that the ``limit`` on open files (-1: unknown) does not let it reach."""
         wanted = self._config.max_connections
         reserved = 0 if self._config.binlog_dir is None else limits.RESERVED_DESCRIPTORS
         enough = wanted + limits.DESCRIPTORS_BESIDE_CLIENTS + reserved

@@ -83,7 +83,7 @@ class PriorityHeap(Generic[_Item]):
             TypeError: an entry is not a pair, or its priority is not an int.
             ValueError: an entry has more or fewer than two members.
             OverflowError: a priority is out of range.
-            MemoryError: there is no memory for so many items.
+            MemoryError: there is no memory for the items.
 
         Items are added when the iterable ends. If anything raises before that, nothing has changed.
         """

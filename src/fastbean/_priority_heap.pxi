@@ -89,7 +89,7 @@ cdef class PriorityHeap:
             TypeError: an entry is not a pair, or its priority is not an int.
             ValueError: an entry has more or fewer than two members.
             OverflowError: a priority is out of range.
-            MemoryError: there is no memory for so many items.
+            MemoryError: there is no memory for the items.
 
         Items are added when the iterable ends. If anything raises before that, nothing has changed.
         """
@@ -358,7 +358,7 @@ cdef list sorted_items(PriorityHeap self):
 
 # ---- the garbage collector ----
 
-# Cython visits object attributes only, and the items are behind C pointers. So these two wrap Cython's own functions.
+# Cython visits object attributes only, and C pointers refer to the items. So these two wrap Cython's own functions.
 cdef traverseproc plain_traverse = (<PyTypeObject *>PriorityHeap).tp_traverse
 cdef inquiry plain_clear = (<PyTypeObject *>PriorityHeap).tp_clear
 

@@ -39,10 +39,10 @@ class Server:
     """A beanstalk server with the settings ``config`` (the default ones if None). It can be started once.
 
     ``log`` is called with a level, an event and keyword fields, mostly by the thread that runs the server, but also by
-    those of the binlog and by the callers of ``drain`` and ``undrain``; a server without one keeps quiet. An error that
-    it raises does no harm: the server goes on, and reports the first one to the logger ``fastbean`` of ``logging``.
-    KeyboardInterrupt, SystemExit and the like are raised out of the method that the main thread is in, once the server
-    is in order: ``start`` has closed everything then, and so has ``run``. In other threads they count as errors.
+    those of the binlog and by callers of ``drain`` and ``undrain``; without it nothing is logged. If it raises
+    an error, the server continues, and reports the first one to the logger ``fastbean`` of ``logging``.
+    KeyboardInterrupt, SystemExit and the like are raised from the method that the main thread is in, once the server is
+    in a consistent state: ``start`` and ``run`` have closed everything by then. In other threads they count as errors.
 
     ``inherited_fds`` are listening sockets that are open already; with any, the addresses of ``config`` are not bound.
     """
@@ -69,8 +69,8 @@ class Server:
     def start(self) -> None:
         """Binds all addresses and opens the binlog. Clients can connect then; they are served once ``run`` runs.
 
-        Raises ListenError; BinlogError if the log on disk cannot be used; ResourceError, OSError or MemoryError if the
-        system does not give what a start needs. Whatever is raised, nothing is left open, locked or running. A second
+        Raises ListenError; BinlogError if the binlog on disk cannot be used; ResourceError, OSError or MemoryError if
+        the system lacks something that a start needs. After any error nothing is left open, locked or running. A second
         start is a RuntimeError.
         """
         self.bind()
@@ -105,14 +105,14 @@ class Server:
                 self._log("WARNING", "listening-on-all-addresses", address=each.name, advice=advice)
 
     def open_binlog(self, progress: Callable[[str], None] = lambda _text: None) -> None:
-        """The second half of ``start``: reads the log, if there is one.
+        """The second half of ``start``: reads the binlog, if there is one.
 
-        ``progress`` is called with a text now and then, if that takes long; what it raises is dealt with as with
-        ``log``. After an error the rest of the server is still open, until ``close``.
+        ``progress`` is called with a text now and then, if that takes long; its errors are handled like those of
+        ``log``. After an error the rest of the server stays open until ``close``.
         """
         if self.config.binlog_dir is None:
             return
-        # Loaded only when there is a log to keep: the daemon without one starts sooner.
+        # Loaded only when there is a binlog: the daemon without one starts sooner.
         from fastbean.binlog.binlog import Binlog
 
         self._binlog = Binlog(
@@ -256,7 +256,7 @@ class Server:
         self._hub = Hub(self._engine, self._poller)
         self._hub.verbosity = self.config.verbosity
         if self.config.verbosity:
-            self._hub.on_event = self._tell
+            self._hub.on_event = self._log_traffic
         self._hub.slow_iteration_ns = self.config.slow_iteration_ms * limits.NS_IN_MS
         self._hub.on_slow_iteration = self._log_slow_iteration
         self._hub.on_http_requests = self._log_http_requests
@@ -279,7 +279,7 @@ class Server:
         for each in self._listeners:
             each.close()
 
-    def _tell(self, event: str, fd: int, text: str) -> None:
+    def _log_traffic(self, event: str, fd: int, text: str) -> None:
         if event == "accept":
             self._log("INFO", "accept", fd=fd, peer=text)
         elif event == "close":

@@ -60,7 +60,7 @@ cdef struct Peer:                   # what a client should have been told
     size_t line_bytes               # of a reply's line that is not complete
     char[LINE_BYTES] line
     bint quit
-    bint full                       # it has sent too much behind a command that is not answered
+    bint full                       # it has sent too much after a command that is not answered
 
 cdef char[PEERS][STREAM_BYTES] streams
 cdef char[LARGEST_BODY + 2] filler

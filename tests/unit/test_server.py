@@ -99,7 +99,7 @@ def test_a_log_for_which_there_is_no_room_says_what_to_do(tmp_path, monkeypatch,
         raise OSError(error, os.strerror(error))
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
-    with pytest.raises(BinlogError, match=rf"^-b {tmp_path}: its log: .*{advice}"):
+    with pytest.raises(BinlogError, match=rf"^-b {tmp_path}: its binlog: .*{advice}"):
         Server(LOCAL.replace(binlog_dir=str(tmp_path))).start()
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 

@@ -1,4 +1,4 @@
-"""The log callable of an embedding program, which may raise what it wants."""
+"""The log callable of an embedding program, which may raise anything."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 
 class GuardedLog:
-    """Calls ``function``; what that raises does no harm to the server, which goes on as if it had returned.
+    """Calls ``function``. If that raises an error, the server continues as if it had returned.
 
-    The first such error goes to the logger ``fastbean`` of ``logging``, with its traceback; later ones go nowhere.
+    The first such error is reported to the logger ``fastbean`` of ``logging``, with its traceback; later ones are not.
 
-    In the main thread, KeyboardInterrupt, SystemExit and the like are the program's own: a signal handler has raised
-    them, and the callable happened to run. They are raised, or, between ``defer`` and ``raise_deferred``, kept until
-    the loop has come to its end: compiled code in between could not pass them on.
+    In the main thread, KeyboardInterrupt, SystemExit and the like belong to the program: a signal handler raised them
+    while the callable happened to run. They are raised at once, or, between ``defer`` and ``raise_deferred``, kept
+    until the loop has ended, because the compiled code in between cannot propagate them.
     """
 
     def __init__(self, function: Callable[..., None]) -> None:
@@ -27,10 +27,10 @@ class GuardedLog:
         self.deferred: BaseException | None = None
 
     def __call__(self, *arguments: object, **fields: object) -> None:
-        """Call the function with these."""
+        """Call the function with these arguments."""
         try:
             self._function(*arguments, **fields)
-        except Exception as error:  # noqa: BLE001 - whatever it is
+        except Exception as error:  # noqa: BLE001 - any error of the callable
             self._report(error)
         except BaseException as error:
             if not _is_main_thread():
@@ -42,12 +42,12 @@ class GuardedLog:
                 self._wake()
 
     def defer(self, wake: Callable[[], None]) -> None:
-        """From now on keep what is not to be dropped and comes in this thread; ``wake`` is called then."""
+        """Keep exceptions that belong to the program, if raised in this thread, and call ``wake`` for each."""
         self._deferring_thread = get_ident()
         self._wake = wake
 
     def raise_deferred(self) -> None:
-        """Keep nothing any more, and raise what was kept."""
+        """End what ``defer`` began, and raise the exception that was kept, if any."""
         self._wake = None
         error, self.deferred = self.deferred, None
         if error is not None:
@@ -58,7 +58,7 @@ class GuardedLog:
             return
         self._reported = True
         try:
-            # Loaded only when there is something to say: it takes longer than the whole rest of a start.
+            # Loaded only when needed: it takes longer than the rest of a start.
             import logging
 
             logging.getLogger("fastbean").error("the log callable has raised an error", exc_info=error)
@@ -67,6 +67,6 @@ class GuardedLog:
 
 
 def _is_main_thread() -> bool:
-    import threading  # loaded only when it is needed, as logging is
+    import threading  # loaded only when needed, like logging
 
     return threading.current_thread() is threading.main_thread()

@@ -28,9 +28,9 @@ LISTEN_BACKLOG = 1024
 READ_BEFORE_CLOSE_BYTES = 65536
 # How many ports are tried when the system chooses one that has to be free at all addresses of a host.
 PORT_CHOICES = 16
-# What a server may have open beside its clients: files, listening sockets, pipes.
+# Descriptors that a server may need besides its clients: files, listening sockets, pipes.
 DESCRIPTORS_BESIDE_CLIENTS = 32
-# What clients leave free for a binlog, which opens files as it goes: this many, or a quarter if that is less.
+# Descriptors that clients leave free for a binlog, which keeps opening files: this many, or a quarter if that is less.
 RESERVED_DESCRIPTORS = 32
 RESERVED_SHARE = 4
 ACCEPTS_PER_ITERATION = 128
@@ -53,7 +53,7 @@ NS_IN_MS = 1_000_000
 MAX_WAIT_NS = 60_000_000_000
 
 DEFAULT_STOP_TIMEOUT_S = 5
-# How long a stop reads on, at most, for clients that were still sending, so that none loses a reply by a reset.
+# How long a stop keeps reading from clients that were still sending, so that a reset does not cost them a reply.
 LINGER_NS = 2_000_000_000
 
 LOG_FORMATS = ("text", "json")

@@ -277,8 +277,8 @@ cdef void slab_sweep(Slab *slab) noexcept nogil:
 cdef void slab_release_to_os(Slab *slab) noexcept nogil:
     """Release the pages of everything that was freed. glibc keeps only what lies below an allocation that is in use.
 
-    Costs a sweep, and glibc's own walk through its heap. In a process that is not a server's alone there is no such
-    walk: what chunks had goes back by itself, and larger pieces as glibc sees fit.
+    Costs a sweep, and glibc's own walk through its heap. If the heap is not the server's own there is no such
+    walk: memory of chunks is released anyway, and larger pieces when glibc decides to.
     """
     free_empty_chunks(slab, not fastbean_heap_is_owned())
     slab_sweep(slab)
@@ -304,26 +304,25 @@ cdef void *slab_large(Slab *slab, size_t size) noexcept nogil:
 
 
 cdef void own_heap() noexcept nogil:
-    """From now on the C library's heap is a server's alone: it keeps what is freed until `slab_release_to_os`.
+    """Make the C library's heap a server's own: it keeps freed memory until `slab_release_to_os`.
 
-    By itself glibc gives back what is freed at the end of its heap, when a queue runs empty, and has every page of the
-    next jobs asked for again.
+    By default glibc releases memory that is freed at the end of its heap, when a queue runs empty, and has to request
+    every page again for the next jobs.
     """
     fastbean_own_heap()
 
 
 cdef void slab_expect_many(Slab *slab) noexcept nogil:
-    """Very much is taken until `slab_expect_no_more`: in a heap of our own, have it grow in large steps.
+    """Prepare for very many jobs until `slab_expect_no_more`: if the heap is the server's own, it grows in large steps.
 
-    The system is asked for large pages then: one page fault for two megabytes, where small pages take as long to be
-    given as the jobs to be read.
+    They use large pages: one page fault for two megabytes. Small pages would take as long as reading the jobs.
     """
     slab.many = True
     fastbean_grow_by(RESTORE_STEP_BYTES)
 
 
 cdef void slab_expect_no_more(Slab *slab) noexcept nogil:
-    """All of it is there: what the last step took too much goes back."""
+    """All jobs are there: release what the last large step allocated beyond the need."""
     slab.many = False
     fastbean_grow_by(USUAL_STEP_BYTES)
     fastbean_trim()

@@ -22,7 +22,7 @@ cdef extern from *:
     """
     int64_t fastbean_coarse_ns() noexcept nogil
 
-cdef enum TurnPhase:
+cdef enum IterationPart:
     PART_SERVE                      # sockets that were ready: commands read, run and answered; callbacks run
     PART_WORK                       # postponed commands, timers, slices of long commands, compaction
     PART_BINLOG                     # the binlog written, and synced where the loop does that itself
@@ -33,7 +33,7 @@ cdef struct Stopwatch:
     int64_t begun_ns
     int64_t marked_ns
     int64_t longest_ns              # of one phase
-    TurnPhase longest
+    IterationPart longest
 
 
 cdef inline void stopwatch_begin(Stopwatch *watch, int64_t now_ns) noexcept nogil:
@@ -43,7 +43,7 @@ cdef inline void stopwatch_begin(Stopwatch *watch, int64_t now_ns) noexcept nogi
     watch.longest_ns = 0
 
 
-cdef inline bint stopwatch_mark(Stopwatch *watch, TurnPhase phase) noexcept nogil:
+cdef inline bint stopwatch_mark(Stopwatch *watch, IterationPart phase) noexcept nogil:
     """Charge the time since the last mark to `phase`. Returns whether the iteration has reached the limit."""
     cdef int64_t now_ns
     if watch.limit_ns == 0:

@@ -8,10 +8,10 @@ START_CHECKS = 1000
 
 
 def join(thread: threading.Thread) -> None:
-    """Wait until a thread has ended, which has been asked to; return at once if it has never been started.
+    """Wait until a thread that was asked to end has ended; return at once if it was never started.
 
-    An exception out of ``Thread.start``, as Ctrl-C makes one, leaves open whether the thread runs: if it is about to,
-    `join` refuses it still, and it is in the list of threads. RuntimeError for the thread that calls.
+    After an exception from ``Thread.start``, such as Ctrl-C, it is unknown whether the thread runs. If it is about to,
+    it is in the list of threads, but its own `join` still refuses to wait. Raises RuntimeError for the calling thread.
     """
     for _ in range(START_CHECKS):
         try:

@@ -5,13 +5,9 @@ checksums, so each record is checked against what a server can have written: siz
 whole seconds, the CR LF after a body, members that never change. What fails is reported in ``BeanstalkdBinlog.damage``,
 and reading continues at the next valid record: nothing is left out silently.
 
-What it costs. Reading: three to five microseconds a record and five for each job that is handed out; memory for the
-largest file and for one copy of the record of each live job. Writing: one pass; buried
-jobs are held until its end, because beanstalkd buries them in the order of the log.
-
-Costs. Reading: three to five microseconds per record and five per live job; memory for one file (up to 64 MiB, larger
-ones are mapped) and for one copy of the record of each live job. Writing: one pass; buried jobs are held until its end,
-because beanstalkd buries them in the order of the binlog.
+Costs. Reading: three to five microseconds per record and five per live job; memory for the largest file and for one
+copy of the record of each live job. Writing: one pass; buried jobs are held until its end, because beanstalkd buries
+them in the order of the binlog.
 
 Invariant: records are kept in the layout of version 7, whichever version they were read from.
 """
@@ -149,7 +145,7 @@ class BeanstalkdBinlog:
             )
 
     def _read_file(self, path: Path, data: bytes) -> None:
-        """Takes in one file, whatever state it is in."""
+        """Read one file, whatever state it is in."""
         written_end = _written_end(data)
         layout = self._layout(path, data, written_end)
         if layout is None:
@@ -165,7 +161,7 @@ class BeanstalkdBinlog:
             at = self._read_records(path, data, layout, went_on)
 
     def _layout(self, path: Path, data: bytes, written_end: int) -> Layout | None:
-        """The layout of this file; None, with the damage told, if it has none that is known."""
+        """The layout of this file; None, with the damage reported, if it has no known one."""
         if written_end == 0 or len(data) < VERSION_BYTES:
             self.damage.append(
                 Damage(path, 0, len(data), "the file is barely begun: it does not say its version", torn=True)
@@ -186,7 +182,7 @@ class BeanstalkdBinlog:
         return layout
 
     def _read_records(self, path: Path, data: bytes, layout: Layout, at: int) -> int:
-        """Takes in the records from ``at`` on, up to the first that is none; returns its offset."""
+        """Read the records from ``at`` to the first invalid one; returns the offset of that one."""
         parse = layout.parse
         length_bytes = layout.length.size
         converts = layout is not VERSION_7
@@ -498,7 +494,7 @@ def _checked(tube: bytes, members: Members, body: bytes) -> bytes:
 
 
 def _written_end(data: bytes) -> int:
-    """The offset behind the last byte that is not zero: what comes then was only made room for."""
+    """The offset after the last byte that is not zero: the rest was only allocated."""
     end = len(data)
     while end >= len(ZEROS) and data[end - len(ZEROS) : end] == ZEROS:
         end -= len(ZEROS)
@@ -507,7 +503,7 @@ def _written_end(data: bytes) -> int:
 
 
 def _load(path: Path) -> bytes:
-    """What is in a file."""
+    """The content of a file."""
     try:
         return segment_files.read_file(path)
     except OSError as error:

@@ -58,7 +58,7 @@ class Layout:
         )
 
     def parse(self, data: bytes, at: int) -> Found | str:
-        """The record at offset ``at``: where it ends, where its job's struct begins, and the members of that struct.
+        """Parse the record at offset ``at``: where it ends, where its job's struct begins, and that struct's members.
 
         If no server can have written it, returns the reason instead.
         """
@@ -88,7 +88,7 @@ class Layout:
         return end, start, job
 
     def find(self, data: bytes, at: int, end: int) -> int:
-        """The offset of the next record that passes, from ``at`` up to ``end``; ``end`` if there is none."""
+        """The offset of the next valid record between ``at`` and ``end``; ``end`` if there is none."""
         for match in self.possible_start.finditer(data, at, end):
             if not isinstance(self.parse(data, match.start()), str):
                 return match.start()
@@ -161,7 +161,7 @@ def struct_of_version_7(job: Members, layout: Layout) -> bytes:
 
 
 def record_of_version_7(data: bytes, at: int, found: Found, layout: Layout) -> bytes:
-    """A full record as version 7 writes it, from one that another layout found at ``at``."""
+    """A full record as version 7 writes it, from the record that another layout found at ``at``."""
     end, start, job = found
     tube = data[at + layout.length.size : start]
     body = data[start + layout.job.size : end]

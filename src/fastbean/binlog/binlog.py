@@ -30,10 +30,11 @@ NO_PIPE = (-1, -1)
 
 
 class Binlog:
-    """The binlog of one server in ``directory``; nothing is done before ``open``.
+    """The binlog of one server in ``directory``; ``open`` does everything, the constructor nothing.
 
-    ``segment_bytes`` is the size of a file, rounded up to 4096. ``fsync_ms`` 0 syncs before each reply, None never.
-    ``max_bytes`` bounds the binlog, 0 does not. ``log`` is called with a level, an event and fields.
+    ``segment_bytes`` is the size of a file, rounded up to a multiple of 4096. ``fsync_ms`` 0 syncs before each reply,
+    None never. ``max_bytes`` limits the size of the binlog; 0 does not. ``log`` is called with a level, an event and
+    fields.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Binlog:
         self._log = log
         # Writing each segment twice only pays off if replies wait for syncs.
         self._written = fsync_ms == 0
-        # What `_release` has to end and to close, as far as it is there.
+        # What `_release` has to end and close, as far as it exists.
         self._lock: DirectoryLock | None = None
         self._wake_pipe = self._begin_pipe = self._done_pipe = NO_PIPE
         self._journal: BinlogWriter | None = None
@@ -68,25 +69,25 @@ class Binlog:
         return self._journal
 
     def open(self, progress: Callable[[str], None]) -> None:
-        """Take the directory, restore what it holds into the engine, and begin the threads.
+        """Lock the directory, restore its jobs into the engine, and start the threads.
 
         ``progress`` is called with a text now and then while a long binlog is read. Raises BinlogError if the directory
-        cannot be used, or holds a binlog that is damaged where it was synced; ResourceError if there can be no more
-        threads. After these, and after any other error, nothing is left open, locked or running.
+        cannot be used, or its binlog is damaged where it was synced; ResourceError if no more threads can be started.
+        After any error, nothing is left open, locked or running.
         """
         try:
             self._open(progress)
         except OSError as error:
             self._release()
             raise BinlogError(
-                f"-b {self._directory}: {error.filename or 'its log'}: {error.strerror}; {advice(error)}"
+                f"-b {self._directory}: {error.filename or 'its binlog'}: {error.strerror}; {advice(error)}"
             ) from error
         except BaseException:
             self._release()
             raise
 
     def _open(self, progress: Callable[[str], None]) -> None:
-        # Each goes into its attribute at once: an error or Ctrl-C behind it finds it there.
+        # Each is stored in its attribute at once, so that `_release` finds it after an error or Ctrl-C.
         self._lock = DirectoryLock(self._directory)
         self._wake_pipe = os.pipe()
         self._begin_pipe = os.pipe()
@@ -112,7 +113,7 @@ class Binlog:
         )
 
     def _read(self, journal: BinlogWriter, progress: Callable[[str], None]) -> None:
-        """Restore what the directory holds, and let the journal go on in its last segment, or in a first one."""
+        """Restore the directory's jobs, and have the journal continue in the last segment, or in a first one."""
         takeover.prepare(self._directory, segment_bytes=journal.segment_size, log=self._log, progress=progress)
         size = sum(os.stat(path).st_size for _, path in segment_files.list_segments(self._directory))
         if size >= LARGE_BINLOG_BYTES:
@@ -122,14 +123,14 @@ class Binlog:
         if replay.last is None:
             segment_files.remove_newest(self._directory, replay.spares)
             size = journal.segment_size
-            self._go_on_in(1, segment_files.create(self._directory, 1, size, written=self._written), size)
+            self._continue_in(1, segment_files.create(self._directory, 1, size, written=self._written), size)
         else:
             number, path = replay.last
-            self._go_on_in(number, os.open(path, os.O_RDWR | os.O_CLOEXEC))
+            self._continue_in(number, os.open(path, os.O_RDWR | os.O_CLOEXEC))
             self._take_spares(replay.spares)
 
-    def _go_on_in(self, number: int, fd: int, size: int | None = None) -> None:
-        """Have the journal go on in this file; ``size``: as ``allocated`` finds it, if it is not given."""
+    def _continue_in(self, number: int, fd: int, size: int | None = None) -> None:
+        """Have the journal continue in this file. ``size``: of the file; None: as ``allocated`` finds it."""
         try:
             self.journal.start(number, fd, segment_files.allocated(fd) if size is None else size)
         except BaseException:
@@ -137,7 +138,7 @@ class Binlog:
             raise
 
     def _take_spares(self, spares: list[str]) -> None:
-        """Keep what an earlier run prepared: on a full disk there may be no other. What is of no use is removed."""
+        """Keep the spares of an earlier run, since a full disk may have no room for others; remove unusable ones."""
         for place, path in enumerate(spares):
             if not self._take_spare(path):
                 segment_files.remove_newest(self._directory, spares[place:])
@@ -161,7 +162,7 @@ class Binlog:
         return taken
 
     def _begin_threads(self, journal: BinlogWriter) -> None:
-        """Last of all: until here an error has no thread to end."""
+        """Start the threads. It comes last, so that an earlier error has no thread to end."""
         self._segment_worker = segment_files.SegmentWorker(
             self._directory, self._wake, self._log, written=self._written
         )
@@ -173,11 +174,11 @@ class Binlog:
             raise ResourceError(f"-b {self._directory}: {error}: raise ulimit -u (TasksMax=)") from error
 
     def warn_of_slow_syncs(self, slow_ns: int, on_slow_sync: Callable[[bool, int, int, int], None]) -> None:
-        """Report what takes ``slow_ns`` nanoseconds or longer, 0 for nothing.
+        """Report operations that take ``slow_ns`` nanoseconds or longer; 0 reports nothing.
 
-        ``on_slow_sync``, which must not raise, is called for a sync that replies may wait for: with whether it still
-        goes on, its milliseconds, files and bytes. The making of a segment, which puts may wait for, and its removal
-        are logged.
+        ``on_slow_sync``, which must not raise, is called for a sync that replies may wait for: whether it is still
+        running, its milliseconds, files and bytes. Making a segment, which puts may wait for, and removing one are
+        logged.
         """
         assert self._segment_worker is not None
         self.journal.slow_sync_ns = slow_ns
@@ -192,7 +193,7 @@ class Binlog:
         poller.add(self._wake_pipe[0], selectors.EVENT_READ, self._take_results)
 
     def close(self) -> None:
-        """Write and sync what is left, end the threads, let the directory go; nothing, unless it is open."""
+        """Write and sync the rest, end the threads, release the directory. Does nothing if the binlog is not open."""
         if self._lock is None:
             return
         try:
@@ -202,10 +203,10 @@ class Binlog:
             self._release()
 
     def _release(self) -> None:
-        """End the threads, close the descriptors, let the directory go: whatever of these there is.
+        """End the threads, close the descriptors and release the directory, as far as they exist.
 
-        In this order: a thread must not find its descriptors closed, or those of another file under their numbers; and
-        the lock is held as long as anything can change a file.
+        In this order: a thread must not find its descriptors closed, or their numbers in use for other files; and the
+        lock is held as long as anything can change a file.
         """
         self._end_syncs()
         if self._segment_worker is not None:

@@ -52,7 +52,7 @@ def trouble_at_head(header: Header | None, number: int, end_lsn: int | None, *, 
 
 
 def is_misplaced(data: bytes, number: int, end_lsn: int) -> bool:
-    """Whether the head of a segment that is in trouble shows that it was damaged, and not just torn."""
+    """Whether the head of a segment in trouble proves damage, and not just a torn tail."""
     head = data[: HEADER.size]
     header = segment_files.parse_header(head)
     if header is None:

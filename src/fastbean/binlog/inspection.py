@@ -1,13 +1,13 @@
 """Reads a binlog directory without changing anything, even while a server is working on it.
 
-A server only appends to the last segment and removes the first, so what was read stays true. `open_segments` sees to it
-that nothing is missing at either end: no segment may go, or come, between two looks at the directory. It keeps each
-one open, so that it can be read to its end even if the server removes it meanwhile.
+A server only appends to the last segment and removes the first, so what was read stays true. `open_segments` makes sure
+that nothing is missing at either end: it lists the directory before and after, and no segment may have come or gone in
+between. It keeps each one open, so it can be read to the end even if the server removes it meanwhile.
 
 The rules are those of a start (see ``damage_rules``): the binlog ends at the first bytes that are no record. If what
 was there had been synced, the binlog is damaged, otherwise its tail is torn. What a server is just writing is neither.
 
-Costs about five microseconds a record, a descriptor for each segment, and the memory of all live jobs and of the
+It costs about five microseconds per record, a descriptor per segment, and the memory of all live jobs and of the
 largest segment.
 """
 
@@ -53,10 +53,10 @@ class Fault:
 
 
 class Segment:
-    """One file, open: its ``number``, ``path``, ``size`` in bytes, and ``header``, None if it has none that is valid.
+    """One file, open: its ``number``, ``path``, ``size`` in bytes, and ``header``, None if it has no valid one.
 
-    ``found_header`` may be that of another segment. A segment is ``spare`` if it is prepared and nothing was written
-    into it yet. Raises OSError if the file cannot be opened, and BinlogError, here and later, if it cannot be read.
+    ``found_header`` may be that of another segment. A segment is ``spare`` if it was prepared but nothing was written
+    to it yet. Raises OSError if the file cannot be opened, and BinlogError, here and later, if it cannot be read.
     """
 
     def __init__(self, number: int, path: str) -> None:
@@ -72,7 +72,7 @@ class Segment:
             os.close(self._fd)
 
     def read(self, size: int = -1) -> bytes:
-        """What is in the file now: its first ``size`` bytes, or all if that is negative."""
+        """The present content of the file: its first ``size`` bytes, or all if that is negative."""
         try:
             with open(self._fd, "rb", buffering=0, closefd=False) as file:
                 file.seek(0)
@@ -81,7 +81,7 @@ class Segment:
             raise BinlogError(f"{self.path}: cannot read it: {error.strerror}; look at the disk") from error
 
     def look_again(self) -> None:
-        """Read the header, which a server may have written since."""
+        """Read the header again; a server may have written it since."""
         head = self.read(HEADER.size)
         self.found_header = segment_files.parse_header(head, self.path)
         self.header = self.found_header
@@ -97,7 +97,7 @@ class Segment:
         """
         data = memoryview(self.read())
         while len(data) > HEADER.size:
-            # A view that begins a header's length before the place: the header itself is not looked at.
+            # A view that begins a header's length before `at`, because `records` skips a header unread.
             skipped = at - HEADER.size
             for offset, found in records(data[skipped:], self.number, first_lsn + skipped):
                 at = offset + skipped
@@ -258,7 +258,7 @@ class Inspection:
             elif found is None:
                 if self._settles(place, at):
                     return at
-                self._fault(place, at, "no record can be read here")
+                self._fault(place, at, "there is no readable record here")
             if self._is_over():
                 break
         return 0

@@ -1,4 +1,4 @@
-"""Reading at the start: the records of the segments become jobs of the engine, and the books of the writer."""
+"""Reading at the start: restores the jobs of the engine, and the counts of the writer, from the segments' records."""
 
 cimport cython
 from libc.errno cimport ENOMEM
@@ -17,15 +17,15 @@ from fastbean.engine.journal cimport JobImage, logged_bytes
 
 @cython.final
 cdef class Loader:
-    """Restores the jobs of all segments; not used any more once the writer has started.
+    """Restores the jobs of all segments. It is not used after the writer has started.
 
     Args:
-        journal: the writer, in which nothing has been written yet.
+        journal: the writer, which has written nothing yet.
     """
 
     cdef BinlogWriter journal
     cdef Window window
-    cdef uint64_t known_from_id     # of a job at or above it the binlog holds everything
+    cdef uint64_t known_from_id     # of jobs with this id or a higher one, the binlog has every record
 
     def __cinit__(self, BinlogWriter journal not None):
         memset(&self.window, 0, sizeof(Window))
@@ -41,13 +41,13 @@ cdef class Loader:
             number: the segment's number.
             fd: its file, open for reading.
             size: of the file, in bytes.
-            first_lsn: the LSN of its first record, as its header says.
-            id_limit: no id at or above it had been given out when the segment was begun, as its header says.
-            floor: no id at or above it had been put then, as its header says.
+            first_lsn: the LSN of its first record, from its header; likewise the next two.
+            id_limit: every id assigned before the segment was begun is below it.
+            floor: every id put before is below it.
 
         Returns:
             What ended the reading ("end": zeros, or the end of the file; "broken": bytes that are no record; "unknown":
-            a change of a job that the binlog should know and does not; "memory"), and the offset in the file where.
+            a change of a job whose put the binlog should have; "memory"), and the offset in the file where it ended.
 
         Raises:
             OSError: the file cannot be read.
@@ -99,7 +99,7 @@ cdef class Loader:
         return self.read_end(fault, outcome)
 
     cdef str read_end(self, Fault fault, int outcome):
-        """What ended the reading, in a word, or the error of a read as OSError."""
+        """What ended the reading, in one word; raises OSError if it was an error of a read."""
         if self.window.error and self.window.error != ENOMEM:
             raise OSError(self.window.error, strerror(self.window.error).decode())
         if outcome > 0:
@@ -109,7 +109,7 @@ cdef class Loader:
         return "end" if fault == FAULT_END else "broken"
 
     cdef int restore(self, Segment *segment, Record *record) noexcept:
-        """Apply one record. 1 when it changes a job that is not known and should be, -1 without memory."""
+        """Apply one record. Returns 1 if it changes a job that should be known but is not, -1 without memory."""
         cdef BinlogWriter journal = self.journal
         cdef uint64_t bytes = 0
         cdef uint64_t id = record.number
@@ -135,7 +135,7 @@ cdef class Loader:
             journal.id_limit = record.number
         else:
             journal.needed_from = max(journal.needed_from, record.number)
-        # A segment that has been shed may hold the put of a job below the floor, and then its delete too.
+        # A dropped segment may have had the put of a job below the floor, and its delete too.
         return 0 if outcome > 0 and id < self.known_from_id else outcome
 
     cdef inline int put_restored(self, Segment *segment, JobImage *job, uint32_t before) noexcept:

@@ -3,7 +3,7 @@
 An open-file-description lock excludes every other server: a real beanstalkd, a fastbean of another process, and one of
 this process. It is held until its own descriptor is closed. A system or file system without such locks gets the kind
 that beanstalkd takes. That kind belongs to the process: it does not exclude a second server of the same process, and
-the close of any descriptor of the file ends it. So the directories that this process has locked are also listed here,
+closing any descriptor of the file ends it. So the directories that this process has locked are also listed here,
 and the file of a listed directory is not opened again.
 """
 
@@ -20,7 +20,7 @@ from fastbean.binlog.advice import NO_ACCESS, advice
 from fastbean.errors import BinlogError
 
 # The command's argument is the C struct flock; elsewhere than on Linux its members have another order. The zeros at the
-# end are members that some processors have: a start of 0 and a length of 0 mean the whole file.
+# end are members that exist on some processors: a start of 0 and a length of 0 mean the whole file.
 _FLOCK = struct.Struct("hhqqi16x")
 _HELD_BY_ANOTHER = frozenset({errno.EAGAIN, errno.EACCES})
 _NO_SUCH_LOCKS = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
@@ -64,7 +64,7 @@ class DirectoryLock:
         _held[self._key] = self
 
     def release(self) -> None:
-        """Let others have the directory; may be called again."""
+        """Release the directory. May be called again."""
         fd, self._fd = self._fd, -1
         if self._key is not None:
             _held.pop(self._key, None)
@@ -74,12 +74,12 @@ class DirectoryLock:
 
 
 def _lock(fd: int) -> None:
-    """Lock the file, or raise the OSError that says why not."""
+    """Lock the file; raises OSError if that fails."""
     if sys.platform == "linux" and hasattr(fcntl, "F_OFD_SETLK"):
         try:
             fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
         except OSError as error:
-            # A kernel before 3.15, or a file system that knows the older kind alone.
+            # A kernel before 3.15, or a file system that supports only the older kind.
             if error.errno not in _NO_SUCH_LOCKS:
                 raise
         else:

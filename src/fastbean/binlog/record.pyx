@@ -263,7 +263,7 @@ cdef const char *get_varint(const char *at, const char *end, uint64_t *number) n
 
 
 cdef uint64_t record_bytes(const char *head, size_t size) noexcept nogil:
-    """The size in the file that a record claims, of which `size` bytes are at `head`; 0 if these do not say it."""
+    """The size in the file that a record claims, of which `size` bytes are at `head`; 0 if it needs more of them."""
     cdef uint64_t length
     cdef const char *members
     if size <= CRC_BYTES:
@@ -274,7 +274,7 @@ cdef uint64_t record_bytes(const char *head, size_t size) noexcept nogil:
     return min(length, UINT64_MAX - MAX_RECORD_HEAD_BYTES) + <uint64_t>(members - head)
 
 
-cdef struct Reader:                     # what is left of a record
+cdef struct Reader:                     # the rest of a record
     const char *at
     const char *end
     bint broken                         # it ended too early, or a number was out of its range
@@ -325,7 +325,7 @@ cdef inline bint take_zeros(Reader *reader, JobImage *job) noexcept nogil:
     cdef uint64_t bytes
     if reader.end - reader.at < 8:
         return False
-    memcpy(&bytes, reader.at, 8)        # little-endian, as all of the log
+    memcpy(&bytes, reader.at, 8)        # little-endian, like the whole binlog
     if bytes & <uint64_t>0xFFFFFFFFFFFF:
         return False
     reader.at += 6
@@ -422,10 +422,10 @@ cdef bint is_zero(const char *data, size_t size) noexcept nogil:
 ctypedef uint32_t (*Crc)(uint32_t crc, const char *data, size_t size) noexcept nogil
 
 
-cdef object crc_of(data, Crc reckon):
+cdef object crc_of(data, Crc compute):
     cdef Py_buffer view
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-    crc = reckon(0, <const char *>view.buf, view.len)
+    crc = compute(0, <const char *>view.buf, view.len)
     PyBuffer_Release(&view)
     return crc
 

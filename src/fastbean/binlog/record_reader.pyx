@@ -88,8 +88,8 @@ def highest_mark(const uint8_t[::1] data not None, uint32_t number, uint64_t fir
         data: the whole file.
         number: the segment's number.
         first_lsn: the LSN of its first record.
-        kind: "durable" looks for the LSN up to which the log was synced, "next-id" for the limit of the ids, "shed" for
-            the number of the first segment that is needed.
+        kind: "durable" looks for the LSN up to which the binlog was synced, "next-id" for the limit of the ids, "shed"
+            for the number of the first segment that is needed.
 
     Returns:
         The highest such number, 0 if no readable record has one.
@@ -115,9 +115,9 @@ def encode_put(job, uint32_t number, uint64_t lsn) -> bytes:
     """Encode the record of a job, as a put or its copy by compaction writes it.
 
     Args:
-        job: a `fastbean.binlog.saved_job.SavedJob`; its values are not checked but for their ranges.
+        job: a `fastbean.binlog.saved_job.SavedJob`; only the ranges of its values are checked.
         number: of the segment.
-        lsn: where in the log the record begins.
+        lsn: where in the binlog the record begins.
 
     Raises:
         MemoryError: there is no memory for it.
@@ -200,7 +200,7 @@ def find_record(const uint8_t[::1] data not None, uint32_t number, uint64_t firs
         at: the offset at which to begin.
 
     Returns:
-        The offset of the first record at or behind `at`; the size of the file if there is none.
+        The offset of the first record at or after `at`; the size of the file if there is none.
     """
     cdef size_t size = data.shape[0]
     cdef const char *start = <const char *>&data[0] if size else NULL

@@ -95,7 +95,7 @@ class PartWriter:
 
 
 def write_file(path: str, data: bytes | bytearray | memoryview, allocated_bytes: int = 0) -> None:
-    """A new file with this content, of at least so many bytes; synced, but for its name."""
+    """Create a file with this content and at least ``allocated_bytes``; sync it, but not its directory."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         rest = memoryview(data)

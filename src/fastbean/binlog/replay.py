@@ -37,7 +37,7 @@ class Replay:
         self._loader = Loader(journal)
         self._log = log
         self._progress = progress
-        self._told_s = time.monotonic()
+        self._reported_s = time.monotonic()
         self.last: tuple[int, str] | None = None  # the segment in which the binlog continues
         self.spares: list[str] = []
 
@@ -48,7 +48,7 @@ class Replay:
         if lost:
             raise self._missing(lost)
         for place, (number, path) in enumerate(found):
-            self._tell(place, len(found))
+            self._report_progress(place, len(found))
             damage = self._read(number, path)
             if damage is not None:
                 self._cut(path, damage, found, place)
@@ -63,23 +63,23 @@ class Replay:
             f"fastbean binlog repair {self._directory}"
         )
 
-    def _tell(self, done: int, count: int) -> None:
-        if time.monotonic() - self._told_s >= PROGRESS_S:
-            self._told_s = time.monotonic()
-            self._progress(f"reading the log: {done} of {count} segments")
+    def _report_progress(self, done: int, count: int) -> None:
+        if time.monotonic() - self._reported_s >= PROGRESS_S:
+            self._reported_s = time.monotonic()
+            self._progress(f"reading the binlog: {done} of {count} segments")
 
     def _read(self, number: int, path: str) -> int | None:
-        """Load one segment. Returns the offset from which on it is damaged, or None."""
+        """Load one segment. Returns the offset at which it is damaged, or None."""
         try:
             with open(path, "rb", buffering=0) as file:
                 return self._read_file(number, path, file.fileno())
         except OSError as error:
-            # The name belongs into the line that the start ends with.
+            # The name belongs in the message with which the start ends.
             error.filename = path
             raise
 
     def _read_file(self, number: int, path: str, fd: int) -> int | None:
-        # It may be known to the page cache only; what is told to clients from here on must not be less safe.
+        # It may only be in the page cache, and replies to clients must not depend on data that is less safe.
         os.fsync(fd)
         if reads_as_zeros(fd):
             self.spares.append(path)
@@ -97,32 +97,32 @@ class Replay:
         size = os.fstat(fd).st_size
         end, offset = self._loader.load(header.number, fd, size, header.first_lsn, header.id_limit, header.floor)
         if end == "memory":
-            raise BinlogError("there is not enough memory for the jobs of the log")
+            raise BinlogError("there is not enough memory for the jobs of the binlog")
         self.last = header.number, path
         if end == "unknown":
             raise BinlogError(
-                f"{path}: at offset {offset} a job changes that the log does not know; a segment before it is missing. "
-                "Put it back, or run: fastbean binlog repair " + str(self._directory)
+                f"{path}: at offset {offset} a job changes that the binlog does not know; an earlier segment is "
+                "missing. Put it back, or run: fastbean binlog repair " + str(self._directory)
             )
         return end, offset
 
     def _highest(self, number: int, path: str, kind: str) -> int:
-        """What a segment tells of the kind (see `highest_mark`); without a readable header it begins where we are."""
+        """The highest number of this kind in a segment; see `highest_mark`. Without a header, at the present LSN."""
         data = segment_files.read_file(path)
         header = segment_files.parse_header(data)
         first_lsn = header.first_lsn if header else self._journal.end
-        told = header.id_limit if header and kind == "next-id" else 0
-        return max(told, highest_mark(data, number, first_lsn, kind)) if data else told
+        in_header = header.id_limit if header and kind == "next-id" else 0
+        return max(in_header, highest_mark(data, number, first_lsn, kind)) if data else in_header
 
     def _is_misplaced(self, number: int, path: str) -> bool:
         return damage_rules.is_misplaced(segment_files.read_file(path), number, self._journal.end)
 
     def _cut(self, path: str, offset: int, found: list[tuple[int, str]], place: int) -> None:
         """The binlog ends at `offset` of the file at this place; deal with everything after it."""
-        behind = found[place:]
+        rest = found[place:]
 
         def highest(kind: str) -> int:
-            return max(self._highest(number, each, kind) for number, each in behind)
+            return max(self._highest(number, each, kind) for number, each in rest)
 
         if (
             max(self._journal.durable, highest("durable")) > self._journal.end
@@ -130,13 +130,13 @@ class Replay:
             or (offset < HEADER.size and self._is_misplaced(found[place][0], path))
         ):
             raise BinlogError(
-                f"{path}: damaged at offset {offset}, though what stood there was synced. Nothing was changed. Restore "
+                f"{path}: damaged at offset {offset}, though that part was synced. Nothing was changed. Restore "
                 f"it from a copy, or lose what is damaged: fastbean binlog repair {self._directory}"
             )
         self._journal.skip_ids(highest("next-id"))
         if offset < HEADER.size:
             self.spares.append(path)
-        aside = set_aside(self._directory, path, offset, [each for _, each in behind[1:]])
+        aside = set_aside(self._directory, path, offset, [each for _, each in rest[1:]])
         self._log("WARNING", "binlog-torn", offset=offset, file=os.path.basename(path), saved=aside)
 
 

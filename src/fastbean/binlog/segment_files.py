@@ -37,7 +37,7 @@ BLOCK_BYTES = 512  # the unit of st_blocks
 REMOVE_RETRY_S = 1.0
 MEMORY_RETRY_S = 0.1
 UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
-PART = ".part"  # the end of the name of a file that does not count yet
+PART = ".part"  # the end of the name of a file that is not in use yet
 
 
 # These are plain classes: importing `dataclasses`, or making named tuples, would delay each start.
@@ -96,11 +96,11 @@ def refuse_what_is_no_file(path: str) -> None:
     status = status_of(path)
     is_odd = os.path.islink(path) if status is None else not stat.S_ISREG(status.st_mode)
     if is_odd:
-        raise BinlogError(f"{path}: has the name of a log's file and is none; move it into another directory")
+        raise BinlogError(f"{path}: has the name of a binlog file, but is not a file; move it into another directory")
 
 
 def status_of(path: str) -> os.stat_result | None:
-    """The status of what is there; None for nothing and for a dangling link. OSError where that cannot be found out."""
+    """The status of what is there; None for nothing and for a dangling link. Raises OSError if that is unknown."""
     try:
         return os.stat(path)
     except OSError as error:
@@ -120,7 +120,7 @@ def remove(path: str) -> None:
         os.unlink(path)
 
 
-def parse_header(data: bytes, name: str = "this log") -> Header | None:
+def parse_header(data: bytes, name: str = "this binlog") -> Header | None:
     """Parse the header of a segment (``name`` is for the message); None if those bytes are not one.
 
     Raises BinlogError for a format that only a newer fastbean knows.
@@ -149,11 +149,11 @@ def _is_really_known(data: bytes, crc: int) -> bool:
 
 
 def sync_directory(directory: str) -> bool:
-    """Make the names of a directory safe. False where the file system cannot sync directories.
+    """Sync the names in a directory. Returns false where the file system cannot sync directories.
 
-    That of a virtual machine's shared folder (vboxsf, 9p) answers EINVAL or ENOTSUP, for ever and for no fault: names
-    are as safe there as the host makes them. Any other error is a disk that failed, and raised. A file that cannot be
-    synced is another matter: no such file system is worth keeping jobs on, and every error of that is one.
+    The shared folders of virtual machines (vboxsf, 9p) always return EINVAL or ENOTSUP. That is not a fault: names are
+    as safe there as the host makes them. Any other error means that the disk failed, and is raised. For files there is
+    no such exception: jobs should not be kept on a file system that cannot sync files.
     """
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -168,10 +168,10 @@ def sync_directory(directory: str) -> bool:
 
 
 def allocate(fd: int, size: int) -> None:
-    """Have ``size`` bytes of a file allocated, so that a write into them never finds a full disk. What is there stays.
+    """Allocate ``size`` bytes of a file, so that a write into them never finds a full disk; the content stays the same.
 
-    Where the file system cannot (EOPNOTSUPP, EINVAL, ENOSYS), glibc writes into each block by itself; other C libraries
-    return the error, and some systems have no such call. Then zeros are written wherever there are no other bytes.
+    Where the file system cannot do that (EOPNOTSUPP, EINVAL, ENOSYS), glibc itself writes into each block. Other C
+    libraries return the error, and some systems have no such call: then zeros are written into all holes.
     """
     if hasattr(os, "posix_fallocate"):
         try:
@@ -185,10 +185,10 @@ def allocate(fd: int, size: int) -> None:
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
-    """What is in a file, as it is now. Raises OSError, with the name, if it cannot be read.
+    """The present content of a file. Raises OSError, with the name, if it cannot be read.
 
-    Files are read and never mapped: a disk that fails to read, and a file that becomes shorter, end a process that
-    looks at a mapping.
+    Files are read and never mapped: if the disk fails, or the file becomes shorter, an access to a mapping ends the
+    process.
     """
     try:
         with open(path, "rb", buffering=0) as file:
@@ -222,9 +222,9 @@ def create(directory: str, number: int, size: int, *, written: bool = False) -> 
 def allocated(fd: int) -> int:
     """Allocate all of a file; returns its size, or 0 if there is no room.
 
-    A copy of a file may have holes where zeros were, and a write into a hole of a full disk would fail. A file system
-    that compresses, or does not count blocks, has fewer of them than bytes: then there is something to allocate at each
-    start, and no harm in it.
+    A copy of a file may have holes in place of zeros, and on a full disk a write into a hole would fail. On a file
+    system that compresses, or does not count blocks, files always seem to have holes: then each start allocates again,
+    which does no harm.
     """
     status = os.fstat(fd)
     try:
@@ -269,17 +269,17 @@ def recycle(directory: str, old: int, number: int, size: int) -> int:
 
 
 class Work:
-    """One piece of work for the thread, and what came of it.
+    """One task of the segment worker, and its result.
 
-    - ``number``: of the spare that is to be made, 0 for none. ``size``: in bytes.
-    - ``old``: the segment that becomes the spare, or goes; 0 for none.
-    - ``sync_first``: all segments behind the old one, up to this one, are synced before it goes; 0 for none.
-    - ``outcome``: "made" or "recycled": a spare, open as ``fd``; "refused": no spare; "removed": the old segment is
-      gone; "failed": the binlog has to end, as ``text`` says.
-    - ``removal``: of a recycling, what is left to be done when it has not succeeded.
+    - ``number``: of the spare to make, 0 for none. ``size``: in bytes.
+    - ``old``: the segment to recycle as that spare, or to remove; 0 for none.
+    - ``sync_first``: all segments after the old one, up to this one, are synced before it is removed; 0 for none.
+    - ``outcome``: "made" or "recycled": a spare, open as ``fd``; "refused": no spare; "removed": the old segment was
+      removed; "failed": the binlog has to end, and ``text`` says why.
+    - ``removal``: the task that replaces a recycling that did not succeed.
 
-    All that the thread needs in order to report is made here, by the loop, which can do without the work: the thread
-    reports even when there is no memory.
+    The loop creates everything that the thread needs in order to report, because the thread must be able to report
+    without memory.
     """
 
     __slots__ = ("fd", "number", "old", "outcome", "removal", "size", "sync_first", "text")
@@ -303,12 +303,11 @@ class Work:
 class SegmentWorker:
     """The thread that makes and removes segments.
 
-    ``wake`` is called from the thread after each result; the loop then asks for them with ``next_result``. ``log`` is
-    called with a level, an event and fields. ``written``: see ``create``. What takes ``slow_ns`` nanoseconds or longer
-    is logged; with 0 nothing is.
+    The thread calls ``wake`` after each result; the loop then calls ``next_result``. ``log`` is called with a level, an
+    event and fields. ``written``: see ``create``. ``slow_ns``: tasks that take this long are logged; 0 logs none.
 
-    Nothing ends the thread before ``close``: puts may wait for its work. Without memory a piece of work is refused, or
-    tried again; an error that is not the system's is reported as "failed".
+    Nothing ends the thread before ``close``, because puts may wait for its results. Without memory a task is refused or
+    retried; an error other than OSError is reported as "failed".
     """
 
     def __init__(
@@ -327,22 +326,22 @@ class SegmentWorker:
         self._results: deque[Work] = deque()
         self._to_remove: deque[Work] = deque()
         self.slow_ns = 0
-        self._complained = False  # that there can be no spare; once, until there is one again
+        self._complained = False  # no spare could be made: logged once, until one is made again
         self._failed = False
-        self._retry = Work(0, 0)  # what is done when time has passed: another try at what is to be removed
-        self._synced_to = 0  # a segment before which all are full and synced, so far as removals wanted it
-        self._thread = threading.Thread(target=self._work, name="fastbean-segment_worker", daemon=True)
+        self._retry = Work(0, 0)  # the task after a timeout: retry the removals
+        self._synced_to = 0  # removals have synced all segments before this one, which are full
+        self._thread = threading.Thread(target=self._work, name="fastbean-segments", daemon=True)
 
     def start(self) -> None:
-        """Begin the thread."""
+        """Start the thread."""
         self._thread.start()
 
     def create(self, number: int, size: int) -> None:
-        """Have a spare made."""
+        """Request a spare."""
         self._tasks.put(Work(number, size))
 
     def recycle(self, old: int, number: int, size: int, sync_first: int = 0) -> None:
-        """Have a spare made of an old segment, once those before it are gone. ``sync_first``: see ``remove``."""
+        """Request a spare made from an old segment once those before it are removed. ``sync_first``: see ``remove``."""
         self._tasks.put(Work(number, size, old, sync_first))
 
     def remove(self, number: int, size: int, sync_first: int = 0) -> None:
@@ -353,7 +352,7 @@ class SegmentWorker:
         self._tasks.put(Work(0, size, number, sync_first))
 
     def next_result(self) -> Work | None:
-        """Work that was done and not asked for yet; None if there is none."""
+        """The next task that is done; None if there is none."""
         return self._results.popleft() if self._results else None
 
     def put_back(self, result: Work) -> None:
@@ -361,7 +360,7 @@ class SegmentWorker:
         self._results.appendleft(result)
 
     def close(self) -> None:
-        """Finish what is asked for, and end. May be called again, and when ``start`` has failed."""
+        """Finish the requested tasks, and end. May be called again, and after a failed ``start``."""
         self._tasks.put(None)
         threads.join(self._thread)
 
@@ -373,7 +372,7 @@ class SegmentWorker:
                 if work is not None:
                     self._do(work)
             except MemoryError:
-                # The work has been reported, or is still among what is to be removed.
+                # The task has been reported, or is still in `_to_remove`.
                 time.sleep(MEMORY_RETRY_S)
 
     def _next(self) -> Work | None:
@@ -397,7 +396,7 @@ class SegmentWorker:
             self._warn_if_slow(work, clock.monotonic_ns() - began_ns)
         except MemoryError:
             raise
-        except BaseException as error:  # noqa: BLE001 - the loop hears of it, and ends the server
+        except BaseException as error:  # noqa: BLE001 - it is reported to the loop, which ends the server
             self._fail(work, f"the thread that makes and removes segments has failed: {error!r}")
 
     def _warn_if_slow(self, work: Work, took_ns: int) -> None:
@@ -451,7 +450,7 @@ class SegmentWorker:
             return
         if not may_go:
             self._report(work, "refused")
-        # It could not go, or not before those: it is removed behind them, and what goes later behind it.
+        # It could not be removed, or not before the others: it is removed after them, and later ones after it.
         _insist(self._to_remove.append, removal)
         self._remove_all()
 
@@ -459,7 +458,7 @@ class SegmentWorker:
         return recycle(self._directory, work.old, work.number, work.size)
 
     def _remove_all(self) -> None:
-        """A segment goes only after those before it: deletes must not go before the puts that they end."""
+        """A segment is removed only after those before it: deletes must not vanish before the puts that they end."""
         while self._to_remove and not self._failed:
             work = self._to_remove[0]
             try:
@@ -476,7 +475,7 @@ class SegmentWorker:
             self._report(work, "removed")
 
     def _sync(self, work: Work) -> bool:
-        """Sync all from the oldest segment that stays to the one that says what may be removed.
+        """Sync all segments from the oldest that stays to the one with the shed record.
 
         What was copied out of a segment must be as safe as it was there. False when a sync fails, which ends the
         binlog.
@@ -488,13 +487,13 @@ class SegmentWorker:
             except OSError as error:
                 self._fail(work, f"cannot sync {name_of(number)}: {error.strerror}")
                 return False
-        # The last one may go on: it is synced once more the next time.
+        # The last one may still be written to: it is synced again the next time.
         self._synced_to = max(self._synced_to, work.sync_first)
         return True
 
 
 def _insist(function: Callable[..., object], *arguments: object) -> None:
-    """Call a function that must not be left out for want of memory: to wait for some is all that can be done."""
+    """Call a function that must not fail for lack of memory: wait until there is enough."""
     while True:
         try:
             function(*arguments)

@@ -27,7 +27,7 @@ cdef extern from *:
     """
     #include <errno.h>
     #include <unistd.h>
-    /* The first offset from `at` that is not in a hole, -1 if there is none; `at` where the system cannot tell. */
+    /* The first offset from `at` that is not in a hole, -1 if there is none; `at` where the system cannot say. */
     static long long fastbean_next_data(int fd, long long at) {
     #ifdef SEEK_DATA
         long long found = lseek(fd, at, SEEK_DATA);
@@ -53,9 +53,9 @@ cdef extern from *:
 cdef enum:
     PAGE_BYTES = 4096
     READ_BYTES = 32768
-    ROOM_OF_JOB = 40                # allocated ahead for each live job: its delete, and an update
-    KEPT_BYTES = 1048576            # for the records of an iteration without many
-    RETRY_NS = 1000000000           # after so long there may be room on a full disk again
+    ROOM_OF_JOB = 40
+    KEPT_BYTES = 1048576
+    RETRY_NS = 1000000000
 
 
 cdef uint64_t next_id_of(Segment *segment) noexcept nogil:
@@ -282,7 +282,7 @@ cdef class Segments(Journal):
         return segment
 
     cdef bint drop_oldest(self) noexcept:
-        """The oldest segment is not needed any more: forget it, and let it go. False without memory for that."""
+        """Drop the oldest segment, which is no longer needed. Returns false if there is no memory for that."""
         cdef Segment *oldest = self.segments[0]
         # First, because it may fail.
         try:
@@ -302,9 +302,9 @@ cdef class Segments(Journal):
     cdef void retire_segments(self) noexcept:
         """Recycle or remove the files of dropped segments: if room is wanted, the oldest one becomes a spare.
 
-        On a full disk its blocks must not be freed: another program could take them. While a question is open, it is
-        unknown whether the disk is full. A segment for which there is no memory to ask keeps its place; `keep_room`
-        comes back to it.
+        On a full disk the blocks of a file must not be freed, because another program could take them. While a request
+        is open it is not known whether the disk is full, so the files wait. Without memory for a request the segment
+        keeps its place, and `keep_room` tries again.
         """
         while self.going and not self.asked:
             number, size = self.going[0]
@@ -460,7 +460,7 @@ cdef class Segments(Journal):
         return SPACE_NONE if self.refused else SPACE_COMING
 
     cdef void keep_room(self, int64_t now_ns) noexcept:
-        """Once an iteration: see that there is as much room as there should be, and no more memory than is of use."""
+        """Once per iteration: keep as much room as there should be, and no more memory than is useful."""
         if self.pending.len == 0 and self.pending.cap > self.kept_bytes:
             self.memory_bytes -= self.pending.cap
             buffer_free(&self.pending)
@@ -486,7 +486,7 @@ cdef class Segments(Journal):
         try:
             self.ask_for_segment(size)
         except BaseException as error:
-            # With a question that was never asked, puts would be held for ever. It is asked again in a while.
+            # Puts would wait for ever for a request that was never made. It is retried later.
             self.asked = False
             self.refuse()
             if not isinstance(error, MemoryError):
@@ -504,10 +504,10 @@ cdef class Segments(Journal):
             number: the segment's number.
             fd: its file, open for writing.
             size: its size in bytes.
-            recycled: it was made of an old one, which does not show whether there is room for more.
+            recycled: it was made from an old one, which does not show whether more can be allocated.
 
         Raises:
-            MemoryError: nothing has changed; the file stays the caller's.
+            MemoryError: nothing has changed; the caller still owns the file.
         """
         self.spare.append((number, fd, size))
         self.asked = False

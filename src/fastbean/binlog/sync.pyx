@@ -1,9 +1,10 @@
 """The sync thread: one round at a time, without the GIL.
 
-A round is a few files and the LSN up to which the log is safe once they are synced. `sync_begin` wakes the thread by a
-byte in a pipe; it syncs, and says so by a byte in another one, which the loop watches; `sync_finished` takes that byte.
-In between nobody else touches the round. A sync that fails ends the thread's use: ``error`` keeps the reason, whichever
-it is. There is no file system that can keep a file and cannot sync it, so that no error means "not supported".
+A round is a few files and the LSN up to which the binlog is safe once they are synced. `sync_begin` wakes the thread by
+a byte in a pipe. The thread syncs, and writes a byte into another pipe, which the loop watches; `sync_finished` takes
+that byte.
+In between no other code touches the round. After a failed sync the thread is not used again: ``error`` is the reason.
+Any error counts, because every file system that keeps files can sync them: none means "not supported".
 """
 
 from libc.errno cimport EINTR, errno
@@ -32,7 +33,7 @@ cdef void sync_rounds(SyncRound *round) noexcept nogil:
         size = read(round.wake_out, &byte, 1)
         while size < 0 and errno == EINTR:
             size = read(round.wake_out, &byte, 1)
-        # A pipe that is closed, or is none any more, wakes no thread again: to go on would be to spin.
+        # A pipe that was closed or replaced never wakes the thread again: continuing would be a busy loop.
         if size != 1 or byte == STOP:
             return
         start_ns = monotonic_ns()

@@ -5,7 +5,7 @@ server stopped, and take the lock. Nothing is ever deleted.
 
 Exit statuses: 0 sound or done, 1 a torn tail, 2 damage; 5 a wrong argument, 10 an unusable directory or output.
 
-The progress bar is a few lines of our own: a bar is all that is needed, and the program has to run on a machine in
+The progress bar is a few lines of our own: a bar is all that is needed, and the tool has to run on a machine in
 trouble, where its operator may be unable to install another package first.
 """
 

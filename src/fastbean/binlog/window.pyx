@@ -1,9 +1,9 @@
-"""A part of a file in memory, which moves on through the file: how a start reads its segments.
+"""A part of a file in memory that moves through the file: this is how a start reads segments.
 
-A mapping would be no slower to read. But a disk that fails to read a mapped page ends the process with SIGBUS, and so
-does a file that becomes shorter; a call returns an error, which becomes one clear line.
+A mapping would be as fast. But if the disk cannot read a mapped page, or the file becomes shorter, SIGBUS ends the
+process; a system call returns an error, which can be reported in one clear line.
 
-The memory is WINDOW_BYTES, and one more record when that is larger: a segment may have gigabytes.
+It takes WINDOW_BYTES, or the size of one record if that is larger, because a segment may have gigabytes.
 """
 
 from libc.errno cimport EINTR, ENOMEM, errno
@@ -17,12 +17,12 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t pread(int fd, void *data, size_t size, long long offset)
 
 cdef enum:
-    # A core's second cache holds as much, with some room: records are checked and copied before they leave it.
+    # It fits into a core's second-level cache, so records are checked and copied before they leave the cache.
     WINDOW_BYTES = 131072
 
 
 cdef int window_open(Window *window, int fd, uint64_t file_bytes) noexcept nogil:
-    """Begin with another file. Returns 0, or the errno."""
+    """Begin to read another file. Returns 0, or the errno."""
     window.fd = fd
     window.error = 0
     window.len = 0
@@ -33,16 +33,15 @@ cdef int window_open(Window *window, int fd, uint64_t file_bytes) noexcept nogil
 
 
 cdef bint window_reach(Window *window, uint64_t at) noexcept nogil:
-    """See that the whole record at the offset `at` is in memory, as far as the file has it.
+    """Read on until the whole record at the offset `at` is in memory, as far as it is in the file.
 
-    Returns whether there is more of it now than before. Without an error that says that what could be read before is
-    all that the file has.
+    Returns whether more of it is in memory than before. False without an error means that the file has no more of it.
     """
     cdef size_t skipped = at - window.begin
     cdef size_t left = window.len - skipped
     cdef uint64_t wanted = record_bytes(window.data + skipped, left)
     if wanted == 0:
-        # What its head says cannot be known yet.
+        # Its head is not complete yet.
         wanted = min(<uint64_t>MAX_RECORD_HEAD_BYTES, window.file_bytes - at)
     if wanted <= left or wanted > window.file_bytes - at:
         return False
@@ -54,7 +53,7 @@ cdef bint window_reach(Window *window, uint64_t at) noexcept nogil:
 
 
 cdef void fill(Window *window, size_t wanted) noexcept nogil:
-    """Read until there are as many bytes. A file that has become shorter ends where it ends now."""
+    """Read until `wanted` bytes are in memory, or to the present end of a file that has become shorter."""
     cdef ssize_t size
     cdef char *data
     if wanted > window.cap:

@@ -56,12 +56,12 @@ cdef class BinlogWriter(Segments):
     cdef public object on_slow_sync
     cdef SyncRound round
     cdef list closed_fds            # of full segments that are not synced yet
-    cdef int closing                # how many of them the round syncs
-    cdef bint left_unsynced         # a full segment was not synced, as -F wants it
-    cdef uint64_t highest_id        # that was put
-    cdef uint64_t needed_from       # number of the oldest segment that is needed, as the log says
-    cdef uint64_t shed_lsn          # end of the record that says so
-    cdef uint64_t floor_bytes       # with less room than that, commands wait
+    cdef int closing                # how many of them the running round syncs
+    cdef bint left_unsynced         # a full segment was not synced, because of -F
+    cdef uint64_t highest_id        # of all puts
+    cdef uint64_t needed_from       # number of the oldest segment that is needed, by the last shed record
+    cdef uint64_t shed_lsn          # end of that record
+    cdef uint64_t floor_bytes       # with less free room than this, commands wait
     cdef uint64_t appended_bytes    # since the last compaction step
     cdef uint64_t records_written
     cdef uint64_t records_migrated

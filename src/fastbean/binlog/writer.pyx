@@ -168,7 +168,7 @@ cdef class BinlogWriter(Segments):
             if size >= 0:
                 done += size
             elif errno != EINTR:
-                self.fail(f"cannot write segment {segment.number} of the log", errno)
+                self.fail(f"cannot write segment {segment.number} of the binlog", errno)
                 return
         self.write_last_us = <uint64_t>((monotonic_ns() - start_ns) // 1000)
         self.write_longest_us = max(self.write_longest_us, self.write_last_us)
@@ -251,7 +251,7 @@ cdef class BinlogWriter(Segments):
             return
         self.syncing = False
         if self.round.error:
-            self.fail("cannot sync the log", self.round.error)
+            self.fail("cannot sync the binlog", self.round.error)
             return
         self.synced(self.round.lsn, self.closing)
         self.open_gate()
@@ -284,7 +284,7 @@ cdef class BinlogWriter(Segments):
             return
         error = sync_inline(&self.round, self.closed_fds, self.current().fd)
         if error:
-            self.fail("cannot sync the log", error)
+            self.fail("cannot sync the binlog", error)
             return
         self.unsynced_since_ns = -1
         self.synced(self.written_lsn, len(self.closed_fds))
@@ -456,7 +456,7 @@ cdef class BinlogWriter(Segments):
             self.sync_now()
 
     def close_files(self):
-        """Close all files, and write nothing: the end, and that of a start that has failed. May be called again."""
+        """Close all files and write nothing: at the end, or after a failed start. May be called again."""
         if self.segment_count and self.current().fd >= 0:
             close(self.current().fd)
             self.current().fd = -1

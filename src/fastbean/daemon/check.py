@@ -1,6 +1,6 @@
-"""``--check-config``: what a start would use, and what would keep it from starting, without changing anything.
+"""``--check-config``: what a start would use, and what would prevent it, without changing anything.
 
-It binds no address and takes no lock, so that the settings of a running server can be checked beside it.
+It binds no address and takes no lock, so the settings of a running server can be checked at any time.
 """
 
 from __future__ import annotations

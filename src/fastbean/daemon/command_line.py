@@ -68,7 +68,7 @@ class Kind:
 
 
 class Number(Kind):
-    """A whole number, in decimal digits; ``clamped``: a number above the highest one is taken for the highest."""
+    """A whole number, in decimal digits; ``clamped``: a number above the highest one becomes the highest."""
 
     toml_type = int
 
@@ -196,7 +196,7 @@ class Ignored(Kind):
 
 
 class Action(Kind):
-    """Asks for something else than to serve; ``final``: the flags after it are not read."""
+    """Asks for something other than serving; ``final``: the flags after it are not read."""
 
     in_file = False
 
@@ -376,7 +376,7 @@ class _Take(argparse.Action):
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Writes ``-p, --port PORT`` in every version of Python, and asks nobody for the width of a terminal."""
+    """Writes ``-p, --port PORT`` in every version of Python, and does not depend on the width of a terminal."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=HELP_COLUMN, width=HELP_COLUMNS)
@@ -398,7 +398,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=_Help,
         add_help=False,
         allow_abbrev=False,
-        exit_on_error=False,  # its exit status would be another
+        exit_on_error=False,  # argparse would use another exit status
     )
     group = parser.add_argument_group("Options")
     for option in OPTIONS:
@@ -419,7 +419,7 @@ def parse_command_line(arguments: Sequence[str]) -> CommandLine:
     """
     parsed = Parsed()
     parser = _parser()
-    # One at a time: argparse would read on past a wrong one, and past --help.
+    # One at a time: argparse would continue after a wrong one, and after --help.
     for name, argument in _separate(arguments):
         if argument in ("", "-", "--") or argument[0] != "-":
             raise UsageError(f"unknown argument: {argument or repr(argument)}; {SEE_HELP}")
@@ -438,7 +438,7 @@ def _separate(arguments: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Yields the name of each flag, and one argument for it, with its value after "==".
 
     So argparse sees neither joined flags, which its versions read in different ways, nor a value like ``-x`` or ``--``,
-    which it would not take for one: beanstalkd accepts ``-b -x``.
+    which it would not accept as one: beanstalkd accepts ``-b -x``.
     """
     rest = iter(arguments)
     for argument in rest:

@@ -1,7 +1,7 @@
 """A file of settings: TOML, whose keys are the long flags without their dashes.
 
-``tomllib`` checks the syntax, but does not say on which lines the keys of a correct file are. ``statements`` finds
-that out with ``tomllib`` itself: the text is cut wherever a piece of it can be read alone.
+``tomllib`` checks the syntax, but does not report the lines of the keys of a correct file. ``statements`` finds
+that out with ``tomllib`` itself: it cuts the text wherever a piece can be parsed alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ POSITION = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 
 class ConfigFileError(UsageError):
-    """A file of settings is wrong; ``problems`` has one line for each thing to put right."""
+    """A file of settings is wrong; ``problems`` has one line for each error."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -32,7 +32,7 @@ class ConfigFileError(UsageError):
 class ConfigFile:
     """What a file sets: ``settings`` has the values and ``keys`` the keys, both by the name of the setting.
 
-    ``lines`` has the number of the line of each key.
+    ``lines`` has the line number of each key.
     """
 
     def __init__(self, path: str) -> None:
@@ -46,14 +46,14 @@ class ConfigFile:
         return ConfigFileError([self.place(self.lines[self.keys[setting]], text)])
 
     def place(self, line: int, text: str) -> str:
-        """Returns ``text`` with the place that it is about."""
+        """Returns ``text`` with its position in the file before it."""
         return f"{self.path}:{line}: {text}"
 
 
 def read(path: str, options: Mapping[str, Option]) -> ConfigFile:
     """Reads the file at ``path``; ``options`` are those that it may set, by their keys.
 
-    A relative path, of the file or in it, is relative to the working directory, as that of a flag. Raises
+    A relative path, of the file or in it, is relative to the working directory, as in a flag. Raises
     ConfigFileError if the file cannot be read or anything in it is wrong.
     """
     file = ConfigFile(path)
@@ -103,9 +103,9 @@ def _values_of(file: ConfigFile, text: str) -> dict[str, Any]:
 def statements(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Yields the line number and the key of each statement of ``text``, which is correct TOML.
 
-    A key has one part more for each table that it is in, or that it sets a single member of. The header of a table is
-    a statement with the table's key, and a last part "". A value that is too much for Python has the key (), and is
-    the last one.
+    A key has one more part for each table that it is in, or of which it sets a single member. The header of a table is
+    a statement with the table's key, and a last part "". A value that Python cannot parse has the key (), and is the
+    last one.
     """
     table: tuple[str, ...] = ()
     piece: list[str] = []
@@ -115,7 +115,7 @@ def statements(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
         try:
             found = tomllib.loads("\n".join(piece))
         except tomllib.TOMLDecodeError:
-            continue  # a string or an array that goes on
+            continue  # a string or an array that continues
         except (ValueError, RecursionError):
             yield first, ()
             return

@@ -1,8 +1,8 @@
 """Asks a beanstalk server whether it serves: ``fastbean health [ADDR]``, for containers and monitors.
 
-It connects, asks a question that changes nothing, and waits for the answer, all within five seconds. ``ADDR`` is
-written as for ``-l``; without one it is 127.0.0.1:11300. Exit statuses: 0 it serves, 1 it does not, 5 a wrong argument;
-but for 0, one line on stderr says why. Any beanstalkd can be asked.
+It connects, sends a command that changes nothing, and waits for the reply, all within five seconds. ``ADDR`` is written
+as for ``-l``; the default is 127.0.0.1:11300. Exit statuses: 0 the server serves, 1 it does not, 5 a wrong argument;
+unless it is 0, one line on stderr says why. It works with any beanstalkd.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ class Tool:
 
     __slots__ = ("help", "module")
 
-    def __init__(self, module: str, help: str) -> None:  # noqa: A002 - the name that argparse uses too
+    def __init__(self, module: str, help: str) -> None:  # noqa: A002 - the name that argparse uses
         self.module = module
         self.help = help
 
@@ -33,7 +33,7 @@ TOOLS = {
 
 
 def run(word: str, arguments: Sequence[str]) -> int:
-    """Runs the tool ``word`` with ``arguments``; returns its exit status. UsageError if there is no such tool."""
+    """Runs the tool ``word`` with ``arguments``; returns its exit status. Raises UsageError for an unknown tool."""
     if word not in TOOLS:
         raise UsageError(f"unknown word: {word}; use one of {', '.join(TOOLS)}, or flags alone to start the server")
     status: int = importlib.import_module(TOOLS[word].module).main(arguments)

@@ -12,14 +12,14 @@ from fastbean.engine.tube cimport Timer, Tube, Watch
 cdef enum:                      # the limits of one client, see net/connection.pyx
     INPUT_LIMIT = 65536         # received bytes that wait after a command without a reply
     OUTPUT_LIMIT = 262144       # unsent bytes at which none of its commands runs
-    STEPS_PER_ITERATION = 512       # lines and bodies of one client
+    STEPS_PER_ITERATION = 512   # lines and bodies of one client
 
-    TEXT_HEAD_BYTES = 32        # left free in front of a text, where "OK SIZE" can be written
+    TEXT_HEAD_BYTES = 32        # left free before a text, so that "OK SIZE" can be written there
 
-cdef struct Answer:             # what the client is told; the reply says which members count
+cdef struct Answer:             # the arguments of a reply; the reply says which members count
     Reply reply
     uint64_t number             # a job's id, or a count
-    Job *job                    # whose body goes with it
+    Job *job                    # the body of this job is sent with it
     Buffer text                 # of stats-like commands; begun by `begin_text`
 
 cdef enum WorkKind:
@@ -34,9 +34,9 @@ cdef struct Work:               # a long command, or a client that leaves; it ma
     uint32_t left               # jobs still to kick, or entries still to list
     uint32_t done               # jobs kicked, or entries listed
     bint buried                 # kick: takes buried jobs, not delayed ones
-    uint32_t tube               # number of the tube whose oldest job is looked for
-    uint64_t birth              # and that tube's `birth`: another one may have the number by now
-    uint64_t reached            # the tube's `oldest_id` at the end of the last step
+    uint32_t tube               # number of the tube whose oldest job is searched for
+    uint64_t birth              # that tube's `birth`: another tube may have the number by now
+    uint64_t reached            # where the search continues: the tube's `oldest_id` after the last step
 
 cdef struct ClientQueue:        # all zero bytes = an empty queue
     Client *first
@@ -46,7 +46,7 @@ cdef struct Client:
     Timer timer                 # due when its first reservation or its wait ends
     Heap reserved               # by (deadline, id)
     Heap returning              # once it has left: by (reservation_seq, id), the order in which they become ready
-    uint32_t reservation_seq     # reservations so far, modulo 2**32
+    uint32_t reservation_seq    # reservations so far, modulo 2**32
     Tube *use
     Watch **watched             # in the order of list-tubes-watched
     uint32_t watched_count
@@ -56,17 +56,17 @@ cdef struct Client:
     bint producer
     bint worker
     bint waiting
-    uint32_t arriving_bytes     # how much of the body on the way is counted as memory
+    uint32_t arriving_bytes     # bytes of the arriving body that are counted as memory
     int64_t give_up_at_ns       # the end of its reserve-with-timeout, or -1
     Job *arriving               # the job whose body is being received, or NULL
     uint64_t arriving_id
     Work work                   # its long command, or its leaving
     Answer answer
-    size_t text_bytes           # what `answer.text` is counted for
-    ClientQueue *queue          # the one that it is in, or NULL
+    size_t text_bytes           # size of `answer.text` as counted in the memory
+    ClientQueue *queue          # the queue that it is in, or NULL
     Client *next                # its neighbours there
     Client *previous
-    void *connection            # whose client it is; the engine never looks at it
+    void *connection            # identifies the client to the caller; the engine never looks at it
 
 cdef struct ClientSet:          # all zero bytes = an empty set
     Client **by_number          # NULL where a number is free
@@ -76,7 +76,7 @@ cdef struct ClientSet:          # all zero bytes = an empty set
     uint32_t numbers            # assigned so far
 
 cdef inline void begin_text(Buffer *text) noexcept nogil:
-    """The first line of a text, behind TEXT_HEAD_BYTES that belong to whoever sends it."""
+    """Write the first line of a text, after TEXT_HEAD_BYTES that the sender fills in."""
     buffer_append(text, b"                                ---\n", TEXT_HEAD_BYTES + 4)
 
 cdef void queue_join(ClientQueue *queue, Client *client) noexcept nogil

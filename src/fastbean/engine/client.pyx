@@ -1,10 +1,10 @@
 """The client as the engine sees it: what it uses, watches, has reserved and waits for; and the set of all clients.
 
-Watching a tube and asking whether it is watched cost O(1): a client that watches a few tubes looks through them, one
-that watches many has a table. To begin and to end a wait costs O(tubes it watches).
+Watching a tube and asking whether it is watched cost O(1): a client that watches a few tubes searches them, one that
+watches many has a table. Beginning and ending a wait costs O(tubes it watches).
 
-A client whose command is not answered yet, and that does not wait for a job, is in one queue: of puts that wait for
-room, of unfinished commands, or of answers. Joining and leaving a queue cost O(1), wherever in it the client is.
+A client whose command has no reply yet, and that does not wait for a job, is in one queue: of puts that wait for room,
+of unfinished commands, or of queued replies. Joining and leaving a queue cost O(1), wherever in it the client is.
 """
 
 from libc.stdint cimport uint32_t

@@ -2,7 +2,7 @@
 
 One function for each command (a put has two, or three when it fails); `state` has the moves of a job. A function
 returns the reply; its arguments (an id, a count, a job, a text) are in ``client.answer``. REPLY_NONE means that the
-reply comes later: `next_answered` returns the client when its wait or its long command is over.
+reply comes later: `next_answered` returns the client when its wait or its long command ends.
 
 A client that waits, or whose long command is unfinished, must not be given another command.
 """
@@ -46,16 +46,16 @@ cdef class Engine(LongCommands):
     Args:
         max_job_size: the largest body that a put may have, in bytes, 0 to 1073741824.
         now_ns: the monotonic time of the start, in nanoseconds; uptime counts from it.
-        version: what `stats` says of the version of the protocol, and likewise the next five.
+        version: the version of the protocol that `stats` reports; likewise the next five.
         fastbean_version: the version of this program.
         instance_id: 16 hexadecimal digits, see `identity.new_instance_id`.
         hostname: the machine's name.
         os: the version of the operating system.
         platform: the kind of machine.
         binlog_max_size: the size of a binlog file in bytes, shown by `stats`.
-        max_memory_bytes: what jobs and buffers may take before puts are refused; 0 for no limit, as in the next two.
-        max_tubes: with this many tubes, no client can make another one.
-        max_connections: with this many clients, the hub takes no other one; see `Hub.is_full`.
+        max_memory_bytes: the memory of jobs and buffers at which puts are refused; 0 for no limit, as in the next two.
+        max_tubes: the number of tubes at which clients cannot make another one.
+        max_connections: the number of clients at which the hub accepts no other one; see `Hub.is_full`.
         hash_key: 16 secret bytes for the hash of tube names.
     """
 
@@ -226,9 +226,9 @@ cdef class Engine(LongCommands):
         job.lsn = <uint32_t>self.journal.end_lsn
 
     cdef bint retry_held(self, int64_t now_ns) noexcept:
-        """Try the puts again for which the log had no room; true when more can be tried at once.
+        """Retry the puts for which the journal had no room; true when more can be retried at once.
 
-        They keep their order: one for which there is still no room ends this.
+        They keep their order, so the first one that still finds no room ends this.
         """
         cdef uint64_t limit = self.effort + EFFORT_PER_ITERATION
         cdef Client *client
@@ -483,7 +483,7 @@ cdef class Engine(LongCommands):
         return REPLY_PAUSED
 
     cdef void end_pause(self, Tube *tube, int64_t now_ns) noexcept:
-        """Serve the waiting clients at once; of very many, `expire` serves the rest, and the pause lasts until then."""
+        """Serve the waiting clients at once; if there are very many, `expire` does the rest, and the pause lasts."""
         cdef int _step
         tube.unpause_at_ns = now_ns
         for _step in range(STEPS_AT_ONCE):

@@ -1,6 +1,6 @@
-"""What a server says about itself in ``stats``: its id, and texts that are written between double quotes.
+"""What a server reports about itself in ``stats``: its id, and texts that are written between double quotes.
 
-``stats`` is YAML. What it shows as text must not read as anything else, whatever the machine is called.
+``stats`` is YAML. A value that is text must not be readable as anything else, whatever the name of the machine is.
 """
 
 import os
@@ -23,7 +23,7 @@ def new_instance_id() -> str:
 
 
 def quoted(text: str) -> bytes:
-    """Returns ``text`` as YAML has it between double quotes.
+    """Returns ``text`` as YAML writes it between double quotes.
 
     Printable text without quotes and backslashes comes out unchanged, as beanstalkd writes it. ``text`` may hold
     undecodable bytes, as ``os.uname`` returns them.

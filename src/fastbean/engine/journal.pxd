@@ -61,11 +61,11 @@ cdef class Journal:
     cdef uint64_t end_lsn       # where the next record goes
     cdef uint64_t gate_lsn      # end of the last record that a reply may depend on
     cdef uint64_t committed_lsn  # replies that depend on no more than this may be sent
-    cdef uint64_t id_limit      # no id at or above it may be given out yet
-    cdef bint tight             # no further command may run until the log has room, or a sync is done
+    cdef uint64_t id_limit      # every id that may be assigned now is below it
+    cdef bint tight             # commands must wait until the journal has room, or a sync is done
     cdef uint64_t memory_bytes  # capacity of its buffers
     cdef uint64_t kept_bytes    # an empty buffer that is larger is freed
-    cdef readonly str failure   # why the log cannot go on, or None
+    cdef readonly str failure   # why the journal cannot continue, or None
 
     cdef Space reserve(self, uint64_t body_bytes) noexcept
     cdef uint32_t put(self, JobImage *job) noexcept

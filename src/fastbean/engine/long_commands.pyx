@@ -2,8 +2,8 @@
 
 Each runs in slices of STEPS_AT_ONCE. The first slice runs at once, so that a short command is answered at once. If
 there is more to do, the client joins a queue, and one slice for the first in the queue (several, if they are short)
-runs in each iteration; then that client goes to the end. Meanwhile the client waits and all others go on. Jobs, tubes
-and clients may change between two slices, and each kind of work says what that means for it.
+runs in each iteration; then that client goes to the end. Meanwhile the client waits, and all others are served.
+Jobs, tubes and clients may change between two slices, and each kind of work says what that means for it.
 
 Lists of all tubes have a queue of their own, in which the first stays first until it is finished. The lists are equally
 long, so taking turns would finish none of them sooner; this way the end of a tube concerns one list at most, and one
@@ -30,7 +30,7 @@ from fastbean.engine.tube cimport Tube
 cdef enum:
     ENTRY_BYTES = 3                 # of a list's entry, beside the name
     FIRST_LINE_BYTES = 4            # of a list
-    CRLF_BYTES = 2                  # behind a list
+    CRLF_BYTES = 2                  # after a list
 
 
 cdef class LongCommands(Recovery):
@@ -52,7 +52,7 @@ cdef class LongCommands(Recovery):
         return REPLY_NONE
 
     cdef Reply begin_list_tubes(self, Client *client, int64_t now_ns) noexcept:
-        """The same for a list of all tubes: one that takes more than one slice is begun when it is its turn."""
+        """The same for a list of all tubes: one that takes more than one slice begins when it is first in its queue."""
         cdef bint is_first = self.lists.first is NULL or self.tubes.count <= STEPS_AT_ONCE
         client.work.kind = WORK_LIST_TUBES
         client.work.done = 0
@@ -70,7 +70,7 @@ cdef class LongCommands(Recovery):
         return self.begin_work(client, WORK_OLDEST, 0, now_ns)
 
     cdef bint work_on(self, int64_t now_ns) noexcept:
-        """One slice for the first client in each queue, and for more clients while the slices are short; true when
+        """Run one slice for the first client in each queue, and for more clients while the slices are short; true when
         there is more to do."""
         if self.work.first is NULL and self.lists.first is NULL:
             return False
@@ -84,7 +84,7 @@ cdef class LongCommands(Recovery):
             self.work_on_one(queue.first, now_ns)
 
     cdef void work_on_one(self, Client *client, int64_t now_ns) noexcept:
-        """One slice for a client in a queue; it costs some effort even if it comes to nothing."""
+        """Run one slice for a client in a queue. It counts as effort even if there was nothing to do."""
         cdef bint leaves = client.work.kind == WORK_LEAVE
         cdef Reply reply
         self.effort += 1
@@ -100,7 +100,7 @@ cdef class LongCommands(Recovery):
         self.count_text(client)
 
     cdef bint step_work(self, Client *client, int64_t now_ns) noexcept:
-        """Up to STEPS_AT_ONCE steps; true when the work is done."""
+        """Take up to STEPS_AT_ONCE steps; true when the work is done."""
         cdef WorkKind kind = client.work.kind
         if kind == WORK_KICK:
             return self.step_kick(client, now_ns)
@@ -111,7 +111,7 @@ cdef class LongCommands(Recovery):
         return self.step_list(client)
 
     cdef Reply end_work(self, Client *client) noexcept:
-        """The work is done, and its client in no queue any more. Returns the answer; a client that leaves is freed."""
+        """The work is done, and its client is in no queue: return the reply, or free a client that leaves."""
         if client.work.kind == WORK_LEAVE:
             self.end_client(client)
             return REPLY_NONE
@@ -132,8 +132,8 @@ cdef class LongCommands(Recovery):
         return 0
 
     cdef bint step_kick(self, Client *client, int64_t now_ns) noexcept:
-        """Kick from the heap that was chosen at the start, whatever comes or goes between two slices: no more jobs than
-        were in it then, and fewer if they run out."""
+        """Kick from the heap chosen at the start, whatever changed between two slices: at most as many jobs as it had
+        then, and fewer if they run out."""
         cdef Tube *tube = client.use
         cdef Heap *heap = &tube.buried if client.work.buried else &tube.delayed
         cdef uint32_t steps = min(client.work.left, <uint32_t>STEPS_AT_ONCE)
@@ -151,8 +151,8 @@ cdef class LongCommands(Recovery):
         return client.work.left == 0 or heap.len == 0
 
     cdef bint step_list(self, Client *client) noexcept:
-        """Go on where the last slice ended. When a tube ends in between, `State.relist` makes sure that none is missed;
-        the client's own watches cannot change while it waits."""
+        """Continue where the last slice ended. When a tube is freed in between, `State.relist` makes sure that none is
+        missed; the client's own watches cannot change while it waits."""
         cdef bint every = client.work.kind == WORK_LIST_TUBES
         cdef uint32_t count = self.tubes.count if every else client.watched_count
         cdef uint32_t first = client.work.done
@@ -161,7 +161,7 @@ cdef class LongCommands(Recovery):
         cdef uint32_t place
         self.effort += end - first
         if every and first == 0:
-            # The room for all of it at once: a list that finds none fails before it costs anything.
+            # Reserve the room for all of it at once: without room, the list fails before it costs anything.
             bytes = TEXT_HEAD_BYTES + FIRST_LINE_BYTES + count * ENTRY_BYTES + CRLF_BYTES + self.tubes.names_bytes
         else:
             for place in range(first, end):
@@ -176,8 +176,8 @@ cdef class LongCommands(Recovery):
         return end == count
 
     cdef int make_text_room(self, Client *client, size_t bytes) noexcept:
-        """Room for `bytes` more in the text of the client. Returns 0; or -1 without memory, or when a text that is
-        larger than what a client may leave unread would pass the limit on memory: the text has failed then."""
+        """Make room for `bytes` more in the client's text. Returns 0, or -1 if the text has failed: without memory, or
+        because it is larger than OUTPUT_LIMIT and would exceed the limit on memory."""
         cdef Buffer *text = &client.answer.text
         cdef size_t more
         if text.cap - text.len >= bytes:
@@ -190,8 +190,8 @@ cdef class LongCommands(Recovery):
         return buffer_reserve_exactly(text, more)
 
     cdef bint step_oldest(self, Client *client, int64_t now_ns) noexcept:
-        """A job that came back between two slices with an id below what was looked through was the oldest one then: it
-        is the answer even if it is not ready any more, so a client that takes and returns it does not delay this."""
+        """If a job became ready between two slices with an id below those already searched, it was the oldest one then.
+        It is the answer even if it is not ready any more, so that taking and releasing it cannot prolong the search."""
         cdef Buffer *text = &client.answer.text
         cdef uint32_t steps = STEPS_AT_ONCE
         cdef Tube *tube = self.tubes.by_number[client.work.tube]
@@ -226,15 +226,13 @@ cdef class LongCommands(Recovery):
         id = heap_top(&client.reserved).tie
         heap_pop(&client.reserved)
         job.state = JOB_RETURNING
-        # The oldest of them is less than 2**32 reservations old: relative to the newest the order does not wrap.
+        # The oldest of them began less than 2**32 reservations ago: relative to the newest the order does not wrap.
         heap_push(&client.returning, &job.node, <uint32_t>(job.reservation_seq - client.reservation_seq), id)
         return 0
 
     cdef bint step_leave(self, Client *client, int64_t now_ns) noexcept:
-        """Return its reservations in the order in which it made them, then end its watches, then leave the tube that
-        it uses.
-
-        Between two slices they are still reserved, and time may end some of them sooner."""
+        """Release its reservations in the order in which it made them, then its watches, then the tube it uses.
+        Between two slices the jobs are still reserved, and time may end some reservations sooner."""
         cdef uint64_t limit = self.effort + EFFORT_PER_ITERATION
         cdef Tube *tube
         cdef int _step

@@ -1,4 +1,4 @@
-"""What the jobs and buffers of one server take in memory, its limit, and when free memory returns to the system."""
+"""The memory of one server's jobs and buffers: its count, its limit, and when free memory is released to the system."""
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -6,16 +6,16 @@ from fastbean.engine.job cimport JOB_PLACES_BYTES, Job
 from fastbean.base.slab cimport MOST_SLOT_BYTES, Slab
 
 cdef struct Memory:
-    uint64_t job_bytes              # of jobs, and of what has come of those that still arrive
-    uint64_t buffer_bytes           # of what clients have sent, and of what they are sent or will be
-    uint64_t limit_bytes            # above this sum puts are refused; UINT64_MAX for none
-    uint64_t freed_bytes            # of jobs in slots, since memory was last returned
-    uint64_t freed_large_bytes      # of larger ones and of buffers: the gaps that they leave are of no use to slots
-    int64_t release_at_ns           # when free memory returns to the system, or NEVER
+    uint64_t job_bytes              # of jobs, and the received part of those that still arrive
+    uint64_t buffer_bytes           # of what clients have sent, and of replies to them
+    uint64_t limit_bytes            # above this sum puts are refused; UINT64_MAX for no limit
+    uint64_t freed_bytes            # of jobs in slots, since memory was last released
+    uint64_t freed_large_bytes      # of larger jobs and of buffers: slots cannot use the gaps that they leave
+    int64_t release_at_ns           # when free memory is released to the system, or NEVER
 
 
 cdef inline bint memory_is_full(Memory *memory, uint64_t more_bytes) noexcept nogil:
-    """Whether `more_bytes` on top of what is counted here would pass the limit."""
+    """Whether `more_bytes` would exceed the limit."""
     return memory.job_bytes + memory.buffer_bytes + more_bytes > memory.limit_bytes
 
 
@@ -25,26 +25,26 @@ cdef inline uint64_t *freed_as(Memory *memory, uint64_t job_bytes) noexcept nogi
 
 
 cdef inline bint arrives_whole(uint32_t body_bytes) noexcept nogil:
-    """Whether a job of this size counts whole as soon as it is allocated. Of a larger one, which has pages of its own,
-    the system provides only those that were written."""
+    """Whether a job of this size counts in full as soon as it is allocated. A larger one has its own pages, and the
+    system provides only those that were written."""
     return sizeof(Job) + body_bytes <= MOST_SLOT_BYTES
 
 
 cdef inline void memory_keep(Memory *memory, uint64_t job_bytes) noexcept nogil:
-    """A job of `job_bytes` is there; it takes memory that was free, where there is some."""
+    """Count a new job of `job_bytes`; it uses free memory first, where there is some."""
     cdef uint64_t *freed = freed_as(memory, job_bytes)
     memory.job_bytes += job_bytes
     freed[0] -= min(freed[0], job_bytes)
 
 
 cdef inline void memory_drop(Memory *memory, uint64_t job_bytes) noexcept nogil:
-    """A job that counted for `job_bytes` is gone."""
+    """Uncount a job that was counted with `job_bytes`."""
     memory.job_bytes -= job_bytes
     freed_as(memory, job_bytes)[0] += job_bytes
 
 
 cdef inline void memory_count_body(Memory *memory, uint32_t more_bytes) noexcept nogil:
-    """`more_bytes` of the body of a large job have come."""
+    """Count `more_bytes` received of the body of a large job."""
     memory.job_bytes += more_bytes
     memory.freed_large_bytes -= min(memory.freed_large_bytes, <uint64_t>more_bytes)
 

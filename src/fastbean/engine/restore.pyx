@@ -30,7 +30,7 @@ cdef class Recovery(State):
         """A binlog of very many jobs is about to be read; call `expect_no_more` afterwards.
 
         Args:
-            size: of the log, in bytes.
+            size: of the binlog, in bytes.
         """
         slab_expect_many(&self.slab)
         table_expect(&self.jobs.leaves, min(size // USUAL_RECORD_BYTES, <uint64_t>MOST_EXPECTED) // LEAF_JOBS)

@@ -14,9 +14,12 @@ from fastbean.base.slab cimport Slab
 from fastbean.engine.tube cimport Timer, TimerKind, Tube, TubeSet, tube_again
 
 cdef enum:
+    # The first two are judgements. A move costs some hundred nanoseconds: a long command runs for a fraction of a
+    # millisecond before other clients are served, and all clients together for a few milliseconds, which is what the
+    # slowest reply of an iteration waits. Smaller values would cost more iterations for the same work.
     EFFORT_PER_ITERATION = 20000    # of all clients together; each that is not `is_costly` may run one command more
-    STEPS_AT_ONCE = 1000            # jobs, watches or list entries that one iteration moves before others are served
-    CHEAP_STEPS = 128               # the first command of a client that can cause more moves may have to wait
+    STEPS_AT_ONCE = 1000            # jobs, watches or list entries that a long command handles per iteration
+    CHEAP_STEPS = 128               # a client's first command may have to wait if it can cause more moves
     URGENT_BELOW_PRI = 1024         # beanstalkd's URGENT_THRESHOLD
     SAFETY_MARGIN_NS = 1000000000   # in the last second of a reservation, a reserve returns DEADLINE_SOON
 
@@ -36,14 +39,14 @@ cdef struct Counters:               # of the whole server, as `stats` shows them
 
 cdef struct Hits:                   # how often each limit was reached, as `stats` shows it
     uint64_t memory                 # puts and lists of tubes refused
-    uint64_t binlog_space              # puts refused: the log may not, or cannot, get larger
+    uint64_t binlog_space           # puts refused: the binlog may not, or cannot, grow
     uint64_t job_size               # puts refused: JOB_TOO_BIG
     uint64_t tubes                  # commands refused
     uint64_t connections            # clients refused
-    uint64_t client_input           # times that a client was not read from any more
-    uint64_t client_output          # times that a client's commands had to wait until it takes its replies
+    uint64_t client_input           # times that reading from a client stopped
+    uint64_t client_output          # times that a client's commands had to wait until it receives its replies
     uint64_t client_steps           # times that the rest of a client's commands waited for the next iteration
-    uint64_t iteration_effort            # likewise, because all clients together had done much
+    uint64_t iteration_effort       # likewise, because the effort of all clients was used up
 
 
 cdef inline int64_t seconds_ns(uint32_t seconds) noexcept nogil:
@@ -61,11 +64,11 @@ cdef class State(Store):
     cdef Heap timers
     cdef ClientSet clients
     cdef uint64_t burials
-    cdef ClientQueue answered       # clients whose answer came while they waited, oldest first
-    cdef ClientQueue held           # clients whose put waits for room in the log, oldest first
-    cdef ClientQueue work           # clients whose command or farewell is not finished, in turn
-    cdef ClientQueue lists          # clients that asked for all tubes: only the first one's list has been begun
-    cdef readonly uint64_t effort   # so far: commands run, jobs moved, watches looked at, entries listed
+    cdef ClientQueue answered       # clients with a queued reply, oldest first
+    cdef ClientQueue held           # clients whose put waits for room in the journal, oldest first
+    cdef ClientQueue work           # clients with an unfinished long command, and those that leave; served in turn
+    cdef ClientQueue lists          # clients that asked for all tubes: only the first one's list is begun
+    cdef readonly uint64_t effort   # so far: commands run, jobs moved, watches examined, entries listed
     cdef uint64_t effort_limit      # beyond it, what can wait for the next iteration does
     cdef Memory memory
     cdef int64_t begun_ns           # when the last delay or ttr began

@@ -311,7 +311,7 @@ cdef class State(Store):
     # Waiting, and replies that come later
 
     cdef void begin_iteration(self, int64_t now_ns) noexcept:
-        """Commands from sockets or those that were left over come next: each of the two has its allowance of effort."""
+        """Called before the sockets are served, and before what was left over: each of the two has its own effort."""
         self.effort_limit = self.effort + EFFORT_PER_ITERATION
         memory_each_iteration(&self.memory, &self.slab, now_ns)
 
@@ -328,13 +328,13 @@ cdef class State(Store):
         self.answer_later(client, reply)
 
     cdef void answer_later(self, Client *client, Reply reply) noexcept:
-        """Queue an answer for a client whose command is not the one that runs now; it has to be sent on its own."""
+        """Queue a reply to a client other than the one whose command is running."""
         self.effort += 1
         client.answer.reply = reply
         queue_join(&self.answered, client)
 
     cdef Client *take_answered(self) noexcept:
-        """Take the first client with an answer, of which there is one. Its text does not count here any more."""
+        """Take the first client with a queued reply; there must be one. From then on its outbox counts its text."""
         cdef Client *client = self.answered.first
         queue_leave(client)
         if client.text_bytes:
@@ -388,9 +388,9 @@ cdef class State(Store):
         return due_ns
 
     cdef bint expire(self, int64_t now_ns) noexcept:
-        """Do what is due at `now_ns`, in the order of time, up to STEPS_AT_ONCE steps; true when more is due.
+        """Do what is due at `now_ns`, in order of time, up to STEPS_AT_ONCE steps; true when more is due.
 
-        It has an allowance of effort of its own: a step may wake a client that waits for very many tubes.
+        Its own limit of effort is needed because a step may wake a client that waits for very many tubes.
         """
         cdef uint64_t limit = self.effort + EFFORT_PER_ITERATION
         cdef int _step
@@ -451,7 +451,7 @@ cdef class State(Store):
 
     cdef void relist(self, Tube *removed) noexcept:
         """`removed` is about to leave the visible list: the list that is being written must not miss the tube that
-        moves into its place. No other list has been begun, so this costs the same however many clients wait for one."""
+        takes its place. No other list has begun, so the cost does not depend on the number of clients that wait."""
         cdef Client *client = self.lists.first
         cdef Tube *last = self.tubes.listed[self.tubes.count - 1]
         if client is NULL or removed.place >= client.work.done:

@@ -1,7 +1,7 @@
 """The texts of stats, stats-tube and stats-job.
 
-Keys, their order and their quotes are beanstalkd 1.13's; a key that only fastbean has comes after all of them. Each
-text costs O(1): what it shows is counted as it happens.
+Keys, their order and their quotes are those of beanstalkd 1.13; keys that only fastbean has come after them. Each text
+costs O(1): everything in it is counted as it happens.
 """
 
 from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
@@ -173,7 +173,7 @@ cdef void stats_text(Engine engine, Buffer *text, int64_t now_ns) noexcept:
 
 
 cdef void put_binlog(Buffer *text, BinlogFigures *log) noexcept:
-    """What only fastbean reports about its log."""
+    """Write what only fastbean reports about its binlog."""
     put_number(text, b"binlog-bytes-live", log.live_bytes)
     put_number(text, b"binlog-bytes-on-disk", log.disk_bytes)
     put_number(text, b"binlog-syncs", log.syncs)
@@ -190,7 +190,7 @@ cdef void put_more_commands(Engine engine, Buffer *text) noexcept:
 
 
 cdef void put_limits(Engine engine, Buffer *text) noexcept:
-    """Write the limits of the server and its clients, and how often each was reached. A limit of 0 is none."""
+    """Write the limits of the server and its clients, and how often each was reached. 0 means no limit."""
     cdef uint64_t max_memory = engine.memory.limit_bytes
     put_number(text, b"memory-jobs", engine.memory.job_bytes)
     put_number(text, b"memory-buffers", engine.memory.buffer_bytes + engine.journal.memory_bytes)
@@ -213,7 +213,7 @@ cdef void put_limits(Engine engine, Buffer *text) noexcept:
 
 
 cdef void stats_tube_text(Tube *tube, Buffer *text, int64_t now_ns) noexcept:
-    """Write the statistics of one tube, but for the last line: `begin_oldest` adds it."""
+    """Write the statistics of one tube, except for the last line, which `begin_oldest` adds."""
     begin_text(text)
     put_quoted(text, b"name", tube_name(tube))
     put_number(text, b"current-jobs-urgent", tube.urgent)

@@ -18,7 +18,7 @@ cdef struct Timer:              # an entry of the server's one timer heap
 cdef struct Watch:              # one client's interest in one tube
     Entry entry                 # in the client's table of watched tubes
     Tube *tube
-    Watch *earlier              # its neighbours in the tube's line of waiting clients
+    Watch *earlier              # its neighbours in the tube's queue of waiting clients
     Watch *later
     uint32_t client
     uint32_t place              # in the client's array
@@ -27,9 +27,9 @@ cdef struct Tube:               # the name follows, with a terminating NUL
     # The members that a put uses come first: with very many tubes, each cache line counts.
     Entry entry                 # in the table of names
     Heap ready                  # by (pri, id)
-    uint64_t oldest_id          # no ready job has a lower id; see _oldest
-    Watch *longest_waiting      # the line of waiting clients, from the one that waits longest
-    uint32_t number             # its own while it lives
+    uint64_t oldest_id          # no ready job has a lower id; see oldest_ready.pyx
+    Watch *longest_waiting      # the queue of waiting clients, longest wait first
+    uint32_t number             # its own while it exists
     uint32_t name_bytes
     uint32_t jobs               # in any state; reserved and arriving ones keep the tube alive too
     uint32_t using
@@ -63,8 +63,8 @@ cdef struct TubeSet:
     uint32_t numbers            # assigned so far
     uint32_t count
     uint64_t births             # tubes so far
-    uint64_t names_bytes        # of the names of all tubes
-    Tube *last                  # that was found last by its name, or NULL
+    uint64_t names_bytes        # size of the names of all tubes
+    Tube *last                  # the last one found by its name, or NULL
 
 cdef inline char *tube_name(Tube *tube) noexcept nogil:
     return <char *>tube + sizeof(Tube)

@@ -22,12 +22,12 @@ cdef enum Phase:
 cdef class Shared:
     cdef readonly Engine engine
     cdef object poller              # what watches the sockets, of either kind
-    cdef Poller compiled            # the same, or None when it is of the other kind
+    cdef Poller compiled            # the same, or None if it is a SelectorPoller
     cdef set open
-    cdef list runnable              # connections with complete commands that nothing will announce again
-    cdef list answered              # connections that were answered by another one's command, or by time
+    cdef list runnable              # connections with complete commands that no event will announce again
+    cdef list answered              # connections with a reply to a command that ran earlier
     cdef list gated                 # connections with replies that wait for the binlog
-    cdef char *scratch              # where the bytes of all clients arrive
+    cdef char *scratch              # the receive buffer of all connections
     cdef set unwatched              # connections that the poller cannot watch: their input is full
     cdef bint has_closed            # a socket, since `on_close` was called last
     cdef bint stopping              # no further command is run
@@ -51,13 +51,13 @@ cdef class Connection:
     cdef Phase phase
     cdef Reply refusal              # the reply to a skipped body
     cdef uint64_t to_skip
-    cdef uint32_t body_got          # of the body and its CRLF
-    cdef char[2] trailer            # what stands where the body's CRLF must be
-    cdef Buffer input               # received and not yet run
-    cdef Outbox out                 # answered and not yet sent
-    cdef size_t counted_bytes       # of input and out, as the engine's memory has them
+    cdef uint32_t body_got          # bytes of the body and its CRLF received so far
+    cdef char[2] trailer            # the two bytes after the body, which must be CRLF
+    cdef Buffer input               # received, but not run yet
+    cdef Outbox out                 # replied, but not sent yet
+    cdef size_t counted_bytes       # size of input and out, as counted in the engine's memory
     cdef int interest               # what the poller watches
-    cdef int reading                # what it is asked for where the client may send
+    cdef int reading                # what it is asked to watch while the client may send
     cdef bint socket_full
     cdef bint blocked               # its last command has no reply yet
     cdef bint held_back             # too many bytes are unsent to run another command

@@ -125,11 +125,7 @@ cdef class Connection:
             self.count_memory()
 
     def feed(self, bytes data not None, int64_t now_ns):
-        """For clients in memory: bytes arrive.
-
-        Args:
-            data: what the client sends.
-            now_ns: the monotonic time in nanoseconds.
+        """For clients in memory: the client sends `data`. `now_ns`: the monotonic time in nanoseconds.
 
         Raises:
             BufferError: the client's command has no reply yet, and more than 65536 bytes wait after it.
@@ -140,7 +136,7 @@ cdef class Connection:
         while offset < <size_t>len(data) and not self.closed:
             count = self.space(where)
             if count == 0 and not self.input.failed:
-                raise BufferError("the client has sent too much behind a command that is not answered yet")
+                raise BufferError("the client has sent too much after a command that is not answered yet")
             size = 0
             for part in range(count):
                 piece = min(where[part].iov_len, <size_t>len(data) - offset)
@@ -207,7 +203,7 @@ cdef class Connection:
             self.drop(now_ns)
 
     cdef bint rearm_if_needed(self, int events, size_t size, size_t room) noexcept:
-        """Have the poller report again what one receive may have left. False: it cannot; the client must be closed."""
+        """Have the poller report again what one receive may have left. False: it cannot, so close the client."""
         if not self.interest & EDGE or (size < room and not events & EDGE):
             return True
         return self.hub.compiled.tell_again(self.fd)
@@ -270,7 +266,7 @@ cdef class Connection:
             self.engine.give_up_waiting(self.client)
 
     cdef void look_for_hang_up(self, int64_t now_ns) noexcept:
-        """Ask the socket itself, which the poller does not watch, whether the client has gone or will send no more."""
+        """Check an unwatched socket: has the client gone, or will it send no more?"""
         cdef int peer = socket_peer(self.fd)
         if peer == PEER_GONE:
             self.drop(now_ns)
@@ -297,7 +293,7 @@ cdef class Connection:
             self.hub.runnable.append(self)
 
     cdef void resume(self, int64_t now_ns) noexcept:
-        """Go on with commands that were received before, and with replies that were not sent."""
+        """Continue with commands that were received before, and with replies that were not sent."""
         if self.closed:
             return
         if not self.hub.stopping:
@@ -355,7 +351,7 @@ cdef class Connection:
         return self.take_long_line(data, size)
 
     cdef size_t take_long_line(self, const char *data, size_t size) noexcept:
-        """Part of a line that is too long; at its end it is answered."""
+        """Skip a part of a line that is too long; at its end, reply."""
         cdef const char *newline = <const char *>memchr(data, c'\n', size)
         cdef size_t length
         if newline is NULL:
@@ -425,12 +421,12 @@ cdef class Connection:
         self.give_up_waiting()
 
     cdef void refuse_http(self) noexcept:
-        """End a connection that speaks HTTP. It gets no reply, and what comes behind the request is dropped."""
+        """Close a connection that speaks HTTP, without a reply; drop everything after the request."""
         self.quitting = True
         self.hub.http_requests += 1
 
     cdef bint is_blocked(self) noexcept:
-        """Whether the command that ran last is answered later."""
+        """Whether the reply to the last command comes later."""
         return self.client.waiting or self.client.queue is not NULL
 
     cdef Reply begin_put(self, Command *command, int64_t now_ns) noexcept:
@@ -493,8 +489,8 @@ cdef class Connection:
     cdef uint64_t job_lsn(self, Job *job) noexcept:
         """The newest LSN with the last 32 bits of the job's: its own, or for an old job one that is no less safe."""
         cdef uint64_t end_lsn = self.engine.journal.end_lsn
-        cdef uint32_t behind = <uint32_t>end_lsn - job.lsn
-        return end_lsn - behind if behind <= end_lsn else 0
+        cdef uint32_t age = <uint32_t>end_lsn - job.lsn
+        return end_lsn - age if age <= end_lsn else 0
 
     cdef void flush(self, int64_t now_ns) noexcept:
         """Send what the socket accepts."""
@@ -530,7 +526,7 @@ cdef class Connection:
             self.hub.gated.append(self)
 
     cdef void count_memory(self) noexcept:
-        """Update the engine's count: what the buffers take now, and which deleted jobs have been sent."""
+        """Update the engine's count of memory: the present size of the buffers, and deleted jobs that were sent."""
         cdef size_t held = self.input.cap + outbox_capacity(&self.out)
         if held != self.counted_bytes:
             memory_count_buffers(&self.engine.memory, self.counted_bytes, held)
@@ -562,7 +558,7 @@ cdef class Connection:
     cdef void watch_events(self, int events, int64_t now_ns) noexcept:
         """Change what the poller watches; it cannot watch nothing."""
         cdef int before = self.interest
-        self.interest = 0  # A poller that cannot change has given the socket up.
+        self.interest = 0  # A poller that fails to change no longer watches the socket.
         try:
             if events == 0:
                 self.hub.unwatch(self.fd)
@@ -574,7 +570,7 @@ cdef class Connection:
                 self.hub.poller.change(self.fd, events)
             self.interest = events
         except (OSError, MemoryError):
-            # There is no room to watch it: without that it would hang for ever.
+            # The poller cannot watch it, and unwatched it would hang for ever.
             self.drop(now_ns)
 
     cdef void drop(self, int64_t now_ns) noexcept:

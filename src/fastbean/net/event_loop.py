@@ -1,8 +1,8 @@
 """The event loop of one server: has the hub run its iterations, keeps a few timers, and stops.
 
 It knows handlers and not jobs. The hub (compiled) waits for sockets and serves connections, iteration after iteration;
-every other descriptor that the poller watches has a function of one argument, the mask, as its data. The hub comes back
-when it has called one, when a timer is due, and once a minute. With nothing to do it sleeps in the kernel.
+every other descriptor that the poller watches has a callback of one argument, the mask, as its data. The hub returns
+when a callback ran, when a timer is due, and once a minute. With nothing to do it sleeps in the kernel.
 
 ``stop`` and ``wake`` may be called from any thread; a write to ``wake_fd`` also ends the wait, as
 ``signal.set_wakeup_fd`` needs it. Everything else belongs to the thread that runs the loop.
@@ -38,7 +38,7 @@ MEMORY_RETRY_S = 0.1
 
 
 class Loop:
-    """One hub, the poller by which it waits, and a few timers."""
+    """One hub, the poller on which it waits, and a few timers."""
 
     def __init__(self, poller: Poller | SelectorPoller, hub: Served) -> None:
         self._poller = poller
@@ -77,7 +77,7 @@ class Loop:
         self.wake()
 
     def call_later(self, delay_ns: int, callback: Callable[[], None]) -> None:
-        """Has ``callback`` called once, ``delay_ns`` nanoseconds after the time of this iteration.
+        """Calls ``callback`` once, ``delay_ns`` nanoseconds after the time of this iteration.
 
         A callback that raises is called again in the next iteration, if there is one.
         """

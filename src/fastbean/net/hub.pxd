@@ -3,20 +3,20 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastbean.net.connection cimport Connection, Shared
-from fastbean.base.stopwatch cimport Stopwatch, TurnPhase
+from fastbean.base.stopwatch cimport Stopwatch, IterationPart
 
 
 cdef class Hub(Shared):
     cdef public int64_t now_ns      # the time of this iteration
-    cdef int64_t wait_ns            # what the last iteration has returned
-    cdef uint64_t committed_lsn     # up to which the replies that waited for the log have been sent
+    cdef int64_t wait_ns            # what the last `end_iteration` returned
+    cdef uint64_t committed_lsn     # replies that depend on no more than this were sent
     cdef uint32_t ready             # descriptors that the poller found ready in this iteration
-    cdef bint polled                # this iteration belongs to an iteration
+    cdef bint polled                # `end_iteration` was preceded by a wait, not called by itself
     cdef bint gathering             # the next iteration comes before the commit of this one
     cdef uint32_t gathered_iterations
     cdef int64_t looked_ns          # when unwatched clients were last checked
     cdef Stopwatch watch            # of this iteration
-    cdef TurnPhase phase            # what the iteration is doing
+    cdef IterationPart phase            # what the iteration is doing
     cdef uint64_t before_moves      # effort of the engine before this iteration
     cdef int64_t http_report_ns     # when the next report of HTTP requests may be made
     cdef public object on_slow_iteration

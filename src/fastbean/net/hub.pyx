@@ -5,10 +5,10 @@ The loop calls `serve`. An iteration waits for sockets, reads the clock once, se
 only serves connections makes no Python object, and the next one follows at once; `end_iteration` waits for nothing but
 the binlog's disk.
 
-Functions of the hub's owner are called between iterations, where what they raise is not lost: ``on_slow_iteration``
-after an iteration that took ``slow_iteration_ns`` or longer, from the end of its wait to the next one; ``on_close``
-after one in which a socket was closed; ``on_http_requests`` once a minute at most, with the number of connections that
-were closed because they spoke HTTP.
+The hub calls its owner's functions between iterations, so that their exceptions are not lost: ``on_slow_iteration``
+after an iteration that took ``slow_iteration_ns`` or longer, measured from the end of its wait to the next one;
+``on_close`` after one in which a socket was closed; ``on_http_requests`` at most once a minute, with the number of
+connections that were closed because they spoke HTTP.
 
 With a binlog, replies that depend on it are sent after the commit at the end of the iteration, all others at once.
 """
@@ -40,11 +40,11 @@ cdef extern from "<sys/socket.h>" nogil:
 # themselves; this is for changes that do not, such as room that another program frees.
 cdef enum:
     NS_IN_MS = 1000000
-    LOOK_EVERY_NS = 1000000000      # at clients that the poller does not watch
+    LOOK_EVERY_NS = 1000000000      # how often clients that the poller does not watch are checked
     OUT_OF_MEMORY_RETRY_NS = 100000000
-    MAX_GATHERED_ITERATIONS = 8         # whose replies wait for one sync; nobody waits longer for it to begin
+    MAX_GATHERED_ITERATIONS = 8
     HTTP_REPORT_EVERY_NS = 60000000000
-    BINLOG_RETRY_NS = 10000000         # while the log has no room, or is far behind with its syncs
+    BINLOG_RETRY_NS = 10000000
 
 _PHASES = ("serve", "work", "binlog", "send")
 
@@ -95,7 +95,7 @@ cdef class Hub(Shared):
 
         Args:
             sock: the socket; it is detached, and closed when the client goes.
-            peer: the client's address, for the log.
+            peer: the client's address, for log lines.
             now_ns: the monotonic time in nanoseconds.
 
         Returns:
@@ -112,7 +112,7 @@ cdef class Hub(Shared):
             sock.close()
             raise
         if self.compiled is not None and sock.family != AF_UNIX:
-            # A receive from a unix socket ends behind each descriptor that is passed, and nothing tells that.
+            # A receive from a unix socket ends after each passed descriptor, and nothing reports that.
             connection.reading |= EDGE
         sock.detach()
         try:
@@ -199,7 +199,7 @@ cdef class Hub(Shared):
         return 0
 
     cdef bint handle_polled(self, int64_t wait_ns) except -1:
-        """Wait and serve what is ready; whether a function was called."""
+        """Wait and serve what is ready; returns whether a callback ran."""
         cdef int count = self.compiled.poll(wait_ns)
         cdef int place = 0
         cdef int mask, fd
@@ -217,19 +217,19 @@ cdef class Hub(Shared):
         return called
 
     cdef bint handle(self, int64_t wait_ns) except -1:
-        """The same over the standard library's selector."""
+        """The same with the standard library's selector."""
         cdef list ready = self.poller.wait(wait_ns)
         cdef bint called = False
         self.begin(len(ready), monotonic_ns())
         for fd, mask in ready:
             data = self.poller.data_of(fd)
-            # A descriptor that was served before it in this iteration may have had it removed.
+            # Serving an earlier descriptor may have removed this one.
             if data is not None:
                 called = self.serve_one(data, mask) or called
         return called
 
     cdef void begin(self, uint32_t ready, int64_t now_ns) noexcept:
-        """The wait is over: timers that are due come before commands, even if the process was delayed."""
+        """Called after the wait: timers that are due come before commands, even if the process was delayed."""
         self.ready = ready
         self.polled = True
         self.now_ns = now_ns
@@ -293,7 +293,7 @@ cdef class Hub(Shared):
             stopwatch_mark(&self.watch, PART_BINLOG)
             self.phase = PART_SEND
         if self.engine.journal.failure is not None:
-            raise BinlogFailedError(f"{self.engine.journal.failure}; the server ends and tells no client anything more")
+            raise BinlogFailedError(f"{self.engine.journal.failure}; the server ends and sends no more replies")
         connections = self.answered
         if connections:
             self.answered = []
@@ -323,7 +323,7 @@ cdef class Hub(Shared):
         self.gathering = False
         if self.polled and self.gated and not alone and not self.runnable and self.engine.journal.syncs_shortly():
             # Delay this sync for a few iterations so that clients arriving meanwhile share it. If an iteration finds no
-            # ready socket, sync at once: nobody is delayed.
+            # ready socket, sync at once: that delays no client.
             self.gathering = self.ready > 0 and self.gathered_iterations < MAX_GATHERED_ITERATIONS
             alone = self.ready == 0
         self.polled = False
@@ -353,11 +353,11 @@ cdef class Hub(Shared):
         """Nanoseconds until the next timer is due, or -1."""
         cdef int64_t due_ns = self.engine.next_timer_ns()
         cdef int64_t binlog_ns = self.engine.journal.due_ns()
-        cdef int64_t give_back_ns = self.engine.memory.release_at_ns
+        cdef int64_t release_ns = self.engine.memory.release_at_ns
         if due_ns == NEVER or (binlog_ns != NEVER and binlog_ns < due_ns):
             due_ns = binlog_ns
-        if due_ns == NEVER or (give_back_ns != NEVER and give_back_ns < due_ns):
-            due_ns = give_back_ns
+        if due_ns == NEVER or (release_ns != NEVER and release_ns < due_ns):
+            due_ns = release_ns
         if self.unwatched and (due_ns == NEVER or due_ns > self.looked_ns + LOOK_EVERY_NS):
             due_ns = self.looked_ns + LOOK_EVERY_NS
         return -1 if due_ns == NEVER else max(due_ns - now_ns, 0)
@@ -376,7 +376,7 @@ cdef class Hub(Shared):
         ]
 
     def stop_running(self, int64_t now_ns):
-        """Run no further command: send the replies that there are, and receive nothing more.
+        """Run no further command: send the replies that are ready, and receive nothing more.
 
         Args:
             now_ns: the monotonic time in nanoseconds.
@@ -407,7 +407,7 @@ cdef class Hub(Shared):
     cdef int stop_sending(self, Connection connection) noexcept:
         """Half-close a socket whose client may still be sending. Returns another descriptor of it, or -1.
 
-        A client with replies that could not be sent has been given up: it gets only part of them in any case.
+        A client with unsent replies has been given up: it will get only part of them in any case.
         """
         if connection.fd < 0 or outbox_unsent(&connection.out) or not (
             connection.input.len or connection.phase != PHASE_LINE or socket_has_unread(connection.fd)
@@ -423,7 +423,7 @@ cdef class Hub(Shared):
         return fd
 
     cdef void look_at_unwatched(self, int64_t now_ns) noexcept:
-        """Clients whose input is full are not watched by the poller: see whether they are still there."""
+        """The poller does not watch clients whose input is full: check whether they are still connected."""
         cdef Connection connection
         self.looked_ns = now_ns
         for connection in list(self.unwatched):

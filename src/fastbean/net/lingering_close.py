@@ -1,16 +1,16 @@
-"""The end of a server: how long it waits for replies to arrive, and how it closes sockets that are still sent to.
+"""The end of a server: how long it waits for replies to arrive, and how it closes sockets whose clients still send.
 
 **When a stop waits.** A reply is delivered once the client's system has acknowledged all of it, and it can still be
-delivered as long as that system goes on acknowledging, however slowly, and while it waits for the binlog. A client that
-has acknowledged nothing for PATIENCE (a fifth of ``--stop-timeout``) is taken for one that does not read, and is not
-waited for any longer. ``--stop-timeout`` bounds the whole. A command that was sent in part is owed nothing.
+delivered while it waits for the binlog, or while that system keeps acknowledging, however slowly. If a client has
+acknowledged nothing for PATIENCE (a fifth of ``--stop-timeout``), the server assumes that it does not read, and stops
+waiting for it. ``--stop-timeout`` limits the whole wait. A command that was received in part gets no reply.
 
-**How a socket is closed.** A socket that is closed while something lies in it unread, or that is sent to afterwards, is
-reset by the kernel, and replies on their way to the client are thrown away. So where the client may still be sending,
-what comes is read and dropped while replies are on their way, or for as long as it keeps coming.
+**How a socket is closed.** If a socket is closed with unread bytes in it, or receives bytes afterwards, the kernel
+resets the connection and discards the replies on their way to the client. So if the client may still be sending, its
+bytes are read and dropped while replies are on their way, or until no more bytes come.
 
-Only Linux is asked what was acknowledged. Elsewhere a stop waits for every client that does not read its replies, and
-for PATIENCE for one that was in the midst of sending.
+Only Linux reports what was acknowledged. Elsewhere a stop waits the full time for clients that do not read their
+replies, and for PATIENCE for a client that was still sending.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 PATIENCE = 1 / 5  # of --stop-timeout
 DROPPED_AT_ONCE_BYTES = 1 << 18
-# How often it is looked at what was acknowledged, and how long a client has to be silent to be done with sending.
+# How often acknowledgements are checked, and how long a client must be silent to count as finished with sending.
 LOOK_EVERY_NS = 50_000_000
-# Linux counts the end of the stream, which is sent behind the last reply, as one byte.
+# Linux counts the end of the stream, which is sent after the last reply, as one byte.
 END_OF_STREAM_BYTES = 1
 UNKNOWN_BYTES = 1
 
 
 def unacknowledged_bytes(fd: int) -> int | None:
-    """How much was sent into a socket and not acknowledged by the client's system; None if this system cannot say."""
+    """The number of sent bytes that the client's system has not acknowledged; None if this system cannot say."""
     if sys.platform != "linux":
         return None
     import fcntl
@@ -48,7 +48,7 @@ def unacknowledged_bytes(fd: int) -> int | None:
 
 
 class Delivery:
-    """Whether replies still arrive: some bytes have, within the last ``patience_ns`` nanoseconds.
+    """Whether replies are still arriving: some bytes did within the last ``patience_ns`` nanoseconds.
 
     ``now_ns`` is the monotonic time at which the wait begins.
     """
@@ -59,7 +59,7 @@ class Delivery:
         self._left_bytes = 0
 
     def goes_on(self, left_bytes: int, now_ns: int) -> bool:
-        """To be called again and again with what has not arrived yet, in bytes, and the monotonic time."""
+        """Call it repeatedly, with the number of bytes that have not arrived yet and the monotonic time."""
         if left_bytes < self._left_bytes:
             self._arrived_ns = now_ns
         self._left_bytes = left_bytes
@@ -67,7 +67,7 @@ class Delivery:
 
 
 def undelivered_bytes(sockets: Collection[tuple[int, int]]) -> int | None:
-    """What has not arrived of the replies to these (descriptor, bytes that are not sent yet); None: nobody knows."""
+    """The undelivered bytes of these (descriptor, bytes that are not sent yet); None if this system cannot say."""
     total = 0
     for fd, size in sockets:
         on_the_way = unacknowledged_bytes(fd)
@@ -78,7 +78,7 @@ def undelivered_bytes(sockets: Collection[tuple[int, int]]) -> int | None:
 
 
 class _Sender:
-    """One socket that is read until its client has closed it, or nothing more can be gained by reading."""
+    """One socket that is read until its client has closed it, or until reading no longer helps."""
 
     def __init__(self, fd: int, patience_ns: int, now_ns: int) -> None:
         self.fd = fd
@@ -86,7 +86,7 @@ class _Sender:
         self._heard_ns = now_ns - LOOK_EVERY_NS
 
     def is_open_after_reading(self, now_ns: int) -> bool:
-        """Reads some of what has come, and drops it. Whether the client is still there."""
+        """Reads and drops some received bytes. Returns whether the client is still connected."""
         try:
             data = os.read(self.fd, DROPPED_AT_ONCE_BYTES)
         except BlockingIOError:
@@ -97,7 +97,7 @@ class _Sender:
         return data != b""
 
     def is_waited_for(self, now_ns: int) -> bool:
-        """Whether it is sending, or replies are on their way to it."""
+        """Whether the client is sending, or replies are on their way to it."""
         if now_ns - self._heard_ns < LOOK_EVERY_NS:
             return True
         on_the_way = unacknowledged_bytes(self.fd)
@@ -107,10 +107,10 @@ class _Sender:
 
 
 def linger(descriptors: Collection[int], left_ns: Callable[[], int], patience_ns: int) -> None:
-    """Reads and drops what comes from these half-closed, non-blocking sockets while that helps, and closes them.
+    """Reads and drops what these half-closed, non-blocking sockets receive while that helps, then closes them.
 
-    It gives one up after ``patience_ns`` nanoseconds in which no reply has arrived, and all of them after
-    ``limits.LINGER_NS``, or as soon as ``left_ns`` returns nothing above 0.
+    It gives up on one after ``patience_ns`` nanoseconds in which no reply arrived, and on all of them after
+    ``limits.LINGER_NS``, or once ``left_ns`` returns 0 or less.
     """
     if not descriptors:
         return
@@ -128,7 +128,7 @@ def linger(descriptors: Collection[int], left_ns: Callable[[], int], patience_ns
 
 
 def _read_on(selector: selectors.BaseSelector, senders: dict[int, _Sender], is_in_time: Callable[[], bool]) -> None:
-    """Reads from the senders until none is left. Those that are done with are closed and taken out."""
+    """Reads from the senders until none is left. Finished ones are closed and removed."""
     wait_ns = 0
     while is_in_time():
         ready = selector.select(wait_ns / 1e9)

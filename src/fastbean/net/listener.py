@@ -1,13 +1,14 @@
 """Listening sockets: TCP over IPv4 and IPv6, ``unix:PATH``, and those inherited from systemd; and accepting from them.
 
-``bind_all`` turns addresses into bound, listening sockets, or raises ListenError and leaves nothing behind.
+``bind_all`` turns addresses into bound, listening sockets, or raises ListenError and leaves nothing bound.
 ``Acceptor`` takes clients from them, a bounded number in each iteration of the loop. When the process is out of
-descriptors it stops accepting until a connection closes or a second has passed: no busy loop, no line in the log for
-each try. A client beyond the limit on connections is told so and closed, which takes it out of the queue.
+descriptors it stops accepting until a connection closes or a second has passed: no busy loop, no log line for
+each try. A client beyond the limit on connections is sent a refusal and closed, which removes it from the queue.
 
 The file of a Unix socket is removed when the socket is closed, unless another server's has taken its place by then; a
-socket of systemd's is never unlinked. What only some systems have (Unix sockets, the timing of keep-alive, a limit on
+socket from systemd is never unlinked. What only some systems have (Unix sockets, the timing of keep-alive, a limit on
 descriptors) is looked for before it is used.
+
 Accepted sockets inherit TCP_NODELAY and keep-alive from the listening one, which saves five calls for each client.
 """
 
@@ -376,8 +377,8 @@ class Acceptor:
         self._reserves = reserves
         # Clients have descriptors below this number.
         self._client_descriptors = client_descriptors(reserves=reserves)
-        # By place in ``listeners``: whether the poller watches it. It is set after each call to the poller that has
-        # succeeded, so whatever fails on the way, the next try goes on from what is really watched.
+        # By place in ``listeners``: whether the poller watches it. It is set after each successful call to the
+        # poller: whatever fails in between, the next try starts from what is really watched.
         self._watched = [False] * len(listeners)
         self._paused = False
         self._retry_comes = False
@@ -385,7 +386,7 @@ class Acceptor:
         self._watch()
 
     def resume(self) -> None:
-        """Accepts again after a pause, or pauses anew if that is not possible yet; does nothing while it accepts."""
+        """Accepts again after a pause, or stays paused if that is not possible yet; does nothing while it accepts."""
         if not self._paused:
             return
         try:
@@ -398,7 +399,7 @@ class Acceptor:
         self._hub.on_close = None
 
     def close(self) -> None:
-        """Accepts no more and closes the listeners."""
+        """Stops accepting and closes the listeners."""
         self._paused = True
         self._unwatch()
         for listener in self._listeners:
@@ -418,7 +419,7 @@ class Acceptor:
                 self._watched[place] = False
 
     def _look_for_a_descriptor(self) -> None:
-        """Raises OSError if the next client would have one of the descriptors that clients leave free, or none."""
+        """Raises OSError if the next client would get one of the reserved descriptors, or none."""
         self._client_descriptors = client_descriptors(reserves=self._reserves)
         if self._reserves and self._listeners:
             fd = os.dup(self._listeners[0].sock.fileno())
@@ -451,7 +452,7 @@ class Acceptor:
             sock.setblocking(False)
             sock.send(limits.REFUSAL_OF_A_CLIENT)
             sock.shutdown(socket.SHUT_WR)
-            # What it has sent so far: unread, it would make the close a reset, and the refusal could be lost.
+            # Unread bytes would make the close a reset, and the refusal could be lost.
             sock.recv(limits.READ_BEFORE_CLOSE_BYTES)
         if self._may_complain("refusing-clients"):
             advice = "raise --max-connections, or close idle clients"
@@ -466,12 +467,12 @@ class Acceptor:
             sock.close()
             self._pause(error)
             return
-        # The system hands out the lowest descriptor that is free: the next one would be higher.
+        # The system assigns the lowest free descriptor: the next one would be higher.
         if fd + 1 >= self._client_descriptors:
             self._pause(_out_of_descriptors())
 
     def _pause(self, error: BaseException) -> None:
-        # First what brings it back: nothing that fails afterwards may leave a server that never accepts again.
+        # The retry comes first: no later failure may leave a server that never accepts again.
         if not self._retry_comes:
             self._loop.call_later(limits.ACCEPT_RETRY_NS, self._retry)
             self._retry_comes = True
@@ -481,11 +482,11 @@ class Acceptor:
         reason = error.strerror if isinstance(error, OSError) else "out of memory"
         advice = "raise the limit on open files (ulimit -n)" if getattr(error, "errno", 0) in EXHAUSTED else "wait"
         if self._may_complain("not-accepting"):
-            with contextlib.suppress(MemoryError):  # the reason may be the want of it
+            with contextlib.suppress(MemoryError):  # lack of memory may be the reason
                 self._log("WARNING", "not-accepting", reason=reason, connections=self._hub.connections, advice=advice)
 
     def _may_complain(self, event: str) -> bool:
-        """Whether this event was not logged for some time."""
+        """Whether this event was not logged lately; the caller then logs it."""
         now_ns = self._loop.now_ns
         if now_ns - self._complained_ns.get(event, -limits.ACCEPT_COMPLAINT_NS) < limits.ACCEPT_COMPLAINT_NS:
             return False
@@ -498,7 +499,7 @@ class Acceptor:
 
 
 def client_descriptors(*, reserves: bool) -> int:
-    """The number below which the descriptors of clients have to be, by the limit of this process.
+    """The number below which the descriptors of clients have to be, from the limit of this process.
 
     With ``reserves`` the last 32 below the limit are left free, or a quarter of a limit below 128: idle clients must
     not keep a binlog from opening its next file.

@@ -9,9 +9,9 @@ from fastbean.protocol.replies cimport Reply
 from fastbean.net.socket_calls cimport iovec
 
 cdef enum:
-    SENT_AT_ONCE = 1048576          # bytes to one client, after which others are served
-    KEPT_BYTES = 512                # an emptied buffer that is larger is freed
-    KEPT_PLACES = 15                # and so is an array of pinned bodies, or of gates, with more places
+    SENT_AT_ONCE = 1048576          # bytes sent to one client before others are served
+    KEPT_BYTES = 512                # the largest size of an emptied buffer that is kept
+    KEPT_PLACES = 15                # likewise, of an array of pinned bodies or gates, in entries
     PIECES = 16                     # of one sendmsg
 
 cdef struct Pinned:                 # a large body that is sent from its job

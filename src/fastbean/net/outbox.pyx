@@ -1,9 +1,10 @@
 """The replies to one client that are not sent yet: bytes, and large bodies that are sent from their jobs.
 
-Replies are put together in one run of bytes. A body above COPY_LIMIT is not copied: its job is pinned, which keeps it
-in memory even if it is deleted meanwhile, and one sendmsg gathers bytes and bodies in their order. Nor is a text above
-it copied when nothing else is unsent: its buffer becomes the outbox's. Gates hold replies back until the log is safe up
-to their LSN; they are kept in the order of offsets and of LSNs, and without a log there are none.
+Replies are written one after the other into one buffer. A body above COPY_LIMIT is not copied: its job is pinned, which
+keeps it in memory even if it is deleted meanwhile, and one sendmsg gathers bytes and bodies in their order. A text
+above COPY_LIMIT is not copied either if nothing else is unsent: the outbox takes over its buffer. Gates hold replies
+back until the binlog is safe up to their LSN; they are in the order of offsets and of LSNs. Without a binlog there are
+none.
 
 A reply costs a copy, sending one system call. An outbox without unsent bytes keeps KEPT_BYTES at most, and one that is
 never quite empty does not grow for ever. When an allocation fails, ``bytes.failed`` is set: nothing more is sent, and
@@ -86,7 +87,7 @@ cdef int pin(Outbox *outbox, Job *job) noexcept nogil:
 
 
 cdef void append_text(Outbox *outbox, Buffer *text) noexcept nogil:
-    """The size and the bytes of a text, which is then empty again."""
+    """Append the size and the bytes of a text, which is empty afterwards."""
     cdef Buffer *out = &outbox.bytes
     cdef size_t size = text.len - TEXT_HEAD_BYTES
     if size > COPY_LIMIT and out.len == OK_BYTES and not out.failed:
@@ -102,8 +103,8 @@ cdef void append_text(Outbox *outbox, Buffer *text) noexcept nogil:
 
 
 cdef void take_text_over(Outbox *outbox, Buffer *text) noexcept nogil:
-    """Make a large text the bytes of an outbox that holds nothing but "OK ", without a copy. The head of the reply goes
-    in front of it."""
+    """Make a large text the bytes of an outbox that holds nothing but "OK ", without a copy. The head of the reply is
+    written before it."""
     cdef char[TEXT_HEAD_BYTES] head
     cdef char *end
     memcpy(head, outbox.bytes.data, OK_BYTES)
@@ -253,7 +254,7 @@ cdef void release_capacity(Outbox *outbox) noexcept nogil:
 
 
 cdef void shift(Outbox *outbox) noexcept nogil:
-    """Reuse the room of what was sent."""
+    """Free the space of what was sent."""
     cdef uint32_t place
     outbox.pinned_count -= outbox.pinned_first
     for place in range(outbox.pinned_count):

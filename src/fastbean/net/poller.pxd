@@ -1,4 +1,4 @@
-"""Waiting for descriptors with epoll. Linux only, but for `new_selector`."""
+"""Waiting for descriptors with epoll. Linux only, except for `new_selector`."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
@@ -28,13 +28,13 @@ cdef extern from *:
 cdef enum:
     READ = 1                        # as selectors.EVENT_READ and EVENT_WRITE
     WRITE = 2
-    EDGE = 16                       # in `add`: report once what comes; in a mask: a hang-up, or urgent data
+    EDGE = 16                       # in `add`: report each event once; in a mask: a hang-up, or urgent data
 
 
 cdef class Poller:
     cdef int epoll                  # -1: closed
     cdef epoll_event *events        # what the last poll found
-    cdef int found                  # and how many
+    cdef int found                  # the number of events
     cdef uint8_t *masks             # by descriptor: what is watched, 0 where nothing is
     cdef int cap
     cdef list datas                 # by descriptor

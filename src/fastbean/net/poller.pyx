@@ -1,15 +1,15 @@
-"""Waiting for descriptors with epoll, compiled; for Linux only, but for `new_selector`.
+"""Waiting for descriptors with epoll, compiled; for Linux only, except for `new_selector`.
 
 What is watched is kept in arrays by descriptor, so that a wait makes no Python object: the hub walks what `poll` found.
 One poll is one epoll_wait, with the interpreter lock released, and notes the time at its end.
 
-A poll is never shorter than asked, except after a signal: when a poll that a signal ended returns, the signal's Python
-handler has run, and what that raised is raised. It finds EVENTS_AT_ONCE descriptors at most; the kernel hands out the
-others before these come again.
+A poll is never shorter than asked, except after a signal: before such a poll returns, the signal's Python handler runs,
+and its exception is raised. A poll finds EVENTS_AT_ONCE descriptors at most; the kernel reports the others before it
+reports these again.
 
-What is added with EDGE (epoll's EPOLLET) is reported once, each time something comes, where the kernel would look at
-it again after each wait, to find nothing there. Its owner has to receive all there is, or call `tell_again`, and must
-not forget anything that a poll has found.
+What is added with EDGE (epoll's EPOLLET) is reported once per event; without it the kernel would check the descriptor
+again after each wait, and find nothing. The owner has to receive everything, or call `tell_again`, and must not miss
+anything that a poll has found.
 """
 
 cimport cython
@@ -49,7 +49,7 @@ cdef int check_events(int events) except -1:
 
 
 def new_selector(str kind not None="compiled"):
-    """Make what an event loop waits with.
+    """Make the object that an event loop waits with.
 
     Args:
         kind: "compiled": a Poller, or what "selectors" makes on a system without epoll; "selectors": a SelectorPoller,
@@ -91,7 +91,7 @@ cdef class Poller:
         free(self.masks)
 
     def close(self):
-        """Watch nothing any more. May be called again."""
+        """Stop watching everything. May be called again."""
         if self.epoll >= 0:
             close_descriptor(self.epoll)
         self.epoll = -1
@@ -109,10 +109,10 @@ cdef class Poller:
             data: what `data_of` returns.
 
         Raises:
-            ValueError: there are no such events, this is no descriptor, or the poller is closed.
+            ValueError: `events` or `fd` is invalid, or the poller is closed.
             KeyError: it is watched already.
             OSError: the kernel cannot watch it.
-            MemoryError: no memory. Nothing has changed then, nor with any other error.
+            MemoryError: no memory. After any of these errors nothing has changed.
         """
         check_events(events)
         if fd < 0:
@@ -131,8 +131,8 @@ cdef class Poller:
 
         Raises:
             KeyError: it is not watched.
-            ValueError: there are no such events.
-            OSError: the kernel cannot watch it any more; it is no longer watched then.
+            ValueError: `events` is invalid.
+            OSError: the kernel cannot watch it any more; then it is no longer watched.
         """
         check_events(events)
         if not 0 <= fd < self.cap or not self.masks[fd]:
@@ -204,20 +204,20 @@ cdef class Poller:
         cdef epoll_event event
         event.events = (EPOLLIN if mask & READ else 0) | (EPOLLOUT if mask & WRITE else 0)
         if mask & EDGE:
-            # A receive ends at urgent data, and with what came before a hang-up: it must be known that there is more.
+            # A receive ends at urgent data, and before a hang-up: the caller must know that there is more.
             event.events |= EPOLLET | EPOLLRDHUP | EPOLLPRI
         event.data.fd = fd
         return epoll_ctl(self.epoll, operation, fd, &event)
 
     cdef int poll(self, int64_t timeout_ns) except -1:
-        """Wait for `timeout_ns` at most, -1 for ever; after a signal perhaps less. Returns how many are ready."""
+        """Wait for `timeout_ns` at most, -1 for ever; after a signal perhaps less. Returns the number of events."""
         cdef int64_t timeout_ms = -1
         cdef int count
         if timeout_ns >= 0:
-            # Rounded up: to come too soon would be to come again and again until the time is there.
+            # Rounded up: a poll that ended too soon would be repeated until the time has come.
             timeout_ms = min((timeout_ns + NS_IN_MS - 1) // NS_IN_MS, <int64_t>INT_MAX)
         self.found = 0
-        # Before it: what a handler raises afterwards would have to wait until what was found is served.
+        # Before the wait: afterwards, an exception of a handler would have to wait until what was found is served.
         PyErr_CheckSignals()
         with nogil:
             count = epoll_wait(self.epoll, self.events, EVENTS_AT_ONCE, <int>timeout_ms)
@@ -232,7 +232,7 @@ cdef class Poller:
         return count
 
     cdef int mask_of(self, int place, int *fd) noexcept:
-        """What is ready of a descriptor that `poll` found, by its place, and is still asked for; `fd` is set to it."""
+        """The events of a descriptor that `poll` found, by its place, that are still watched; sets `fd` to it."""
         cdef uint32_t events = self.events[place].events
         cdef int mask = 0
         fd[0] = self.events[place].data.fd
@@ -246,11 +246,11 @@ cdef class Poller:
         return mask & self.masks[fd[0]] if fd[0] < self.cap else 0
 
     cdef bint tell_again(self, int fd) noexcept:
-        """Have the next poll find this descriptor if it is ready then, with EDGE too. False: the kernel cannot."""
+        """Have the next poll find this descriptor if it is ready then, with EDGE too. False: the kernel refuses."""
         return self.ask(EPOLL_CTL_MOD, fd, self.masks[fd]) == 0
 
     cdef void tell_rest_again(self, int place) noexcept:
-        """What the last poll found, starting at this place, was not served: the next poll finds it too."""
+        """Have the next poll find again what the last poll found from this place on, because it was not served."""
         cdef int fd
         for place in range(place, self.found):
             if self.mask_of(place, &fd):

@@ -1,7 +1,7 @@
-"""The standard library's selector behind the methods of the compiled Poller.
+"""The standard library's selector with the methods of the compiled Poller.
 
-``--event-loop selectors`` runs on it, and so does every system without epoll. It costs a few Python objects for each
-descriptor that is ready, and one look at each socket more than the compiled one, which has most of them reported once.
+``--event-loop selectors`` runs on it, and so does every system without epoll. It costs a few Python objects for
+each ready descriptor, and it checks each socket once more than the compiled one, which has most of them reported once.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import selectors
 
 
 class SelectorPoller:
-    """Waits for descriptors with ``selectors.DefaultSelector``; the methods do what those of Poller do."""
+    """Waits for descriptors with ``selectors.DefaultSelector``; the methods work like those of Poller."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -28,7 +28,7 @@ class SelectorPoller:
             self._selector.unregister(fd)
 
     def wait(self, timeout_ns: int) -> list[tuple[int, int]]:
-        """Waits until something is ready, or for ``timeout_ns`` nanoseconds (-1: for ever); what is, with its mask."""
+        """Waits until something is ready, or for ``timeout_ns`` nanoseconds (-1: for ever); returns what is."""
         timeout_s = None if timeout_ns < 0 else timeout_ns / 1e9
         return [(key.fd, mask) for key, mask in self._selector.select(timeout_s)]
 
@@ -38,5 +38,5 @@ class SelectorPoller:
         return watched[fd].data if watched and fd in watched else None
 
     def close(self) -> None:
-        """Watches nothing any more. May be called again."""
+        """Stops watching everything. May be called again."""
         self._selector.close()

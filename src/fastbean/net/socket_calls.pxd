@@ -1,8 +1,8 @@
-"""The system calls on a client's socket that are not the same everywhere; what is for Linux only is marked.
+"""The system calls on a client's socket that differ between systems; code for Linux only is marked.
 
-Receiving and sending are the two system calls of nearly every command. glibc's own functions are places where a thread
-can be cancelled: in a process with threads, as that of a server with a binlog is, each takes two locked instructions
-more. Nothing cancels a thread here. With 64 clients under ``-f 0`` that was a thirtieth of the processor's time.
+Receiving and sending are the two system calls of nearly every command. glibc's own functions are cancellation points:
+in a process with threads, such as a server with a binlog, each takes two more locked instructions. No thread is ever
+cancelled here. With 64 clients under ``-f 0`` that was a thirtieth of the processor's time.
 """
 
 cdef extern from *:
@@ -93,10 +93,10 @@ cdef extern from *:
     ssize_t socket_receive(int fd, iovec *where, int count) noexcept nogil
     ssize_t socket_send(int fd, const void *data, size_t size) noexcept nogil
     ssize_t socket_send_pieces(int fd, iovec *pieces, int count) noexcept nogil
-    # Receive and forget what lies in the socket, up to four times `size` bytes.
+    # Receive and drop the unread bytes of the socket, up to four times `size`.
     void socket_drain(int fd, void *scratch, size_t size) noexcept nogil
-    # Whether something lies in the socket that was not received.
+    # Whether the socket has unread bytes.
     bint socket_has_unread(int fd) noexcept nogil
-    # Whether the client is there, has said that it sends no more, or is gone; asked of the socket itself.
+    # Ask the socket itself whether the client is connected, will send no more, or is gone.
     int PEER_CONNECTED, PEER_HALF_CLOSED, PEER_GONE
     int socket_peer(int fd) noexcept nogil

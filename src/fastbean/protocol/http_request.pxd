@@ -1,8 +1,8 @@
-"""Recognising HTTP. A web page can make its visitor's browser send a request to this port, with commands for a body.
+"""Recognising HTTP. A web page can make its visitor's browser send a request to this port, with commands as its body.
 
-The browser sends its request line and a ``Host:`` line before anything that the page has chosen, so whoever reads lines
-and stops at either of them runs no command of the page. Neither is a command of the protocol: only a line that was
-refused has to be looked at.
+The browser sends its request line and a ``Host:`` line before anything that the page has chosen, so a server that stops
+at the first of them runs no command of the page. Neither is a command of the protocol: only lines that were refused
+have to be checked.
 """
 
 from libc.string cimport memchr, memcmp
@@ -14,7 +14,7 @@ cdef extern from "<strings.h>" nogil:
 
 cdef enum:
     HTTP_VERSION_BYTES = 9          # " HTTP/1.1"
-    HTTP_TAIL_BYTES = 10            # a request line's end without the LF: the version, and a CR
+    HTTP_TAIL_BYTES = 10            # the end of a request line without the LF: the version and a CR
 
 
 cdef inline bint ends_with_http_version(const char *line, size_t size) noexcept nogil:
@@ -27,7 +27,7 @@ cdef inline bint ends_with_http_version(const char *line, size_t size) noexcept 
 
 
 cdef inline bint is_request_line(const char *line, size_t size) noexcept nogil:
-    """Whether it is a method, a target without blanks and a version, with one blank between each two."""
+    """Whether it is a method, a target without blanks and a version, separated by single blanks."""
     cdef const char *version = line + size - HTTP_VERSION_BYTES
     cdef const char *blank
     if not ends_with_http_version(line, size):
@@ -44,7 +44,7 @@ cdef inline size_t length_without_cr(const char *line, size_t size) noexcept nog
 
 
 cdef inline bint is_http(const char *text, size_t size) noexcept nogil:
-    """Whether a line of HTTP is in this text; an LF alone ends a line too."""
+    """Whether this text has a line of HTTP; a line may also end with an LF alone."""
     cdef const char *end = text + size
     cdef const char *line_end
     while text < end:

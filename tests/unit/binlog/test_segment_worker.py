@@ -37,7 +37,7 @@ class FailingCall:
 
     def _wrap(self, real, at, error):
         def call(*arguments, **options):
-            if threading.current_thread().name == "fastbean-segment_worker" and not self.ended:
+            if threading.current_thread().name == "fastbean-segments" and not self.ended:
                 self.made += 1
                 if self.made == at:
                     self.raised = True

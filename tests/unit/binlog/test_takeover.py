@@ -387,6 +387,6 @@ def test_what_has_the_name_of_an_old_file_and_is_none_is_refused(tmp_path, kind)
     odd = tmp_path / "binlog.1000"
     make_no_file(odd, kind)
     for despite_damage in (False, True):
-        with pytest.raises(BinlogError, match=r"binlog\.1000: has the name of a log's file and is none; move it"):
+        with pytest.raises(BinlogError, match=r"binlog\.1000: has the name of a binlog file, but is not a file"):
             prepare(tmp_path, despite_damage=despite_damage)
     assert beanstalkd.has_binlog(tmp_path)

@@ -319,7 +319,7 @@ def test_what_has_a_segments_name_and_is_no_file_is_refused(directory, run, tmp_
     make_no_file(odd, kind)
     status, _, complained = run(*words_of(command, directory, tmp_path / "other"))
     assert status == 10
-    assert f"{odd}: has the name of a log's file and is none; move it into another directory\n" in complained
+    assert f"{odd}: has the name of a binlog file, but is not a file; move it into another directory\n" in complained
 
 
 @pytest.mark.parametrize("command", ALL_TOOLS)
