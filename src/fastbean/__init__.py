@@ -5,8 +5,6 @@ imports nothing else: ``Server`` and ``Config`` are loaded on first use, so that
 ``fastbean._core`` does not pay for them.
 """
 
-from __future__ import annotations
-
 TYPE_CHECKING = False  # as typing's, but `typing` itself is slow to import
 if TYPE_CHECKING:
     from fastbean.config import Config
