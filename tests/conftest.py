@@ -29,6 +29,10 @@ NOT_UNDER_SANITIZERS = {
     "tests/unit/test_embedding.py::test_a_large_log_does_not_make_the_process_keep_all_that_it_frees": (
         "the sanitizer decides how much memory a process keeps"
     ),
+    "tests/unit/test_embedding.py::test_only_the_daemon_changes_the_heap_of_its_process": (
+        "mallopt and malloc_trim are glibc's, whose allocator a sanitizer replaces"
+    ),
+    "tests/unit/test_bench.py": "collects the benches; runs no code of ours",
     "tests/unit/test_pytest_plugin.py": "starts pytest many times; runs no other code of ours than the rest",
     "tests/cimport": "compiles an example without a sanitizer",
     "tests/scale/test_memory.py": "the sanitizer changes how much memory a process uses",
