@@ -42,7 +42,7 @@ def main() -> None:
         expect(output(folder, SCRIPTS / "fastbean", "--version") == f"fastbean {version}\n", "fastbean --version")
         serve_one_job(folder)
         found = output(folder, SCRIPTS / "fastbean", "binlog", "check", folder / "log")
-        expect("the log is sound" in found, f"the log after a clean stop: {found}")
+        expect("the binlog is sound" in found, f"the log after a clean stop: {found}")
         expect("--against" in output(folder, SCRIPTS / "fastbean-benchmark", "--help"), "fastbean-benchmark --help")
         for path in SHARED:
             expect((DATA / "share" / path).is_file(), f"{DATA}/share/{path} is not installed")
