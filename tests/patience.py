@@ -30,7 +30,7 @@ class Attempt:
 def attempts(quick_s: float = 0.0) -> Iterator[Attempt]:
     """Attempts at a check that a pause of the machine may spoil, for use as ``for attempt in ...: with attempt:``.
 
-    quick_s: a failure within so many seconds counts at once, for no pause can have caused it. A later one counts only
+    quick_s: a failure within this many seconds counts at once: no pause can have caused it. A later one counts only
     in the last attempt.
     """
     for number in range(ATTEMPTS):

@@ -72,7 +72,7 @@ def limited(soft: int, hard: int) -> list[str]:
 
 
 def answered(clients: list[Client], at_least: int = 1) -> list[Client]:
-    """Those of the clients that something has been sent to, once they are at least so many."""
+    """The clients that have received something, once there are at least ``at_least`` of them."""
     found: list[Client] = []
 
     def look() -> str | None:
