@@ -4,16 +4,13 @@
 
 compares fastbean with real beanstalkd (or any two of them) and prints how often each command got each kind of reply.
 After every step it compares all replies of all clients, with their ids mapped. Both servers run on real clocks, so it
-sends nothing close to a moment when something may expire (see `safe_timing`); it waits for such moments to pass and
-compares their effects as well. If the machine is paused over such a moment, the comparison replaces both servers with
-fresh ones and continues.
+sends nothing close to a moment when something may expire (see `safe_timing`); it waits for such moments and compares
+their effects as well. If the machine is paused over one, it continues with two fresh servers.
 
-Real beanstalkd often forgets the end of a ttr: if its clock shows exactly the microsecond of the deadline, it removes
-the client from its timers, and the job stays reserved until that client sends something. So whenever a ttr may have
-ended, the client that holds the job sends a command.
+Real beanstalkd often forgets the end of a ttr: if its clock shows exactly the microsecond of the deadline, the job stays
+reserved until its client sends something. So whenever a ttr may have ended, that client sends a command.
 
-A step is one action of one client: it connects, sends a command or a part of several, or disconnects. Letting time
-pass is a step too.
+A step is one action of one client (it connects, sends a command or part of several, disconnects), or time passes.
 """
 
 from __future__ import annotations
