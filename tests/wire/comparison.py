@@ -7,11 +7,10 @@ After every step it compares all replies of all clients, with their ids mapped. 
 sends nothing close to a moment when something may expire (see `safe_timing`); it waits for such moments and compares
 their effects as well. If the machine is paused over one, it continues with two fresh servers.
 
-Real beanstalkd often forgets the end of a ttr: if its clock shows exactly the microsecond of the deadline, the job stays
-reserved until its client sends something. So whenever a ttr may have ended, that client sends a command.
+Real beanstalkd often forgets the end of a ttr: if its clock shows exactly the microsecond of the deadline, the job is
+held until its client sends something. So whenever a ttr may have ended, that client sends a command.
 
-A step is one action of one client (it connects, sends a command or part of several, disconnects), or time passes.
-"""
+A step is one action of one client (it connects, sends a command or part of several, disconnects), or time passes."""
 
 from __future__ import annotations
 
@@ -580,15 +579,15 @@ class _World:
 
 
 def main() -> int:
-    """Runs the program: compares two kinds of servers and prints the counts. Returns the exit status."""
+    """Runs the program: compares two kinds of servers, prints the counts, and returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m wire.comparison", description=__doc__.split("\n\n")[0])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=20000)
     parser.add_argument("--left", choices=KINDS, default=BEANSTALKD)
     parser.add_argument("--right", choices=KINDS, default=FASTBEAN)
     chosen = parser.parse_args()
-    began = time.monotonic()
     try:
+        began = time.monotonic()
         outcome = Comparison((chosen.left, chosen.right), chosen.seed).run(chosen.steps)
     except DifferenceError as difference:
         sys.stderr.write(f"{difference}\n")
