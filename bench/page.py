@@ -78,6 +78,8 @@ performance.json, and fails if one is worse by more than a fifth. It allows for 
 
 - A row that looks worse is measured again, up to three times in all, and the best median counts.
 - If the rounds of a rate differ by more than a factor of two, the CPU time per operation is compared instead.
+- Ratios depend on the kind of processor. On another kind than the one above, no more than the claim of a row is
+  expected.
 - On a machine with one core nothing can be compared: the check says so, and passes.
 """
 

@@ -140,7 +140,7 @@ def machine(folder: Path) -> dict[str, str]:
     """What the numbers depend on, by the names used on the page."""
     sync_us = sync_times_us(folder, BODY_BYTES)
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": str(len(os.sched_getaffinity(0))) + ("" if SERVER_PROCESSOR is not None else ", shared by all"),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB",
         "kernel": f"{platform.system()} {platform.release()}",
@@ -150,7 +150,8 @@ def machine(folder: Path) -> dict[str, str]:
     }
 
 
-def _processor():
+def processor() -> str:
+    """The name of the processor."""
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
         name, _, value = line.partition(":")
         if name.strip() == "model name":
