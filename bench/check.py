@@ -116,7 +116,7 @@ def main():
     say(f"bench-check: ratios compared with {RESULTS.name}; worse by more than a fifth is a failure")
     foreign = results.machine["processor"] != processor()
     if foreign:
-        say(f"  it was measured on another processor, {results.machine['processor']}: no more than the claims is expected")
+        say(f"  measured on another processor, {results.machine['processor']}: the claims of the rows are enough")
     with on_processor(LOAD_PROCESSOR):
         worse = [
             name
