@@ -34,7 +34,8 @@ class Config:
     - ``user``: the user to become once the sockets are bound; only the daemon does it.
     - ``verbosity``: 0; 1 logs connections too; 2 logs every command and reply.
     - ``binlog_dir``: the directory of the binlog; None: no binlog.
-    - ``fsync_ms``: sync the binlog at most once in this many milliseconds, 0..10**12; None: never.
+    - ``fsync_ms``: sync the binlog within this many milliseconds of a write, 0..10**12; 0 syncs before every
+      reply; None: never.
     - ``binlog_size``: size of each file of the binlog in bytes, 0..2147483648.
     - ``binlog_max_bytes``: puts are refused while the binlog has this size or more; at least twice ``binlog_size``,
       0 for no limit.

@@ -1,7 +1,7 @@
 """The binlog: what a server stores with ``-b DIR``.
 
 ``Binlog`` puts the parts together: the lock of the directory, the jobs that the files hold (``replay``), the compiled
-writer (``writer.BinlogWriter``), the thread that syncs and the one that makes and removes files (``segment_files``).
+writer (``writer.BinlogWriter``), the thread that syncs and the one that creates and removes files (``segment_files``).
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class Binlog:
         """Report operations that take ``slow_ns`` nanoseconds or longer; 0 reports nothing.
 
         ``on_slow_sync``, which must not raise, is called for a sync that replies may wait for: whether it is still
-        running, its milliseconds, files and bytes. Making a segment, which puts may wait for, and removing one are
+        running, its milliseconds, files and bytes. Creating a segment, which puts may wait for, and removing one are
         logged.
         """
         assert self._segment_worker is not None

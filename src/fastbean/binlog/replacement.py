@@ -1,4 +1,4 @@
-"""Replaces one binlog by another: a beanstalkd's when it is taken over, a damaged one when it is repaired.
+"""Replaces one binlog by another: a beanstalkd's when it is imported, a damaged one when it is repaired.
 
 Promise: whatever interrupts it, a kill or a power cut, the next start finds either the old binlog, unchanged, or the
 new one with every job. No job is lost or duplicated, and no file of the old binlog is ever deleted.

@@ -1,4 +1,4 @@
-"""The files of a binlog: their names and headers, and the thread that makes and removes them.
+"""The files of a binlog: their names and headers, and the thread that creates and removes them.
 
 A segment is ``fastbean-N.log``. A file whose header is still zero is a spare: allocated, but not used yet. What may
 take long (creating, allocating, removing, syncing the folder) happens in the segment worker's thread, never in the
@@ -199,7 +199,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 
 
 def create(directory: str, number: int, size: int, *, written: bool = False) -> int:
-    """Make a spare segment of ``size`` zero bytes, allocated and synced; returns its descriptor. OSError leaves none.
+    """Create a spare segment of ``size`` zero bytes, allocated and synced; returns its descriptor. OSError leaves none.
 
     ``written``: write the zeros too. A later sync then does not have to record that a block is in use, which about
     halves its time on ext4 or xfs; the price is that the file is written twice.
@@ -301,7 +301,7 @@ class Work:
 
 
 class SegmentWorker:
-    """The thread that makes and removes segments.
+    """The thread that creates and removes segments.
 
     The thread calls ``wake`` after each result; the loop then calls ``next_result``. ``log`` is called with a level, an
     event and fields. ``written``: see ``create``. ``slow_ns``: tasks that take this long are logged; 0 logs none.

@@ -1,4 +1,6 @@
-"""The sync thread: one round at a time, without the GIL.
+"""Syncs, in the thread or in the loop.
+
+`sync_inline` syncs in the loop. The thread (`sync_rounds`) syncs one round at a time, without the GIL.
 
 A round is a few files and the LSN up to which the binlog is safe once they are synced. `sync_begin` wakes the thread by
 a byte in a pipe. The thread syncs, and writes a byte into another pipe, which the loop watches; `sync_finished` takes

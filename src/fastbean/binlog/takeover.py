@@ -1,6 +1,6 @@
 """Converts a beanstalkd's binlog into fastbean's, at the first start on its directory.
 
-All live jobs are taken over with everything that beanstalkd's binlog says about them: ids, bodies, states, deadlines,
+All live jobs are imported with everything that beanstalkd's binlog says about them: ids, bodies, states, deadlines,
 counters, the order of the buried ones. New ids are above the highest one in the old binlog. The old files are moved
 into a subfolder, ``beanstalkd-<time>``, and never deleted. Whatever interrupts a takeover, no job is lost or
 duplicated; see ``replacement``. The job size that ``-z`` allows does not matter here.
@@ -40,13 +40,13 @@ def prepare(
 ) -> int | None:
     """Make the directory contain fastbean's binlog alone; the caller holds its lock.
 
-    Completes an interrupted replacement, and takes over a beanstalkd's binlog if there is one.
+    Completes an interrupted replacement, and imports a beanstalkd's binlog if there is one.
 
     - ``segment_bytes``: of the segments that are written.
     - ``log``: called with a level, an event and fields; ``progress`` now and then with a text, if it takes long.
-    - ``despite_damage``: take over what can be read, instead of refusing a damaged binlog.
+    - ``despite_damage``: import what can be read, instead of refusing a damaged binlog.
 
-    Returns the number of jobs taken over, None if there was no such binlog. Raises BinlogError, and changes nothing, if
+    Returns the number of imported jobs, None if there was no such binlog. Raises BinlogError, and changes nothing, if
     the old binlog is damaged, or the directory has a beanstalkd's and fastbean's.
     """
     directory = os.fspath(directory)

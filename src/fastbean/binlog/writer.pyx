@@ -191,7 +191,8 @@ cdef class BinlogWriter(Segments):
     cdef void commit(self, int64_t now_ns, bint alone) noexcept:
         """The end of an iteration: write its records, and sync as the policy says.
 
-        `alone`: no other client can be served meanwhile, so a sync in the loop is quicker than a round of the thread.
+        `alone`: apart from clients that wait for this sync, no client is ready to be served; so a sync in the loop is
+        quicker than a round of the thread.
         """
         if self.failure is not None:
             return
@@ -371,7 +372,7 @@ cdef class BinlogWriter(Segments):
             if not self.fits(bytes) or self.make_memory(bytes) < 0:
                 segment.copied = before
                 segment.copied_id = before_id
-        # On a full disk this is repeated with every step; ask only once in RETRY_NS.
+                # On a full disk this is repeated with every step; ask only once in RETRY_NS.
                 if not self.refused and not self.fits(bytes):
                     self.ask(bytes)
                 return False

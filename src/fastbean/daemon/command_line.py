@@ -267,7 +267,7 @@ OPTIONS = (
     Option("b", "binlog-dir", "DIR", "binlog_dir", Kind("the name of a directory"),
            "keep all jobs in a binlog in DIR, and restore them from it at the start"),
     _number("f", "fsync-ms", "MS", "fsync_ms",
-            "sync the binlog at most once every MS milliseconds (default is 50); 0 syncs before every reply"),
+            "sync the binlog within MS milliseconds of a write (default is 50); 0 syncs before every reply"),
     Option("F", "no-fsync", "", "fsync_ms", Never(),
            "never sync the binlog"),
     _number("s", "binlog-size", "BYTES", "binlog_size",

@@ -29,7 +29,7 @@ cdef enum WorkKind:
     WORK_OLDEST
     WORK_LEAVE
 
-cdef struct Work:               # a long command, or a client that leaves; it may take more than one iteration
+cdef struct Work:               # a long command, or a client's disconnect; it may take more than one iteration
     WorkKind kind
     uint32_t left               # jobs still to kick, or entries still to list
     uint32_t done               # jobs kicked, or entries listed
@@ -45,7 +45,7 @@ cdef struct ClientQueue:        # all zero bytes = an empty queue
 cdef struct Client:
     Timer timer                 # due when its first reservation or its wait ends
     Heap reserved               # by (deadline, id)
-    Heap returning              # once it has left: by (reservation_seq, id), the order in which they become ready
+    Heap returning              # after its disconnect: by (reservation_seq, id), the order in which they become ready
     uint32_t reservation_seq    # reservations so far, modulo 2**32
     Tube *use
     Watch **watched             # in the order of list-tubes-watched

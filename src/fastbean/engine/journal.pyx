@@ -67,7 +67,10 @@ cdef class Journal:
         """``id_limit`` is reached: record a higher one, and raise it."""
 
     cdef void commit(self, int64_t now_ns, bint alone) noexcept:
-        """Make the records of this iteration as safe as the policy says. `alone`: only one client waits for it."""
+        """Make the records of this iteration as safe as the policy says.
+
+        `alone`: apart from clients that wait for this sync, no client is ready to be served.
+        """
 
     cdef bint syncs_shortly(self) noexcept:
         """Whether replies wait for a sync that the loop could do itself, and that will probably be short."""

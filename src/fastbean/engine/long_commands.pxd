@@ -1,4 +1,4 @@
-"""Commands that may take more than one iteration, and clients that leave."""
+"""Commands that may take more than one iteration, and disconnects of clients."""
 
 from libc.stdint cimport int64_t, uint32_t
 

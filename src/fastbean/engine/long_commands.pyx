@@ -1,4 +1,4 @@
-"""Commands that may take more than one iteration: kick, lists of tubes, the oldest job; and clients that leave.
+"""Commands that may take more than one iteration: kick, lists of tubes, the oldest job; and disconnects of clients.
 
 Each runs in slices of STEPS_AT_ONCE. The first slice runs at once, so that a short command is answered at once. If
 there is more to do, the client joins a queue, and one slice for the first in the queue (several, if they are short)
@@ -84,7 +84,7 @@ cdef class LongCommands(Recovery):
             self.work_on_one(queue.first, now_ns)
 
     cdef void work_on_one(self, Client *client, int64_t now_ns) noexcept:
-        """Run one slice for a client in a queue. It counts as effort even if there was nothing to do."""
+        """Run one slice for a client in a queue. It counts against the budget even if there was nothing to do."""
         cdef bint leaves = client.work.kind == WORK_LEAVE
         cdef Reply reply
         self.effort += 1
@@ -111,7 +111,7 @@ cdef class LongCommands(Recovery):
         return self.step_list(client)
 
     cdef Reply end_work(self, Client *client) noexcept:
-        """The work is done, and its client is in no queue: return the reply, or free a client that leaves."""
+        """The work is done, and its client is in no queue: return the reply, or free a disconnected client."""
         if client.work.kind == WORK_LEAVE:
             self.end_client(client)
             return REPLY_NONE
@@ -123,6 +123,11 @@ cdef class LongCommands(Recovery):
             return REPLY_OUT_OF_MEMORY
         return REPLY_OK
 
+    # `make_ready` may hand the job to a waiting client and record that reservation before the kick is recorded. That is
+    # safe for replay, since both records update a job whose put precedes them, each stores everything about the job
+    # that can change, and a reserved job is stored as ready: the last one, which is the kick's, needs no other update.
+    # It is safe for the replies, too. The reservation's record does not gate, but the kick's does: it sets `job.lsn`
+    # before `Hub.deliver` looks at it, so both clients' replies wait for both records.
     cdef int kick_one(self, Job *job, int64_t now_ns) noexcept:
         """Make a buried or delayed job ready. Returns 0, or -1 without memory (nothing changed)."""
         if self.make_ready(job, now_ns) < 0:

@@ -46,7 +46,7 @@ cdef struct Hits:                   # how often each limit was reached, as `stat
     uint64_t client_input           # times that reading from a client stopped
     uint64_t client_output          # times that a client's commands had to wait until it receives its replies
     uint64_t client_steps           # times that the rest of a client's commands waited for the next iteration
-    uint64_t iteration_effort       # likewise, because the effort of all clients was used up
+    uint64_t iteration_effort       # likewise, because the budget of all clients was used up
 
 
 cdef inline int64_t seconds_ns(uint32_t seconds) noexcept nogil:
@@ -66,7 +66,7 @@ cdef class State(Store):
     cdef uint64_t burials
     cdef ClientQueue answered       # clients with a queued reply, oldest first
     cdef ClientQueue held           # clients whose put waits for room in the journal, oldest first
-    cdef ClientQueue work           # clients with an unfinished long command, and those that leave; served in turn
+    cdef ClientQueue work           # clients with an unfinished long command or disconnect; served in turn
     cdef ClientQueue lists          # clients that asked for all tubes: only the first one's list is begun
     cdef readonly uint64_t effort   # so far: commands run, jobs moved, watches examined, entries listed
     cdef uint64_t effort_limit      # beyond it, what can wait for the next iteration does

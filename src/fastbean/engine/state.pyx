@@ -148,10 +148,11 @@ cdef class State(Store):
         """When the delay or the reservation ends; only for a delayed or reserved job."""
         return <int64_t>heap_slot(self.heap_of(job), &job.node).key
 
-    # The first half of every move. Until the second half (`to_ready`, `push_delayed`, ...) the job is in no heap, and
-    # its state still names the old one: so the room in the new heap is reserved before, and nothing may come in between
-    # that can fail or looks at the job. The counters of the old place are lowered here, those of the new one raised by
-    # the second half. The timer stays: it is corrected when it comes due. The id is returned: only the slot had it.
+    # The first half of every move. Until the second half (`to_ready` in `state.pxd`, `push_delayed`, ...) the job is in
+    # no heap, and its state still names the old one: so the room in the new heap is reserved before, and nothing may
+    # come in between that can fail or looks at the job. The counters of the old place are lowered here, those of the
+    # new one raised by the second half. The timer stays: it is corrected when it comes due. The id is returned: only
+    # the slot had it.
     cdef uint64_t take(self, Job *job) noexcept:
         """Take the job out of its heap, to push it into another one or to free it. Returns its id."""
         cdef Tube *tube = self.tube_of(job)
@@ -188,7 +189,7 @@ cdef class State(Store):
         self.begun_ns = max(self.begun_ns + 1, now_ns)
         return self.begun_ns + seconds_ns(seconds)
 
-    # The ways into a heap, except `to_ready`. The caller has reserved room in the heap, so that the push cannot fail.
+    # The ways into a heap, except `to_ready` (in `state.pxd`). The caller has reserved the room: no push can fail.
 
     cdef void to_delayed(self, Tube *tube, Job *job, uint64_t id, int64_t now_ns) noexcept:
         self.push_delayed(tube, job, id, self.deadline_after(now_ns, job.delay_s))
@@ -311,7 +312,7 @@ cdef class State(Store):
     # Waiting, and replies that come later
 
     cdef void begin_iteration(self, int64_t now_ns) noexcept:
-        """Called before the sockets are served, and before what was left over: each of the two has its own effort."""
+        """Called before the sockets are served, and before what was left over: each of the two has its own budget."""
         self.effort_limit = self.effort + EFFORT_PER_ITERATION
         memory_each_iteration(&self.memory, &self.slab, now_ns)
 
@@ -390,7 +391,7 @@ cdef class State(Store):
     cdef bint expire(self, int64_t now_ns) noexcept:
         """Do what is due at `now_ns`, in order of time, up to STEPS_AT_ONCE steps; true when more is due.
 
-        Its own limit of effort is needed because a step may wake a client that waits for very many tubes.
+        It needs a budget of its own, because a step may wake a client that waits for very many tubes.
         """
         cdef uint64_t limit = self.effort + EFFORT_PER_ITERATION
         cdef int _step

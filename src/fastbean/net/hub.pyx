@@ -309,12 +309,13 @@ cdef class Hub(Shared):
             return 0
         return self.next_ns(now_ns)
 
-    # A client that is alone (one reply waits, one socket was ready, nothing else can run) gains nothing from the sync
-    # thread: the loop has nothing else to do, and syncs itself.
+    # `alone`: apart from clients that wait for this sync, no client is ready to be served. Waking the sync thread
+    # then gains nothing: the loop has nothing else to do, and syncs itself. For a single client, this means that one
+    # reply waits, one socket was ready, and nothing else can run.
     #
     # A group whose syncs are short is gathered: the replies of several iterations wait for one sync. When an iteration
-    # finds no ready socket, all clients are waiting for this sync, so the group is treated like one client that is
-    # alone. Only iterations that polled count (`polled`), since others cannot know whether a client is arriving.
+    # finds no ready socket, all clients that are active wait for this sync, so the group is alone.
+    # Only iterations that polled count (`polled`), since others cannot know whether a client is arriving.
     cdef void commit(self, int64_t now_ns) noexcept:
         """Write the records gathered in this iteration, and send the replies that waited for them."""
         cdef list connections
