@@ -21,7 +21,12 @@ PACKAGE = str(Path(fastbean.__file__).parent)
 # Python closes a socket that is lost between the call that makes it and the next step, and warns of it.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 ENDS = ("close", "__exit__", "release")  # what these end has ended, also when they fail
-FAILURES = [KeyboardInterrupt(), MemoryError(), OSError(errno.EIO, os.strerror(errno.EIO))]
+# A new error for each start: one that is raised again keeps the frames of all its tracebacks, and the servers in them.
+FAILURES = {
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "MemoryError": MemoryError,
+    "OSError": lambda: OSError(errno.EIO, os.strerror(errno.EIO)),
+}
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +116,7 @@ def assert_nothing_is_left(before, directory, socket_path):
     DirectoryLock(directory).release()
 
 
-@pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("error", FAILURES)
 @pytest.mark.parametrize("kind", ["new", "old"])
 def test_a_start_that_fails_at_any_call_leaves_nothing(made, memory_path, kind, error):
     socket_path = memory_path / "socket"
@@ -122,7 +127,7 @@ def test_a_start_that_fails_at_any_call_leaves_nothing(made, memory_path, kind, 
         shutil.copytree(made, directory) if kind == "old" else directory.mkdir()
         server = fastbean.Server(config(directory, socket_path))
         before = state()
-        with FailingCall(at, error) as call:
+        with FailingCall(at, FAILURES[error]()) as call:
             if start(server):
                 failed += 1
                 assert_nothing_is_left(before, directory, socket_path)
