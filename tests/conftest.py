@@ -87,15 +87,18 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_stays_alive(request: pytest.FixtureRequest) -> Iterator[None]:
+def _nothing_stays_alive(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """In a debug build: no job, tube, client, connection or buffer is alive after a test."""
     yield
     counts = debug_counters.counts()
     if counts is None or request.node.stash.get(_failed, False):
         return
     if any(counts.values()):
-        # All other fixtures of the test have ended, but pytest still keeps their values.
+        # All other fixtures of the test have ended, but pytest still keeps their values, and what was logged: the
+        # traceback of a logged error has the frames of the test.
         request.node.funcargs.clear()
+        for when in ("setup", "call", "teardown"):
+            caplog.get_records(when).clear()
         gc.collect()
         counts = debug_counters.counts()
     left = {kind: count for kind, count in counts.items() if count}
