@@ -3,7 +3,7 @@
 An input is a sequence of steps of one byte: which client, and what it does. The client sends a command, made from a
 template and another byte (at once, in two pieces, byte by byte), or any bytes; it closes or half-closes the connection;
 time passes; drain mode begins or ends. `Peer` splits its client's bytes into commands in the simplest way, and so knows
-how many replies are due.
+how many replies are due. A connection that was sent HTTP may be closed without a reply.
 
 Whenever the server has nothing left to do, these checks must hold: each command got exactly one reply, of a known form;
 the counts are consistent; nothing is due any more at this time. At the end, all clients disconnect and all jobs are
@@ -33,6 +33,10 @@ cdef enum:
     FORMS = 28
     FORM_PUT = 0
     FORM_LARGE_PUT = 1
+    HTTP_BYTES = 6                  # of the longer text that `has_http` looks for
+
+cdef extern from "<strings.h>" nogil:
+    int strncasecmp(const char *one, const char *other, size_t size)
 
 cdef const char *forms[FORMS]
 forms[:] = [
@@ -60,6 +64,7 @@ cdef struct Peer:                   # what a client should have been told
     size_t line_bytes               # of a reply's line that is not complete
     char[LINE_BYTES] line
     bint quit
+    bint http                       # it has sent what a line of HTTP has
     bint full                       # it has sent too much after a command that is not answered
 
 cdef char[PEERS][STREAM_BYTES] streams
@@ -83,6 +88,17 @@ cdef size_t cut_one(Peer *peer, const char *data, size_t size) noexcept:
         return length if length <= size else 0
     peer.quit = command.op == OP_QUIT and command.fault == REPLY_NONE
     return length
+
+
+cdef bint has_http(const char *data, size_t size) noexcept:
+    """Whether the bytes have what every line of HTTP has that closes a connection."""
+    cdef size_t at
+    for at in range(size):
+        if (size - at >= 5 and strncasecmp(data + at, b"Host:", 5) == 0) or (
+            size - at >= 6 and memcmp(data + at, b" HTTP/", 6) == 0
+        ):
+            return True
+    return False
 
 
 cdef void cut(Peer *peer, const char *stream) noexcept:
@@ -182,6 +198,7 @@ cdef class World:
     cdef int send(self, int number, const char *data, size_t size) except -1:
         cdef Connection connection = self.client(number)
         cdef Peer *peer = &self.peers[number]
+        cdef size_t at
         if connection.closed or connection.eof or peer.full or peer.sent + size > STREAM_BYTES:
             return 0
         try:
@@ -191,7 +208,9 @@ cdef class World:
             peer.full = True
             return 0
         memcpy(&streams[number][peer.sent], data, size)
+        at = peer.sent - min(peer.sent, <size_t>HTTP_BYTES)
         peer.sent += size
+        peer.http = peer.http or has_http(&streams[number][at], peer.sent - at)
         cut(peer, streams[number])
         return 0
 
@@ -234,6 +253,8 @@ cdef class World:
             elif connection.blocked:
                 equal("a blocked client is there", connection.closed, False)
                 at_most("replies to a blocked client", peer.replies + 1, peer.commands)
+            elif connection.closed and peer.http:
+                at_most("replies before HTTP", peer.replies, peer.commands)
             else:
                 equal("replies", peer.replies, peer.commands)
                 equal("closed after quit or half-close", connection.closed, peer.quit or connection.eof)
