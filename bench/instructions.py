@@ -30,10 +30,10 @@ class Session:
     """A client in memory, with or without a binlog, that waits for each reply."""
 
     def __init__(self, directory: str | None) -> None:
-        from fastbean.engine.commands import Engine
+        from fastbean.engine.state import State
         from fastbean.net.hub import Hub
 
-        engine = Engine(hash_key=bytes(16))
+        engine = State(hash_key=bytes(16))
         self._hub = Hub(engine, None)
         if directory is not None:
             self._keep_binlog(engine, directory)
@@ -42,10 +42,11 @@ class Session:
 
     def _keep_binlog(self, engine, directory):
         from fastbean.binlog.binlog import Binlog
+        from fastbean.engine.restore import EngineJobs
 
         self._binlog = Binlog(
             directory,
-            engine,
+            EngineJobs(engine),
             segment_bytes=SEGMENT_BYTES,
             fsync_ms=None,
             log=lambda *_words, **_fields: None,

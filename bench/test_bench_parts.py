@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastbean.engine.commands import Engine
+from fastbean.engine.state import State
 from fastbean.net.hub import Hub
 
 from .compiled import load_compiled
@@ -46,7 +46,7 @@ class Memory:
     """A client and an engine, both in memory: the next iteration answers what it sends."""
 
     def __init__(self):
-        self.hub = Hub(Engine())
+        self.hub = Hub(State())
         self.client = self.hub.connect()
 
     def ask(self, requests):

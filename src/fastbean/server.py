@@ -114,10 +114,11 @@ class Server:
             return
         # Loaded only when there is a binlog: the daemon without one starts sooner.
         from fastbean.binlog.binlog import Binlog
+        from fastbean.engine.restore import EngineJobs
 
         self._binlog = Binlog(
             self.config.binlog_dir,
-            self._engine,
+            EngineJobs(self._engine),
             segment_bytes=self.config.binlog_size,
             fsync_ms=self.config.fsync_ms,
             max_bytes=self.config.binlog_max_bytes,
@@ -230,14 +231,14 @@ class Server:
 
     def _build(self) -> None:
         # Compiled modules are loaded when a server starts, so that --help and wrong flags need none of them.
-        from fastbean.engine.commands import Engine
         from fastbean.engine.identity import new_instance_id
+        from fastbean.engine.state import State
         from fastbean.net.hub import Hub
         from fastbean.net.poller import new_selector
 
         uname = os.uname() if hasattr(os, "uname") else None
         self._poller = new_selector(self.config.event_loop)
-        self._engine = Engine(
+        self._engine = State(
             max_job_size=self.config.max_job_size,
             now_ns=clock.monotonic_ns(),
             version=PROTOCOL_VERSION,

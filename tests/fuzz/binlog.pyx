@@ -6,7 +6,7 @@ These checks must hold:
 
 - reading stops at the first damaged record or before it, and restores the jobs of the records before that place;
 - the three readers (the one of the server, `records`, `find_record`) agree on where the records are;
-- the counts of the restored engine are consistent, and a server can continue with the binlog.
+- the counts of the restored state are consistent, and a server can continue with the binlog.
 
 The readers have the file in memory of exactly its size, so that the AddressSanitizer sees a look behind its end.
 """
@@ -19,7 +19,9 @@ from libc.string cimport memcpy, memset
 
 from fastbean.binlog.writer cimport BinlogWriter
 from fastbean.base.buffer cimport Buffer, buffer_append, buffer_free
-from fastbean.engine.commands cimport Engine
+from fastbean.engine.restore cimport EngineJobs
+from fastbean.engine.state cimport State
+from fastbean.engine.timers cimport expire
 from fastbean.base.debug_counters cimport LIVE_KINDS, live
 from fastbean.engine.journal cimport JobImage, RecordState
 from fastbean.binlog.record cimport (
@@ -143,18 +145,18 @@ cdef uint64_t puts_before(const char *data, size_t size, size_t end) noexcept:
     return count
 
 
-cdef int check_engine(Engine engine, uint64_t most) except -1:
-    at_most("jobs", engine.jobs.count, most)
-    equal("jobs", engine.jobs.count, engine.counts.ready + engine.counts.delayed + engine.counts.buried)
-    at_most("tubes", engine.tubes.count, engine.jobs.count + 1)
+cdef int check_engine(State state, uint64_t most) except -1:
+    at_most("jobs", state.jobs.count, most)
+    equal("jobs", state.jobs.count, state.counts.ready + state.counts.delayed + state.counts.buried)
+    at_most("tubes", state.tubes.count, state.jobs.count + 1)
     return 0
 
 
 cdef int read(const char *data, size_t size, size_t sound) except -1:
     cdef const uint8_t[::1] view = <const uint8_t[:size]><const uint8_t *>data
-    cdef Engine engine = Engine(now_ns=SECOND_NS)
+    cdef State state = State(now_ns=SECOND_NS)
     cdef BinlogWriter log = BinlogWriter(
-        engine, segment_bytes=4096, max_bytes=0, sync_every_ns=-1, ask_for_segment=None, ask_to_recycle=None,
+        EngineJobs(state), segment_bytes=4096, max_bytes=0, sync_every_ns=-1, ask_for_segment=None, ask_to_recycle=None,
         ask_to_remove=None, sync_pipes=(-1, -1, -1, -1),
     )
     cdef size_t end
@@ -164,14 +166,14 @@ cdef int read(const char *data, size_t size, size_t sound) except -1:
     outcome, end = Loader(log).load(NUMBER, FILE, size, FIRST_LSN, 1 << 40, 1)
     equal("a known outcome", outcome in ("end", "broken", "unknown"), True)
     at_most("where reading ended", end, min(size, sound))
-    check_engine(engine, puts_before(data, size, end))
+    check_engine(state, puts_before(data, size, end))
     check_scan(view, end)
-    equal("jobs counted by the binlog", log.live_jobs, engine.jobs.count)
+    equal("jobs counted by the binlog", log.live_jobs, state.jobs.count)
     for now_ns in (SECOND_NS, 1 << 62):
-        while engine.expire(now_ns):
+        while expire(state, now_ns):
             pass
-        equal("timers", engine.timers.len, engine.tubes.count)
-        check_engine(engine, engine.jobs.count)
+        equal("timers", state.timers.len, state.tubes.count)
+        check_engine(state, state.jobs.count)
     return 0
 
 

@@ -15,11 +15,12 @@ from libc.stdio cimport snprintf
 from libc.string cimport memcmp, memcpy, memset, strlen
 
 from fastbean.net.connection cimport Connection
-from fastbean.engine.commands cimport Engine
+from fastbean.engine.commands cimport delete
+from fastbean.engine.state cimport State
 from fastbean.net.hub cimport Hub
 from fastbean.base.debug_counters cimport LIVE_KINDS, live
 from fastbean.protocol.replies cimport REPLY_COUNT, REPLY_FOUND, REPLY_NONE, REPLY_OK, REPLY_RESERVED, Reply, reply_text
-from fastbean.protocol.commands cimport MAX_LINE_BYTES, OP_PUT, OP_QUIT, Command, parse_line
+from fastbean.protocol.commands cimport FORM_IGNORED, FORM_PUT as FORM_OF_PUT, MAX_LINE_BYTES, Command, parse_line, words
 
 from check cimport as_capsule, at_most, equal, line_end
 
@@ -83,10 +84,10 @@ cdef size_t cut_one(Peer *peer, const char *data, size_t size) noexcept:
         return length
     memcpy(line, data, length)
     parse_line(line, length - 2, &command)
-    if command.op == OP_PUT and (command.fault == REPLY_NONE or command.body_bytes > LARGEST_BODY):
+    if words[command.number].form == FORM_OF_PUT and (command.fault == REPLY_NONE or command.body_bytes > LARGEST_BODY):
         length += <size_t>command.body_bytes + 2
         return length if length <= size else 0
-    peer.quit = command.op == OP_QUIT and command.fault == REPLY_NONE
+    peer.quit = words[command.number].form == FORM_IGNORED
     return length
 
 
@@ -166,7 +167,7 @@ cdef void hear(Peer *peer, const char *data, size_t size) noexcept:
 cdef class World:
     """One server with its clients."""
 
-    cdef Engine engine
+    cdef State state
     cdef Hub hub
     cdef list connections
     cdef Peer[PEERS] peers
@@ -174,18 +175,18 @@ cdef class World:
 
     def __cinit__(self):
         self.now_ns = SECOND_NS
-        self.engine = Engine(max_job_size=LARGEST_BODY, now_ns=SECOND_NS)
-        self.hub = Hub(self.engine)
+        self.state = State(max_job_size=LARGEST_BODY, now_ns=SECOND_NS)
+        self.hub = Hub(self.state)
         self.connections = [None] * PEERS
 
     cdef int begin(self) except -1:
         """Reset the empty server: creating a new one for each input would take most of the time."""
         self.now_ns += 5000000000 * SECOND_NS
-        self.engine.begin_iteration(self.now_ns)
+        self.state.begin_iteration(self.now_ns)
         self.settle()
-        self.engine.next_id = 1
-        self.engine.burials = 0
-        self.engine.draining = False
+        self.state.next_id = 1
+        self.state.burials = 0
+        self.state.draining = False
         self.now_ns = SECOND_NS
         return 0
 
@@ -263,40 +264,42 @@ cdef class World:
         return 0
 
     cdef int check_counts(self) except -1:
-        cdef Engine engine = self.engine
+        cdef State state = self.state
         cdef uint64_t here = 0, waiting = 0
         for number in range(PEERS):
             if self.connections[number] is not None:
                 here += 1
                 waiting += (<Connection>self.connections[number]).client.waiting
-        equal("connections", engine.counts.connections, here)
-        equal("clients", engine.clients.numbers - engine.clients.free_count, here)
-        equal("waiting", engine.counts.waiting, waiting)
+        equal("connections", state.counts.connections, here)
+        equal("clients", state.clients.numbers - state.clients.free_count, here)
+        equal("waiting", state.counts.waiting, waiting)
         equal(
-            "jobs", engine.jobs.count,
-            engine.counts.ready + engine.counts.reserved + engine.counts.delayed + engine.counts.buried,
+            "jobs", state.jobs.count,
+            state.counts.ready + state.counts.reserved + state.counts.delayed + state.counts.buried,
         )
-        at_most("urgent", engine.counts.urgent, engine.counts.ready)
-        at_most("producers", engine.counts.producers, here)
-        at_most("workers", engine.counts.workers, here)
-        equal("timers", engine.timers.len, engine.tubes.count + here)
+        at_most("urgent", state.counts.urgent, state.counts.ready)
+        at_most("producers", state.counts.producers, here)
+        at_most("workers", state.counts.workers, here)
+        equal("timers", state.timers.len, state.tubes.count + here)
         return 0
 
     cdef int finish(self) except -1:
         """Disconnect all clients and delete all jobs: nothing may be left."""
-        cdef Engine engine = self.engine
+        cdef State state = self.state
+        cdef Command command
         cdef int number
         cdef uint64_t id
         for number in range(PEERS):
             self.close(number)
         self.settle()
-        equal("reserved jobs without clients", engine.counts.reserved, 0)
-        for id in range(1, engine.next_id):
-            engine.delete(self.client(0).client, id)
+        equal("reserved jobs without clients", state.counts.reserved, 0)
+        for id in range(1, state.next_id):
+            command.id = id
+            delete(state, self.client(0).client, &command, self.now_ns)
         self.close(0)
         self.settle()
-        equal("jobs at the end", engine.jobs.count, 0)
-        equal("tubes at the end", engine.tubes.count, 1)
+        equal("jobs at the end", state.jobs.count, 0)
+        equal("tubes at the end", state.tubes.count, 1)
         return 0
 
 
@@ -357,12 +360,12 @@ cdef size_t step(World world, const uint8_t *data, size_t size) except 0:
     if action == 11 or action == 12:
         world.settle()
         world.now_ns += passing_ns[data[0] >> 5]
-        world.engine.begin_iteration(world.now_ns)
-        world.engine.expire(world.now_ns)
+        world.state.begin_iteration(world.now_ns)
+        world.state.expire(world.now_ns)
     elif action == 13:
         world.close(number)
     elif action == 14:
-        world.engine.draining = not world.engine.draining
+        world.state.draining = not world.state.draining
     elif not world.client(number).closed:
         world.client(number).feed_eof(world.now_ns)
     return 1

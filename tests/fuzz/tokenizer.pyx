@@ -13,25 +13,28 @@ from libc.string cimport memcmp, memcpy, memset
 from fastbean.protocol.replies cimport REPLY_BAD_FORMAT, REPLY_NONE, REPLY_UNKNOWN_COMMAND
 from fastbean.protocol.tokenizer cimport MAX_TUBE_NAME_BYTES, line_length
 from fastbean.protocol.commands cimport (
-    MAX_LINE_BYTES, OP_BURY, OP_COUNT, OP_IGNORE, OP_KICK, OP_NONE, OP_PAUSE_TUBE, OP_PUT, OP_RELEASE,
-    OP_RESERVE_WITH_TIMEOUT, OP_STATS_TUBE, OP_USE, OP_WATCH, Command, parse_line,
+    FORM_COUNT, FORM_ID, FORM_ID_PRI, FORM_ID_PRI_DELAY, FORM_PUT, FORM_TIMEOUT, FORM_TUBE, FORM_TUBE_DELAY,
+    MAX_LINE_BYTES, Command, Form, parse_line, words, words_count,
 )
+
+from fastbean.engine import command_table as _filled  # it adds the words
 
 from check cimport as_capsule, at_most, equal, line_end
 
 
 cdef bint has_name(Command *command) noexcept:
-    return command.op in (OP_USE, OP_WATCH, OP_IGNORE, OP_STATS_TUBE, OP_PAUSE_TUBE)
+    cdef Form form = words[command.number].form
+    return form == FORM_TUBE or form == FORM_TUBE_DELAY
 
 
 cdef void check_meaning(char *line, size_t size, Command *command) noexcept:
     """Checks what holds for every parsed command."""
     cdef uint32_t place
-    at_most("op", command.op, OP_COUNT - 1)
+    at_most("the number", command.number, words_count)
     if command.fault != REPLY_NONE:
         equal("a known fault", command.fault == REPLY_BAD_FORMAT or command.fault == REPLY_UNKNOWN_COMMAND, True)
         return
-    equal("a command without fault has an op", command.op != OP_NONE, True)
+    equal("a command without fault has a number", command.number != 0, True)
     if not has_name(command):
         return
     equal("the name lies in the line", line < command.name, True)
@@ -47,26 +50,31 @@ cdef void check_again(Command *command) noexcept:
     cdef char[MAX_LINE_BYTES + 64] line
     cdef Command again
     cdef int size
+    cdef const char *word = words[command.number].text
+    cdef Form form = words[command.number].form
     memset(&again, 0, sizeof(again))
-    if command.op == OP_PUT:
-        size = snprintf(line, sizeof(line), "put %u %u %u %u", command.pri, command.delay_s, command.ttr_s,
+    if form == FORM_PUT:
+        size = snprintf(line, sizeof(line), "%s%u %u %u %u", word, command.pri, command.delay_s, command.ttr_s,
                         command.body_bytes)
-    elif command.op == OP_RELEASE:
-        size = snprintf(line, sizeof(line), "release %llu %u %u", <unsigned long long>command.id, command.pri,
+    elif form == FORM_ID:
+        size = snprintf(line, sizeof(line), "%s%llu", word, <unsigned long long>command.id)
+    elif form == FORM_ID_PRI_DELAY:
+        size = snprintf(line, sizeof(line), "%s%llu %u %u", word, <unsigned long long>command.id, command.pri,
                         command.delay_s)
-    elif command.op == OP_BURY:
-        size = snprintf(line, sizeof(line), "bury %llu %u", <unsigned long long>command.id, command.pri)
-    elif command.op == OP_KICK:
-        size = snprintf(line, sizeof(line), "kick %u", command.count)
-    elif command.op == OP_RESERVE_WITH_TIMEOUT:
-        size = snprintf(line, sizeof(line), "reserve-with-timeout %u", command.timeout_s)
-    elif command.op == OP_PAUSE_TUBE:
-        size = snprintf(line, sizeof(line), "pause-tube %.*s %u", <int>command.name_bytes, command.name,
-                        command.delay_s)
+    elif form == FORM_ID_PRI:
+        size = snprintf(line, sizeof(line), "%s%llu %u", word, <unsigned long long>command.id, command.pri)
+    elif form == FORM_COUNT:
+        size = snprintf(line, sizeof(line), "%s%u", word, command.count)
+    elif form == FORM_TIMEOUT:
+        size = snprintf(line, sizeof(line), "%s%u", word, command.timeout_s)
+    elif form == FORM_TUBE:
+        size = snprintf(line, sizeof(line), "%s%.*s", word, <int>command.name_bytes, command.name)
+    elif form == FORM_TUBE_DELAY:
+        size = snprintf(line, sizeof(line), "%s %.*s %u", word, <int>command.name_bytes, command.name, command.delay_s)
     else:
         return
     parse_line(line, size, &again)
-    equal("the op, read again", again.op, command.op)
+    equal("the command, read again", again.number, command.number)
     equal("the fault, read again", again.fault, REPLY_NONE)
     equal("the id, read again", again.id, command.id)
     equal("the pri, read again", again.pri, command.pri)
@@ -87,7 +95,7 @@ cdef void check_line(const uint8_t *data, size_t size) noexcept:
     parse_line(line, size, &command)
     equal("the line is as it was", memcmp(line, data, size), 0)
     check_meaning(line, size, &command)
-    if command.fault == REPLY_NONE and command.op != OP_NONE:
+    if command.fault == REPLY_NONE:
         check_again(&command)
     free(line)
 

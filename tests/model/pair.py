@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from fastbean.engine.commands import Engine
+from fastbean.engine.state import State
 from fastbean.net.connection import Connection
 from fastbean.net.hub import Hub
 
@@ -48,7 +48,7 @@ class Pair:
 
     def __init__(self) -> None:
         self.now_ns = START_NS
-        self.engine = Engine(max_job_size=MAX_JOB_SIZE, now_ns=START_NS)
+        self.engine = State(max_job_size=MAX_JOB_SIZE, now_ns=START_NS)
         self.hub = Hub(self.engine)
         self.model = Model(max_job_size=MAX_JOB_SIZE, now_ns=START_NS)
         self.connections: dict[int, Connection] = {}

@@ -16,6 +16,7 @@ from builds import fewer_if_slow
 from fastbean.binlog import segment_files
 from fastbean.binlog.binlog import Binlog
 from fastbean.daemon import stderr_log
+from fastbean.engine.restore import EngineJobs
 
 from .world import SECOND_NS, STEP_LIMIT, Client, World
 
@@ -83,9 +84,9 @@ QUEUES = [wait_for_jobs, wait_until_a_time, wait_for_lists, wait_for_kicks, wait
 
 def weigh(world: World) -> int:
     """The effort of one iteration."""
-    before = world.hub.engine.effort
+    before = world.hub.state.effort
     world.end_iteration()
-    return world.hub.engine.effort - before
+    return world.hub.state.effort - before
 
 
 @pytest.fixture
@@ -143,7 +144,7 @@ def test_very_many_puts_that_wait_for_room_are_taken_in_steps(
     monkeypatch.setattr(segment_files.SegmentWorker, "create", lambda *_words: None)
     log = Binlog(
         str(tmp_path),
-        world.hub.engine,
+        EngineJobs(world.hub.state),
         segment_bytes=SEGMENT_BYTES,
         fsync_ms=None,
         max_bytes=0,
@@ -192,10 +193,10 @@ def test_reserves_that_look_at_very_many_tubes_take_iterations_and_do_not_delay_
     other = world.client()
     for worker in workers:
         worker.call(watch)
-    before = world.hub.engine.effort
+    before = world.hub.state.effort
     for worker in workers:
         worker.send(b"reserve-with-timeout 0\r\n")
-    assert world.hub.engine.effort - before <= MOST_EFFORT
+    assert world.hub.state.effort - before <= MOST_EFFORT
     assert other.ask(b"list-tube-used\r\n") == b"USING default\r\n"
     assert max(weigh(world) for _ in range(100)) <= MOST_EFFORT
     assert {worker.replies()[-11:] for worker in workers} == {b"TIMED_OUT\r\n"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
-from fastbean.engine.commands import Engine
+from fastbean.engine.state import State
 from fastbean.net.connection import Connection
 from fastbean.net.hub import Hub
 
@@ -55,7 +55,7 @@ class World:
 
     def __init__(self) -> None:
         self.now_ns = 0
-        self.hub = Hub(Engine(now_ns=0))
+        self.hub = Hub(State(now_ns=0))
 
     def client(self) -> Client:
         """A new client."""
@@ -63,7 +63,7 @@ class World:
 
     def counted(self, name: str) -> int:
         """One of the engine's counters."""
-        return self.hub.engine.counters()[name]
+        return self.hub.state.counters()[name]
 
     def end_iteration(self) -> int:
         """One iteration of the loop; 0 when there is more to do at once."""

@@ -1,6 +1,6 @@
 """Clients in memory, for unit tests: the engine and its connections without sockets, under made-up time."""
 
-from fastbean.engine.commands import Engine
+from fastbean.engine.state import State
 from fastbean.net.connection import Connection
 from fastbean.net.hub import Hub
 
@@ -11,7 +11,7 @@ class MemoryServer:
     """An engine, its hub, and the time that both believe in."""
 
     def __init__(self, **settings: object) -> None:
-        self.engine = Engine(**settings)  # type: ignore[arg-type]
+        self.engine = State(**settings)  # type: ignore[arg-type]
         self.hub = Hub(self.engine)
         self.now_ns = 0
 

@@ -17,7 +17,8 @@ from typing import Self
 
 from fastbean.binlog.binlog import Binlog
 from fastbean.daemon import stderr_log
-from fastbean.engine.commands import Engine
+from fastbean.engine.restore import EngineJobs
+from fastbean.engine.state import State
 from fastbean.errors import BinlogFailedError
 from fastbean.net.hub import Hub
 from fastbean.net.poller import Poller
@@ -98,14 +99,14 @@ class OomWorld:
 
     def __init__(self, directory: Path | None = None, segment_bytes: int = 65536, max_bytes: int = 0) -> None:
         self.poller = Poller()
-        self.engine = Engine()
+        self.engine = State()
         self.hub = Hub(self.engine, self.poller)
         self.log: Binlog | None = None
         self.log_failed = False
         if directory is not None:
             self.log = Binlog(
                 directory,
-                self.engine,
+                EngineJobs(self.engine),
                 segment_bytes=segment_bytes,
                 fsync_ms=0,
                 max_bytes=max_bytes,

@@ -22,10 +22,11 @@ LOCAL = fastbean.Config(listen=["127.0.0.1"], port=0)
 # Expects a large binlog, then takes 240 MB and frees them: how many of them stay? Nothing else may come to lie above.
 TAKE_AND_FREE = """
 import ctypes
-from fastbean.engine.commands import Engine
+from fastbean.engine.restore import EngineJobs
+from fastbean.engine.state import State
 
-engine = Engine()
-engine.expect_large_binlog(1 << 30)
+engine = State()
+EngineJobs(engine).expect_large_binlog(1 << 30)
 library = ctypes.CDLL(None)
 library.malloc.restype = ctypes.c_void_p
 library.free.argtypes = [ctypes.c_void_p]
@@ -51,19 +52,20 @@ import ctypes, sys
 from fastbean.binlog import binlog
 from fastbean.daemon import stderr_log
 from fastbean.engine import memory
-from fastbean.engine.commands import Engine
+from fastbean.engine.restore import EngineJobs
+from fastbean.engine.state import State
 from fastbean.net.hub import Hub
 
 directory, owner = sys.argv[1:]
 if owner == "daemon":
     memory.keep_freed()
-engine = Engine(now_ns=0)
+engine = State(now_ns=0)
 binlog.LARGE_BINLOG_BYTES = 1
-log = binlog.Binlog(directory, engine, segment_bytes=1 << 20, fsync_ms=None, log=stderr_log.silent)
+log = binlog.Binlog(directory, EngineJobs(engine), segment_bytes=1 << 20, fsync_ms=None, log=stderr_log.silent)
 log.open(lambda text: None)
 log.close()
 
-engine = Engine(now_ns=0)
+engine = State(now_ns=0)
 hub = Hub(engine)
 client = hub.connect()
 

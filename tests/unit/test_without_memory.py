@@ -170,7 +170,7 @@ import sys
 from allocations import Allocations
 from pathlib import Path
 from fastbean import __main__
-from fastbean.engine import commands
+from fastbean.engine import command_table
 from fastbean.net import hub, poller
 with Allocations(Path(sys.argv[1])).failing():
     sys.exit(__main__.main(["-l", "127.0.0.1", "-p", "0", *sys.argv[2:]]))

@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fastbean.engine.commands import Engine
+    from fastbean.engine.restore import EngineJobs
     from fastbean.net.poller import Poller
     from fastbean.net.selector_poller import SelectorPoller
 
@@ -40,7 +40,7 @@ class Binlog:
     def __init__(
         self,
         directory: str | os.PathLike[str],
-        engine: Engine,
+        jobs: EngineJobs,
         *,
         segment_bytes: int,
         fsync_ms: int | None,
@@ -48,7 +48,7 @@ class Binlog:
         log: Callable[..., None],
     ) -> None:
         self._directory = os.fspath(directory) or os.curdir
-        self._engine = engine
+        self._jobs = jobs
         self._segment_bytes = -(-max(segment_bytes, 1) // limits.SMALLEST_SEGMENT_BYTES) * limits.SMALLEST_SEGMENT_BYTES
         self._fsync_ms = fsync_ms
         self._max_bytes = max_bytes
@@ -93,7 +93,7 @@ class Binlog:
         self._begin_pipe = os.pipe()
         self._done_pipe = os.pipe()
         self._journal = journal = BinlogWriter(
-            self._engine,
+            self._jobs,
             segment_bytes=self._segment_bytes,
             max_bytes=self._max_bytes,
             sync_every_ns=-1 if self._fsync_ms is None else self._fsync_ms * limits.NS_IN_MS,
@@ -105,7 +105,7 @@ class Binlog:
         self._read(journal, progress)
         if not segment_files.sync_directory(self._directory):
             self._log("WARNING", "directory-not-synced", directory=self._directory)
-        self._engine.keep_binlog(journal)
+        self._jobs.keep_binlog(journal)
         self._begin_threads(journal)
         figures = journal.figures()
         self._log(
@@ -117,7 +117,7 @@ class Binlog:
         takeover.prepare(self._directory, segment_bytes=journal.segment_size, log=self._log, progress=progress)
         size = sum(os.stat(path).st_size for _, path in segment_files.list_segments(self._directory))
         if size >= LARGE_BINLOG_BYTES:
-            self._engine.expect_large_binlog(size)
+            self._jobs.expect_large_binlog(size)
         replay = Replay(self._directory, journal, self._log, progress)
         replay.run()
         if replay.last is None:
@@ -198,7 +198,7 @@ class Binlog:
             return
         try:
             self._end_syncs()
-            self.journal.finish(self._engine.next_job_id)
+            self.journal.finish(self._jobs.next_job_id)
         finally:
             self._release()
 

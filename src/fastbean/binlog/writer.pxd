@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from fastbean.engine.journal cimport Store
+from fastbean.engine.journal cimport JobSource
 from fastbean.binlog.record cimport RecordType
 from fastbean.binlog.segments cimport Segment, Segments
 from fastbean.binlog.sync cimport SyncRound
@@ -42,7 +42,7 @@ cdef enum:
 
 
 cdef class BinlogWriter(Segments):
-    cdef Store store
+    cdef JobSource store
     cdef int64_t sync_every_ns      # 0: before each reply; -1: never
     cdef int64_t wall_offset_ns
     cdef int64_t begun_ns           # monotonic time of the start: every restored job was made before it

@@ -2,13 +2,13 @@ from collections.abc import Callable
 from typing import Self, final
 
 from fastbean.binlog.segments import Segments
-from fastbean.engine.journal import Store
+from fastbean.engine.journal import JobSource
 
 @final
 class BinlogWriter(Segments):
     def __new__(
         cls,
-        store: Store,
+        store: JobSource,
         *,
         segment_bytes: int,
         max_bytes: int,

@@ -22,7 +22,7 @@ from libc.string cimport strerror
 
 from fastbean.base.buffer cimport buffer_append
 from fastbean.base.clock cimport NEVER, monotonic_ns, wall_ns
-from fastbean.engine.journal cimport JobImage, BinlogFigures, Store, logged_bytes
+from fastbean.engine.journal cimport JobImage, BinlogFigures, JobSource, logged_bytes
 from fastbean.binlog.record cimport (
     MAX_RECORD_OVERHEAD, MAX_UPDATE_BYTES, RECORD_DURABLE, RECORD_NEXT_ID, RECORD_SHED, SEGMENT_HEADER_BYTES,
     RecordType, append_delete, append_number, append_put, append_update, fill_segment_header, job_to_wall,
@@ -47,7 +47,7 @@ cdef class BinlogWriter(Segments):
         others: see `Segments`.
     """
 
-    def __cinit__(self, Store store not None, *, int64_t sync_every_ns, sync_pipes, **others):
+    def __cinit__(self, JobSource store not None, *, int64_t sync_every_ns, sync_pipes, **others):
         self.store = store
         self.sync_every_ns = sync_every_ns
         self.closed_fds = []

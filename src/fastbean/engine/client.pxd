@@ -16,10 +16,17 @@ cdef enum:                      # the limits of one client, see net/connection.p
 
     TEXT_HEAD_BYTES = 32        # left free before a text, so that "OK SIZE" can be written there
 
-cdef struct Answer:             # the arguments of a reply; the reply says which members count
+cdef struct CarriedJob:         # the body of this job is sent with the reply
+    Job *job
+    uint64_t id
+
+cdef struct Answer:             # the arguments of a reply; its row says what it carries
     Reply reply
-    uint64_t number             # a job's id, or a count
-    Job *job                    # the body of this job is sent with it
+    uint32_t jobs_count
+    uint32_t more_cap
+    uint64_t number             # the id of a new job, or a count
+    CarriedJob first
+    CarriedJob *more            # all after the first one
     Buffer text                 # of stats-like commands; begun by `begin_text`
 
 cdef enum WorkKind:
@@ -78,6 +85,20 @@ cdef struct ClientSet:          # all zero bytes = an empty set
 cdef inline void begin_text(Buffer *text) noexcept nogil:
     """Write the first line of a text, after TEXT_HEAD_BYTES that the sender fills in."""
     buffer_append(text, b"                                ---\n", TEXT_HEAD_BYTES + 4)
+
+cdef inline CarriedJob *carried_job(Answer *answer, uint32_t place) noexcept nogil:
+    """The job at this place of those that the reply carries."""
+    return &answer.first if place == 0 else &answer.more[place - 1]
+
+cdef inline void answer_add(Answer *answer, Job *job, uint64_t id) noexcept nogil:
+    """The reply carries this job too. There always is room for one; for more, `answer_reserve` makes it."""
+    cdef CarriedJob *carried = carried_job(answer, answer.jobs_count)
+    carried.job = job
+    carried.id = id
+    answer.jobs_count += 1
+
+cdef int answer_reserve(Answer *answer, uint32_t count) noexcept nogil
+cdef void answer_drop_jobs(Answer *answer) noexcept nogil
 
 cdef void queue_join(ClientQueue *queue, Client *client) noexcept nogil
 cdef void queue_leave(Client *client) noexcept nogil

@@ -186,6 +186,7 @@ cdef void free_client(Client *client) noexcept nogil:
     for place in range(client.watched_count):
         live_gone(LIVE_WATCHES)
         free(client.watched[place])
+    answer_drop_jobs(&client.answer)
     job_free(client.arriving)
     free(client.watched)
     table_free(&client.watch_table)
@@ -205,3 +206,24 @@ cdef void client_set_free(ClientSet *clients) noexcept nogil:
     free(clients.by_number)
     free(clients.free_numbers)
     clients.numbers = 0
+
+
+cdef int answer_reserve(Answer *answer, uint32_t count) noexcept nogil:
+    """Make room for `count` jobs in all. Returns 0, or -1 without memory (nothing changed)."""
+    cdef CarriedJob *more
+    if count <= answer.more_cap + 1:
+        return 0
+    more = <CarriedJob *>realloc(answer.more, (count - 1) * sizeof(CarriedJob))
+    if more is NULL:
+        return -1
+    answer.more = more
+    answer.more_cap = count - 1
+    return 0
+
+
+cdef void answer_drop_jobs(Answer *answer) noexcept nogil:
+    """The reply was written, or will never be: it carries no job any more."""
+    free(answer.more)
+    answer.more = NULL
+    answer.more_cap = 0
+    answer.jobs_count = 0

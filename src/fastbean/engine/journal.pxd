@@ -47,7 +47,7 @@ cdef struct BinlogFigures:         # for `stats`; sizes in bytes, times in micro
     uint64_t write_longest_us
 
 
-cdef class Store:
+cdef class JobSource:
     """The owner of the jobs: the engine."""
 
     cdef int restore_put(self, JobImage *job, uint32_t segment, uint64_t lsn, uint32_t *before) noexcept

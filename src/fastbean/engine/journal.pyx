@@ -3,7 +3,7 @@
 The engine writes to a ``Journal``. This one stores nothing: every LSN is 0, so replies never have to wait, and there is
 always space. ``fastbean.binlog.writer.BinlogWriter`` is the one that writes a binlog.
 
-A binlog uses the engine as a ``Store``: to restore jobs at the start, and to read them again for compaction.
+A binlog uses the engine as a ``JobSource``: to restore jobs at the start, and to read them again for compaction.
 
 While ``tight`` is set, nothing may be recorded: commands wait.
 
@@ -17,7 +17,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from fastbean.base.clock cimport NEVER
 
 
-cdef class Store:
+cdef class JobSource:
     """The owner of the jobs."""
 
     cdef int restore_put(self, JobImage *job, uint32_t segment, uint64_t lsn, uint32_t *before) noexcept:

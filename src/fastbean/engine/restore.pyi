@@ -1,4 +1,12 @@
+from typing import Self, final
+
+from fastbean.engine.journal import JobSource, Journal
 from fastbean.engine.state import State
 
-class Recovery(State):
+@final
+class EngineJobs(JobSource):
+    def __new__(cls, state: State) -> Self: ...
+    @property
+    def next_job_id(self) -> int: ...
     def expect_large_binlog(self, size: int) -> None: ...
+    def keep_binlog(self, journal: Journal) -> None: ...

@@ -1,14 +1,14 @@
 """All jobs, tubes and clients of one server, and how a job moves among them."""
 
-cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastbean.engine.client cimport Client, ClientQueue, ClientSet
 from fastbean._core cimport Heap, heap_push
 from fastbean.engine.job cimport JOB_READY, Job, JobTable
-from fastbean.engine.journal cimport JobImage, Journal, Store
+from fastbean.engine.journal cimport JobImage, Journal
 from fastbean.engine.memory cimport Memory, memory_count_body, memory_is_full
 from fastbean.engine.oldest_ready cimport oldest_enters
+from fastbean.protocol.commands cimport MAX_COMMANDS
 from fastbean.protocol.replies cimport Reply
 from fastbean.base.slab cimport Slab
 from fastbean.engine.tube cimport Timer, TimerKind, Tube, TubeSet, tube_again
@@ -56,7 +56,22 @@ cdef inline int64_t seconds_ns(uint32_t seconds) noexcept nogil:
 cdef void append_entry(Client *client, Tube *tube) noexcept nogil
 
 
-cdef class State(Store):
+cdef class State:
+    cdef uint64_t next_id
+    cdef uint64_t[<int>MAX_COMMANDS] commands   # how often each was given, by its number in the table of commands
+    cdef int64_t started_ns
+    cdef bytes version
+    cdef bytes fastbean_version
+    cdef bytes instance_id
+    cdef bytes hostname
+    cdef bytes os
+    cdef bytes platform
+    cdef uint64_t binlog_max_size
+    cdef public uint32_t max_job_size
+    cdef uint32_t max_tubes
+    cdef uint32_t max_connections
+    cdef public bint draining
+
     cdef JobTable jobs
     cdef Slab slab                  # of the jobs and of their table
     cdef TubeSet tubes
@@ -107,54 +122,45 @@ cdef class State(Store):
     cdef Client *take_answered(self) noexcept
     cdef void count_text(self, Client *client) noexcept
 
-    cdef bint expire(self, int64_t now_ns) noexcept
     cdef int64_t next_timer_ns(self) noexcept
     cdef void schedule(self, Timer *timer, int64_t when_ns) noexcept
     cdef int64_t tube_due_ns(self, Tube *tube) noexcept
     cdef int64_t client_due_ns(self, Client *client) noexcept
     cdef int add_timer(self, Timer *timer, TimerKind kind, uint32_t number) noexcept
-    cdef int expire_timer(self, Timer *timer, int64_t now_ns) noexcept
-    cdef int tube_step(self, Tube *tube, int64_t now_ns) noexcept
-    cdef int client_step(self, Client *client, int64_t now_ns) noexcept
 
     cdef void relist(self, Tube *removed) noexcept
 
     # On the path of every job
 
-    @cython.final
     cdef inline bint is_full(self, uint64_t more_bytes) noexcept:
         """Whether `more_bytes` more memory would pass the limit."""
         return memory_is_full(&self.memory, self.journal.memory_bytes + more_bytes)
 
-    @cython.final
-    cdef inline void body_arrived(self, Client *client, uint32_t bytes) noexcept:
-        """Of the body of the client's put, `bytes` have come so far."""
-        if bytes > client.arriving_bytes:
-            memory_count_body(&self.memory, bytes - client.arriving_bytes)
-            client.arriving_bytes = bytes
+    cdef inline bint body_arrived(self, Client *client, uint32_t bytes) noexcept:
+        """Of the body of the client's put, `bytes` have come so far. False: there is no room for them."""
+        if bytes <= client.arriving_bytes:
+            return True
+        memory_count_body(&self.memory, bytes - client.arriving_bytes)
+        client.arriving_bytes = bytes
+        return not self.is_full(0)
 
-    @cython.final
     cdef inline Client *next_answered(self) noexcept:
         """Take the next client with an answer, or NULL."""
         return NULL if self.answered.first is NULL else self.take_answered()
 
-    @cython.final
     cdef inline bint is_costly(self, Client *client) noexcept:
         """Whether one command of this client may move or look at very much: a reserve looks at all that it watches,
         and returns what it held for too long."""
         return client.watched_count + client.reserved.len > CHEAP_STEPS
 
-    @cython.final
     cdef inline Tube *find_or_make_tube(self, const char *name, uint32_t name_bytes) noexcept:
         """The tube of this name, or NULL without memory. A caller that does not refer to it calls `release_tube`."""
         cdef Tube *tube = tube_again(&self.tubes, name, name_bytes)
         return tube if tube is not NULL else self.look_up_or_make_tube(name, name_bytes)
 
-    @cython.final
     cdef inline Tube *tube_of(self, Job *job) noexcept:
         return self.tubes.by_number[job.tube]
 
-    @cython.final
     cdef inline void to_ready(self, Tube *tube, Job *job, uint64_t id) noexcept:
         """The most frequent way into a heap. The caller has reserved room in it, so that the push cannot fail."""
         heap_push(&tube.ready, &job.node, job.pri, id)

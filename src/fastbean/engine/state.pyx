@@ -15,10 +15,11 @@ A move first allocates the memory that it needs, then changes anything: one that
 does I/O or reads a clock; `now_ns` is passed in, monotonic, in nanoseconds.
 """
 
+cimport cython
 from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 
 from fastbean.engine.client cimport (
-    Client, client_add_watch, client_new, client_remove, client_remove_watch, client_set_free, client_start_waiting,
+    Client, answer_add, client_add_watch, client_new, client_remove, client_remove_watch, client_set_free, client_start_waiting,
     client_stop_waiting, queue_join, queue_leave,
 )
 from fastbean.base.buffer cimport buffer_append
@@ -35,15 +36,13 @@ from fastbean.engine.memory cimport memory_count_buffers, memory_drop, memory_ea
 from fastbean.protocol.replies cimport REPLY_DEADLINE_SOON, REPLY_RESERVED, REPLY_TIMED_OUT, Reply
 from fastbean.base.slab cimport slab_end
 from fastbean.engine.tube cimport (
-    TIMER_CLIENT, TIMER_TUBE, Timer, TimerKind, Tube, tube_find_or_make, tube_name, tube_remove, tube_set_free,
+    TIMER_CLIENT, TIMER_TUBE, Timer, TimerKind, Tube, timer_tie, tube_find_or_make, tube_name, tube_remove,
+    tube_set_free,
 )
 
+from fastbean.engine.identity import quoted
+
 cdef uint64_t NOT_DUE = <uint64_t>-1
-
-
-cdef inline uint64_t timer_tie(Timer *timer) noexcept nogil:
-    """Orders tubes before clients, when both are due at once."""
-    return <uint64_t>timer.kind << 32 | timer.number
 
 
 cdef void append_entry(Client *client, Tube *tube) noexcept nogil:
@@ -53,10 +52,25 @@ cdef void append_entry(Client *client, Tube *tube) noexcept nogil:
     buffer_append(&client.answer.text, b"\n", 1)
 
 
-cdef class State(Store):
-    """Jobs, tubes, clients, timers and long commands; see the module's text.
+@cython.final
+cdef class State:
+    """Every job, tube, client and timer of one server, and how a job moves among them; see the module's text.
+
+    It does no I/O and reads no clock, so it can run under simulated time.
 
     Args:
+        max_job_size: the largest body that a put may have, in bytes, 0 to 1073741824.
+        now_ns: the monotonic time of the start, in nanoseconds; uptime counts from it.
+        version: the version of the protocol that `stats` reports; likewise the next five.
+        fastbean_version: the version of this program.
+        instance_id: 16 hexadecimal digits, see `identity.new_instance_id`.
+        hostname: the machine's name.
+        os: the version of the operating system.
+        platform: the kind of machine.
+        binlog_max_size: the size of a binlog file in bytes, shown by `stats`.
+        max_memory_bytes: the memory of jobs and buffers at which puts are refused; 0 for no limit, as in the next two.
+        max_tubes: the number of tubes at which clients cannot make another one.
+        max_connections: the number of clients at which the hub accepts no other one; see `Hub.is_full`.
         hash_key: 16 secret bytes for the hash of tube names.
 
     Raises:
@@ -64,11 +78,27 @@ cdef class State(Store):
         MemoryError: there is no memory, not even for the tube "default".
     """
 
-    def __cinit__(self, *args, bytes hash_key=bytes(16), **kwargs):
+    def __cinit__(
+        self, *, uint32_t max_job_size=65535, int64_t now_ns=0, str version="", str fastbean_version="",
+        str instance_id="", str hostname="", str os="", str platform="", uint64_t binlog_max_size=10485760,
+        uint64_t max_memory_bytes=0, uint32_t max_tubes=0, uint32_t max_connections=0, bytes hash_key=bytes(16),
+    ):
         if len(hash_key) != sizeof(self.tubes.key):
             raise ValueError(f"hash_key must have {sizeof(self.tubes.key)} bytes, not {len(hash_key)}")
+        self.max_job_size = max_job_size
+        self.started_ns = now_ns
+        self.version = quoted(version)
+        self.fastbean_version = quoted(fastbean_version)
+        self.instance_id = instance_id.encode()
+        self.hostname = quoted(hostname)
+        self.os = quoted(os)
+        self.platform = quoted(platform)
+        self.binlog_max_size = binlog_max_size
+        self.max_tubes = max_tubes
+        self.max_connections = max_connections
+        self.next_id = 1
         self.effort_limit = EFFORT_PER_ITERATION
-        self.memory.limit_bytes = UINT64_MAX
+        self.memory.limit_bytes = max_memory_bytes or UINT64_MAX
         self.memory.release_at_ns = NEVER
         self.begun_ns = NEVER
         self.tubes.key.k0 = int.from_bytes(hash_key[:8], "little")
@@ -84,6 +114,26 @@ cdef class State(Store):
         slab_end(&self.slab)
         tube_set_free(&self.tubes)
         heap_free(&self.timers)
+
+    def next_deadline_ns(self):
+        """The earliest time at which a timer is due, in monotonic nanoseconds; -1 when there is none."""
+        return self.next_timer_ns()
+
+    def counters(self):
+        """How many objects of each kind there are, by name; for tests."""
+        return {
+            "jobs": self.jobs.count, "tubes": self.tubes.count,
+            "clients": self.clients.numbers - self.clients.free_count,
+            "ready": self.counts.ready, "reserved": self.counts.reserved, "delayed": self.counts.delayed,
+            "buried": self.counts.buried, "urgent": self.counts.urgent, "waiting": self.counts.waiting,
+            "connections": self.counts.connections, "producers": self.counts.producers,
+            "workers": self.counts.workers, "total_jobs": self.counts.total_jobs, "timeouts": self.counts.timeouts,
+        }
+
+    @property
+    def next_job_id(self):
+        """The lowest id that was never assigned."""
+        return self.next_id
 
     # Clients and tubes
 
@@ -230,8 +280,7 @@ cdef class State(Store):
         self.counts.reserved += 1
         tube.reserved += 1
         self.schedule(&client.timer, deadline_ns)
-        client.answer.job = job
-        client.answer.number = id
+        answer_add(&client.answer, job, id)
         # A job that was buried or delayed is ready after a restart, even if the server dies now.
         self.journal_change(job, not was_ready)
         return 0
@@ -363,7 +412,7 @@ cdef class State(Store):
             heap_update(&self.timers, &timer.node, <uint64_t>when_ns, timer_tie(timer))
 
     cdef int64_t next_timer_ns(self) noexcept:
-        """When `expire` has something to look at, or -1."""
+        """When `timers.expire` has something to look at, or -1."""
         cdef uint64_t key = heap_top(&self.timers).key
         return NEVER if key == NOT_DUE else <int64_t>key
 
@@ -387,66 +436,6 @@ cdef class State(Store):
             if client.give_up_at_ns != NEVER and (due_ns == NEVER or client.give_up_at_ns < due_ns):
                 due_ns = client.give_up_at_ns
         return due_ns
-
-    cdef bint expire(self, int64_t now_ns) noexcept:
-        """Do what is due at `now_ns`, in order of time, up to STEPS_AT_ONCE steps; true when more is due.
-
-        It needs a budget of its own, because a step may wake a client that waits for very many tubes.
-        """
-        cdef uint64_t limit = self.effort + EFFORT_PER_ITERATION
-        cdef int _step
-        self.short_of_memory = False
-        for _step in range(STEPS_AT_ONCE):
-            if heap_top(&self.timers).key > <uint64_t>now_ns:
-                return False
-            if self.journal.tight or self.effort >= limit:
-                return True
-            if self.expire_timer(<Timer *>heap_top(&self.timers).node, now_ns) < 0:
-                self.short_of_memory = True
-                return False
-        return True
-
-    cdef int expire_timer(self, Timer *timer, int64_t now_ns) noexcept:
-        """One step for the timer at the top: correct it, or do what is due. Returns 0, or -1 without memory."""
-        cdef Tube *tube = NULL
-        cdef Client *client = NULL
-        cdef int64_t due_ns
-        if timer.kind == TIMER_TUBE:
-            tube = self.tubes.by_number[timer.number]
-            due_ns = self.tube_due_ns(tube)
-        else:
-            client = self.clients.by_number[timer.number]
-            due_ns = self.client_due_ns(client)
-        # NEVER, as an unsigned number, is NOT_DUE: such a timer moves to the far end.
-        if <uint64_t>due_ns > heap_slot(&self.timers, &timer.node).key:
-            heap_update(&self.timers, &timer.node, <uint64_t>due_ns, timer_tie(timer))
-            return 0
-        if client is NULL:
-            return self.tube_step(tube, now_ns)
-        return self.client_step(client, now_ns)
-
-    cdef int tube_step(self, Tube *tube, int64_t now_ns) noexcept:
-        """Handle one delay that has ended, or one step of the pause's end. Returns 0, or -1 without memory."""
-        cdef HeapSlot *first = heap_top(&tube.delayed)
-        if first is not NULL and <int64_t>first.key <= now_ns and (
-            tube.pause_ns == 0 or <int64_t>first.key <= tube.unpause_at_ns
-        ):
-            return self.make_ready(<Job *>first.node, now_ns)
-        # The tube stays paused until its last waiting client is served, so that no other client overtakes them.
-        if not self.match(tube, now_ns):
-            tube.pause_ns = 0
-        return 0
-
-    cdef int client_step(self, Client *client, int64_t now_ns) noexcept:
-        """Handle one reservation that has ended, or the end of the wait. Returns 0, or -1 without memory."""
-        cdef HeapSlot *first = heap_top(&client.reserved)
-        if first is not NULL and <int64_t>first.key <= now_ns:
-            return self.time_out(client, now_ns)
-        if first is not NULL and <int64_t>first.key - SAFETY_MARGIN_NS <= now_ns:
-            self.end_wait(client, REPLY_DEADLINE_SOON)
-        else:
-            self.end_wait(client, REPLY_TIMED_OUT)
-        return 0
 
     # Long commands
 

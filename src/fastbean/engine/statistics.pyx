@@ -11,15 +11,10 @@ from fastbean.base.buffer cimport (
     DIGITS, Buffer, buffer_append, buffer_append_number, buffer_append_text, buffer_reserve, write_number,
 )
 from fastbean.engine.client cimport INPUT_LIMIT, OUTPUT_LIMIT, STEPS_PER_ITERATION, begin_text
-from fastbean.engine.commands cimport Engine
 from fastbean.engine.journal cimport BinlogFigures
 from fastbean.engine.job cimport JOB_DELAYED, JOB_READY, JOB_RESERVED, JOB_RETURNING, Job, job_table_get
-from fastbean.protocol.commands cimport (
-    OP_BURY, OP_DELETE, OP_IGNORE, OP_KICK, OP_KICK_JOB, OP_LIST_TUBE_USED, OP_LIST_TUBES, OP_LIST_TUBES_WATCHED,
-    OP_PAUSE_TUBE, OP_PEEK, OP_PEEK_BURIED, OP_PEEK_DELAYED, OP_PEEK_READY, OP_PUT, OP_RELEASE, OP_RESERVE,
-    OP_RESERVE_JOB, OP_RESERVE_WITH_TIMEOUT, OP_STATS, OP_STATS_JOB, OP_STATS_TUBE, OP_TOUCH, OP_USE, OP_WATCH,
-)
-from fastbean.engine.state cimport EFFORT_PER_ITERATION
+from fastbean.protocol.commands cimport COUNTER_OF_BEANSTALKD, COUNTER_OF_FASTBEAN, Counter, words, words_count
+from fastbean.engine.state cimport EFFORT_PER_ITERATION, State
 from fastbean.engine.tube cimport Tube, tube_name
 
 cdef extern from "<sys/resource.h>" nogil:
@@ -96,30 +91,11 @@ cdef void put_time(Buffer *text, const char *key, timeval *time) noexcept nogil:
     buffer_append(text, b"\n", 1)
 
 
-cdef void put_commands(Engine engine, Buffer *text) noexcept:
-    cdef uint64_t *commands = engine.commands
-    put_number(text, b"cmd-put", commands[<int>OP_PUT])
-    put_number(text, b"cmd-peek", commands[<int>OP_PEEK])
-    put_number(text, b"cmd-peek-ready", commands[<int>OP_PEEK_READY])
-    put_number(text, b"cmd-peek-delayed", commands[<int>OP_PEEK_DELAYED])
-    put_number(text, b"cmd-peek-buried", commands[<int>OP_PEEK_BURIED])
-    put_number(text, b"cmd-reserve", commands[<int>OP_RESERVE])
-    put_number(text, b"cmd-reserve-with-timeout", commands[<int>OP_RESERVE_WITH_TIMEOUT])
-    put_number(text, b"cmd-delete", commands[<int>OP_DELETE])
-    put_number(text, b"cmd-release", commands[<int>OP_RELEASE])
-    put_number(text, b"cmd-use", commands[<int>OP_USE])
-    put_number(text, b"cmd-watch", commands[<int>OP_WATCH])
-    put_number(text, b"cmd-ignore", commands[<int>OP_IGNORE])
-    put_number(text, b"cmd-bury", commands[<int>OP_BURY])
-    put_number(text, b"cmd-kick", commands[<int>OP_KICK])
-    put_number(text, b"cmd-touch", commands[<int>OP_TOUCH])
-    put_number(text, b"cmd-stats", commands[<int>OP_STATS])
-    put_number(text, b"cmd-stats-job", commands[<int>OP_STATS_JOB])
-    put_number(text, b"cmd-stats-tube", commands[<int>OP_STATS_TUBE])
-    put_number(text, b"cmd-list-tubes", commands[<int>OP_LIST_TUBES])
-    put_number(text, b"cmd-list-tube-used", commands[<int>OP_LIST_TUBE_USED])
-    put_number(text, b"cmd-list-tubes-watched", commands[<int>OP_LIST_TUBES_WATCHED])
-    put_number(text, b"cmd-pause-tube", commands[<int>OP_PAUSE_TUBE])
+cdef void put_commands(State state, Buffer *text, Counter counter) noexcept:
+    cdef uint32_t number
+    for number in range(1, words_count + 1):
+        if words[number].counter == counter:
+            put_number(text, words[number].key, state.commands[number])
 
 
 cdef void put_process(Buffer *text) noexcept:
@@ -129,47 +105,47 @@ cdef void put_process(Buffer *text) noexcept:
     put_time(text, b"rusage-stime", &usage.ru_stime)
 
 
-cdef void stats_text(Engine engine, Buffer *text, int64_t now_ns) noexcept:
+cdef void stats_text(State state, Buffer *text, int64_t now_ns) noexcept:
     """Write the statistics of the server."""
     cdef BinlogFigures log
     memset(&log, 0, sizeof(log))
-    engine.journal.figures_of(&log)
+    state.journal.figures_of(&log)
     buffer_reserve(text, STATS_BYTES)
     begin_text(text)
-    put_number(text, b"current-jobs-urgent", engine.counts.urgent)
-    put_number(text, b"current-jobs-ready", engine.counts.ready)
-    put_number(text, b"current-jobs-reserved", engine.counts.reserved)
-    put_number(text, b"current-jobs-delayed", engine.counts.delayed)
-    put_number(text, b"current-jobs-buried", engine.counts.buried)
-    put_commands(engine, text)
-    put_number(text, b"job-timeouts", engine.counts.timeouts)
-    put_number(text, b"total-jobs", engine.counts.total_jobs)
-    put_number(text, b"max-job-size", engine.max_job_size)
-    put_number(text, b"current-tubes", engine.tubes.count)
-    put_number(text, b"current-connections", engine.counts.connections)
-    put_number(text, b"current-producers", engine.counts.producers)
-    put_number(text, b"current-workers", engine.counts.workers)
-    put_number(text, b"current-waiting", engine.counts.waiting)
-    put_number(text, b"total-connections", engine.counts.total_connections)
+    put_number(text, b"current-jobs-urgent", state.counts.urgent)
+    put_number(text, b"current-jobs-ready", state.counts.ready)
+    put_number(text, b"current-jobs-reserved", state.counts.reserved)
+    put_number(text, b"current-jobs-delayed", state.counts.delayed)
+    put_number(text, b"current-jobs-buried", state.counts.buried)
+    put_commands(state, text, COUNTER_OF_BEANSTALKD)
+    put_number(text, b"job-timeouts", state.counts.timeouts)
+    put_number(text, b"total-jobs", state.counts.total_jobs)
+    put_number(text, b"max-job-size", state.max_job_size)
+    put_number(text, b"current-tubes", state.tubes.count)
+    put_number(text, b"current-connections", state.counts.connections)
+    put_number(text, b"current-producers", state.counts.producers)
+    put_number(text, b"current-workers", state.counts.workers)
+    put_number(text, b"current-waiting", state.counts.waiting)
+    put_number(text, b"total-connections", state.counts.total_connections)
     put_number(text, b"pid", <uint64_t>getpid())
-    put_quoted(text, b"version", engine.version)
+    put_quoted(text, b"version", state.version)
     put_process(text)
-    put_signed(text, b"uptime", (now_ns - engine.started_ns) // 1000000000)
+    put_signed(text, b"uptime", (now_ns - state.started_ns) // 1000000000)
     put_number(text, b"binlog-oldest-index", log.oldest)
     put_number(text, b"binlog-current-index", log.current)
     put_number(text, b"binlog-records-migrated", log.migrated)
     put_number(text, b"binlog-records-written", log.written)
-    put_number(text, b"binlog-max-size", engine.binlog_max_size)
-    put_word(text, b"draining", b"true" if engine.draining else b"false")
-    put_word(text, b"id", engine.instance_id)
-    put_quoted(text, b"hostname", engine.hostname)
-    put_quoted(text, b"os", engine.os)
-    put_quoted(text, b"platform", engine.platform)
-    if engine.has_binlog:
+    put_number(text, b"binlog-max-size", state.binlog_max_size)
+    put_word(text, b"draining", b"true" if state.draining else b"false")
+    put_word(text, b"id", state.instance_id)
+    put_quoted(text, b"hostname", state.hostname)
+    put_quoted(text, b"os", state.os)
+    put_quoted(text, b"platform", state.platform)
+    if state.has_binlog:
         put_binlog(text, &log)
-    put_more_commands(engine, text)
-    put_limits(engine, text)
-    put_quoted(text, b"fastbean-version", engine.fastbean_version)
+    put_more_commands(state, text)
+    put_limits(state, text)
+    put_quoted(text, b"fastbean-version", state.fastbean_version)
 
 
 cdef void put_binlog(Buffer *text, BinlogFigures *log) noexcept:
@@ -183,33 +159,32 @@ cdef void put_binlog(Buffer *text, BinlogFigures *log) noexcept:
     put_number(text, b"binlog-write-longest-us", log.write_longest_us)
 
 
-cdef void put_more_commands(Engine engine, Buffer *text) noexcept:
+cdef void put_more_commands(State state, Buffer *text) noexcept:
     """Write the commands that beanstalkd does not count."""
-    put_number(text, b"cmd-reserve-job", engine.commands[<int>OP_RESERVE_JOB])
-    put_number(text, b"cmd-kick-job", engine.commands[<int>OP_KICK_JOB])
+    put_commands(state, text, COUNTER_OF_FASTBEAN)
 
 
-cdef void put_limits(Engine engine, Buffer *text) noexcept:
+cdef void put_limits(State state, Buffer *text) noexcept:
     """Write the limits of the server and its clients, and how often each was reached. 0 means no limit."""
-    cdef uint64_t max_memory = engine.memory.limit_bytes
-    put_number(text, b"memory-jobs", engine.memory.job_bytes)
-    put_number(text, b"memory-buffers", engine.memory.buffer_bytes + engine.journal.memory_bytes)
+    cdef uint64_t max_memory = state.memory.limit_bytes
+    put_number(text, b"memory-jobs", state.memory.job_bytes)
+    put_number(text, b"memory-buffers", state.memory.buffer_bytes + state.journal.memory_bytes)
     put_number(text, b"max-memory", 0 if max_memory == UINT64_MAX else max_memory)
-    put_number(text, b"max-memory-hits", engine.hits.memory)
-    put_number(text, b"max-connections", engine.max_connections)
-    put_number(text, b"max-connections-hits", engine.hits.connections)
-    put_number(text, b"max-tubes", engine.max_tubes)
-    put_number(text, b"max-tubes-hits", engine.hits.tubes)
-    put_number(text, b"max-job-size-hits", engine.hits.job_size)
-    put_number(text, b"binlog-full-hits", engine.hits.binlog_space)
+    put_number(text, b"max-memory-hits", state.hits.memory)
+    put_number(text, b"max-connections", state.max_connections)
+    put_number(text, b"max-connections-hits", state.hits.connections)
+    put_number(text, b"max-tubes", state.max_tubes)
+    put_number(text, b"max-tubes-hits", state.hits.tubes)
+    put_number(text, b"max-job-size-hits", state.hits.job_size)
+    put_number(text, b"binlog-full-hits", state.hits.binlog_space)
     put_number(text, b"max-client-input", INPUT_LIMIT)
-    put_number(text, b"max-client-input-hits", engine.hits.client_input)
+    put_number(text, b"max-client-input-hits", state.hits.client_input)
     put_number(text, b"max-client-output", OUTPUT_LIMIT)
-    put_number(text, b"max-client-output-hits", engine.hits.client_output)
+    put_number(text, b"max-client-output-hits", state.hits.client_output)
     put_number(text, b"max-client-steps", STEPS_PER_ITERATION)
-    put_number(text, b"max-client-steps-hits", engine.hits.client_steps)
+    put_number(text, b"max-client-steps-hits", state.hits.client_steps)
     put_number(text, b"max-iteration-effort", EFFORT_PER_ITERATION)
-    put_number(text, b"max-iteration-effort-hits", engine.hits.iteration_effort)
+    put_number(text, b"max-iteration-effort-hits", state.hits.iteration_effort)
 
 
 cdef void stats_tube_text(Tube *tube, Buffer *text, int64_t now_ns) noexcept:
@@ -242,17 +217,14 @@ cdef inline const char *state_word(Job *job) noexcept nogil:
     return b"delayed" if job.state == JOB_DELAYED else b"buried"
 
 
-cdef bint stats_job_text(Engine engine, uint64_t id, Buffer *text, int64_t now_ns) noexcept:
-    """Write the statistics of one job; false when there is no such job."""
-    cdef Job *job = job_table_get(&engine.jobs, id)
+cdef void stats_job_text(State state, Job *job, uint64_t id, Buffer *text, int64_t now_ns) noexcept:
+    """Write the statistics of one job."""
     cdef int64_t left_ns = 0
-    if job is NULL:
-        return False
     if job.state == JOB_RESERVED or job.state == JOB_DELAYED:
-        left_ns = engine.deadline_of(job) - now_ns
+        left_ns = state.deadline_of(job) - now_ns
     begin_text(text)
     put_number(text, b"id", id)
-    put_quoted(text, b"tube", tube_name(engine.tube_of(job)))
+    put_quoted(text, b"tube", tube_name(state.tube_of(job)))
     put_word(text, b"state", state_word(job))
     put_number(text, b"pri", job.pri)
     put_signed(text, b"age", (now_ns - job.created_ns) // 1000000000)
@@ -265,4 +237,3 @@ cdef bint stats_job_text(Engine engine, uint64_t id, Buffer *text, int64_t now_n
     put_number(text, b"releases", job.releases)
     put_number(text, b"buries", job.buries)
     put_number(text, b"kicks", job.kicks)
-    return True

@@ -4,12 +4,11 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastbean.base.buffer cimport Buffer
 from fastbean.engine.client cimport Client
-from fastbean.engine.commands cimport Engine
-from fastbean.engine.job cimport Job
+from fastbean.engine.state cimport State
 from fastbean.net.outbox cimport Outbox
 from fastbean.net.poller cimport Poller
 from fastbean.protocol.replies cimport Reply
-from fastbean.protocol.commands cimport Command, Op
+from fastbean.protocol.commands cimport Command
 from fastbean.net.socket_calls cimport iovec
 
 cdef enum Phase:
@@ -20,7 +19,7 @@ cdef enum Phase:
 
 
 cdef class Shared:
-    cdef readonly Engine engine
+    cdef readonly State state
     cdef object poller              # what watches the sockets, of either kind
     cdef Poller compiled            # the same, or None if it is a SelectorPoller
     cdef set open
@@ -33,19 +32,24 @@ cdef class Shared:
     cdef bint stopping              # no further command is run
     cdef uint64_t http_requests     # refused, and not reported yet
     cdef uint32_t steps             # lines and bodies taken in this iteration
-    cdef Op last_op
+    cdef uint32_t last_command       # its number
     cdef public int verbosity
     cdef public object on_event
     cdef public object on_close
 
     cdef void deliver(self) noexcept
+    cdef inline void deliver_answers(self) noexcept:
+        """Append the replies of commands that ran earlier; they are sent at the end of the iteration."""
+        if self.state.answered.first is not NULL:
+            self.deliver()
+
     cdef void unwatch(self, int fd) noexcept
     cdef void emit(self, str event, int fd, bytes text) noexcept
 
 
 cdef class Connection:
     cdef Shared hub
-    cdef Engine engine
+    cdef State state
     cdef Client *client
     cdef readonly int fd            # -1: in memory
     cdef Phase phase
@@ -86,18 +90,17 @@ cdef class Connection:
     cdef size_t take_line(self, char *data, size_t size, int64_t now_ns) noexcept
     cdef size_t take_long_line(self, const char *data, size_t size) noexcept
     cdef size_t take_body(self, const char *data, size_t size, int64_t now_ns) noexcept
+    cdef void refuse_body(self) noexcept
     cdef size_t take_skipped(self, size_t size) noexcept
 
     cdef void execute(self, char *line, size_t size, int64_t now_ns) noexcept
     cdef void refuse_http(self) noexcept
     cdef bint is_blocked(self) noexcept
-    cdef Reply begin_put(self, Command *command, int64_t now_ns) noexcept
     cdef void end_put(self, int64_t now_ns) noexcept
 
     cdef void answer(self, Reply reply) noexcept
-    cdef void gate(self, size_t start, Reply reply) noexcept
     cdef uint64_t lsn_of(self, Reply reply) noexcept
-    cdef uint64_t job_lsn(self, Job *job) noexcept
+    cdef uint64_t jobs_lsn(self) noexcept
     cdef void flush(self, int64_t now_ns) noexcept
     cdef void resume_if_drained(self) noexcept
     cdef void wait_for_commit(self) noexcept

@@ -1,7 +1,7 @@
 from collections.abc import Callable
 from typing import Self, final
 
-from fastbean.engine.commands import Engine
+from fastbean.engine.state import State
 from fastbean.net.poller import Poller
 from fastbean.net.selector_poller import SelectorPoller
 
@@ -10,8 +10,8 @@ class Shared:
     on_event: Callable[[str, int, str], None] | None
     on_close: Callable[[], None] | None
     @property
-    def engine(self) -> Engine: ...
-    def __new__(cls, engine: Engine, poller: Poller | SelectorPoller | None = None) -> Self: ...
+    def state(self) -> State: ...
+    def __new__(cls, state: State, poller: Poller | SelectorPoller | None = None) -> Self: ...
 
 @final
 class Connection:

@@ -16,14 +16,15 @@ connection whose command has no reply yet (``blocked``) runs no other; a closed 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memchr, memcpy
 
 from fastbean.base.buffer cimport buffer_append, buffer_drop_front, buffer_free, buffer_reserve
-from fastbean.engine.client cimport INPUT_LIMIT, OUTPUT_LIMIT, STEPS_PER_ITERATION, Client
-from fastbean.engine.dispatch cimport dispatch
-from fastbean.engine.commands cimport Engine
+from fastbean.engine.client cimport INPUT_LIMIT, OUTPUT_LIMIT, STEPS_PER_ITERATION, Client, carried_job
+from fastbean.engine.command_table cimport rows
+from fastbean.engine.commands cimport connect, give_up_waiting, leave, put_abort, put_end, put_refuse
+from fastbean.engine.state cimport State
 from fastbean.engine.job cimport Job, job_body
 from fastbean.base.debug_counters cimport LIVE_CONNECTIONS, live_born, live_gone
 from fastbean.engine.memory cimport memory_count_buffers, memory_drop
@@ -34,11 +35,11 @@ from fastbean.net.outbox cimport (
 from fastbean.net.poller cimport EDGE, READ, WRITE, Poller
 from fastbean.protocol.http_request cimport HTTP_TAIL_BYTES, ends_with_http_version, is_http, length_without_cr
 from fastbean.protocol.replies cimport (
-    REPLY_BAD_FORMAT, REPLY_DRAINING, REPLY_EXPECTED_CRLF, REPLY_FOUND, REPLY_JOB_TOO_BIG, REPLY_NONE, REPLY_RESERVED,
-    REPLY_USING, REPLY_WATCHING, Reply,
+    AWAITS_JOBS, AWAITS_NOTHING, REPLY_BAD_FORMAT, REPLY_EXPECTED_CRLF, REPLY_JOB_TOO_BIG, REPLY_NONE, Reply,
+    reply_rows,
 )
 from fastbean.protocol.tokenizer cimport line_length
-from fastbean.protocol.commands cimport MAX_LINE_BYTES, OP_NONE, OP_PUT, OP_QUIT, Command, parse_line
+from fastbean.protocol.commands cimport FORM_PUT, MAX_LINE_BYTES, Command, parse_line
 from fastbean.net.socket_calls cimport PEER_GONE, PEER_HALF_CLOSED, iovec, socket_drain, socket_peer, socket_receive
 
 cdef extern from "<unistd.h>" nogil:
@@ -53,12 +54,12 @@ cdef class Shared:
     """The state that all connections of one server share; the hub extends it.
 
     Args:
-        engine: the engine that runs the commands.
+        state: jobs, tubes and clients.
         poller: what watches the sockets, made by `new_selector`; None is fine as long as there is no socket.
     """
 
-    def __cinit__(self, Engine engine not None, poller=None):
-        self.engine = engine
+    def __cinit__(self, State state not None, poller=None):
+        self.state = state
         self.poller = poller
         self.compiled = poller if isinstance(poller, Poller) else None
         self.open = set()
@@ -75,8 +76,8 @@ cdef class Shared:
         free(self.scratch)
 
     cdef void deliver(self) noexcept:
-        """Append the replies of commands that ran earlier; they are sent at the end of the iteration."""
-        cdef Client *client = self.engine.next_answered()
+        """The rest of `deliver_answers`."""
+        cdef Client *client = self.state.next_answered()
         cdef Connection connection
         while client is not NULL:
             connection = <Connection>client.connection
@@ -88,7 +89,7 @@ cdef class Shared:
             if not connection.is_answered:
                 connection.is_answered = True
                 self.answered.append(connection)
-            client = self.engine.next_answered()
+            client = self.state.next_answered()
 
     cdef void unwatch(self, int fd) noexcept:
         """Have the poller forget a descriptor."""
@@ -110,10 +111,10 @@ cdef class Connection:
     def __cinit__(self, Shared hub not None, int fd):
         live_born(LIVE_CONNECTIONS)
         self.hub = hub
-        self.engine = hub.engine
+        self.state = hub.state
         self.fd = fd
         self.reading = READ
-        self.client = self.engine.connect(<void *>self)
+        self.client = connect(self.state, <void *>self)
         if self.client is NULL:
             raise MemoryError("no memory for another connection")
 
@@ -121,7 +122,7 @@ cdef class Connection:
         live_gone(LIVE_CONNECTIONS)
         outbox_free(&self.out)
         buffer_free(&self.input)
-        if self.engine is not None:
+        if self.state is not None:
             self.count_memory()
 
     def feed(self, bytes data not None, int64_t now_ns):
@@ -158,7 +159,7 @@ cdef class Connection:
         cdef iovec[PIECES] pieces
         cdef bytes output = b""
         while outbox_unsent(&self.out):
-            if outbox_gather(&self.out, pieces, self.engine.journal.committed_lsn) == 0:
+            if outbox_gather(&self.out, pieces, self.state.journal.committed_lsn) == 0:
                 break
             output += PyBytes_FromStringAndSize(<char *>pieces[0].iov_base, pieces[0].iov_len)
             outbox_sent(&self.out, pieces[0].iov_len)
@@ -239,12 +240,13 @@ cdef class Connection:
         cdef size_t used
         if self.is_halted():
             self.input.len += size
-            self.engine.hits.client_input += self.input.len >= INPUT_LIMIT
+            self.state.hits.client_input += self.input.len >= INPUT_LIMIT
             return
         if self.phase == PHASE_BODY and self.body_got < self.client.arriving.body_bytes:
             used = min(size, <size_t>(self.client.arriving.body_bytes - self.body_got))
             self.body_got += <uint32_t>used
-            self.engine.body_arrived(self.client, self.body_got)
+            if not self.state.body_arrived(self.client, self.body_got):
+                self.refuse_body()
             size -= used
         elif self.input.len:
             memcpy(scratch, self.input.data, self.input.len)
@@ -263,7 +265,7 @@ cdef class Connection:
 
     cdef void give_up_waiting(self) noexcept:
         if (self.eof or self.hung_up) and self.client.waiting:
-            self.engine.give_up_waiting(self.client)
+            give_up_waiting(self.state, self.client)
 
     cdef void look_for_hang_up(self, int64_t now_ns) noexcept:
         """Check an unwatched socket: has the client gone, or will it send no more?"""
@@ -281,9 +283,9 @@ cdef class Connection:
     cdef void postpone(self, uint32_t steps) noexcept:
         """Leave the rest of the commands to the next iteration, after `steps` steps in this one."""
         if steps == STEPS_PER_ITERATION:
-            self.engine.hits.client_steps += 1
-        elif not self.engine.journal.tight:
-            self.engine.hits.iteration_effort += 1
+            self.state.hits.client_steps += 1
+        elif not self.state.journal.tight:
+            self.state.hits.iteration_effort += 1
         self.make_runnable()
 
     cdef void make_runnable(self) noexcept:
@@ -313,15 +315,15 @@ cdef class Connection:
         while at < size and not self.blocked and not self.quitting:
             if outbox_unsent(&self.out) >= OUTPUT_LIMIT:
                 self.held_back = True
-                self.engine.hits.client_output += 1
+                self.state.hits.client_output += 1
                 break
-            if self.engine.journal.tight or steps == STEPS_PER_ITERATION or (
-                self.engine.effort >= self.engine.effort_limit and (steps or self.engine.is_costly(self.client))
+            if self.state.journal.tight or steps == STEPS_PER_ITERATION or (
+                self.state.effort >= self.state.effort_limit and (steps or self.state.is_costly(self.client))
             ):
                 self.postpone(steps)
                 break
             steps += 1
-            self.engine.effort += 1
+            self.state.effort += 1
             if self.phase == PHASE_LINE:
                 used = self.take_line(data + at, size - at, now_ns)
             elif self.phase == PHASE_BODY:
@@ -373,7 +375,9 @@ cdef class Connection:
             used = min(size, <size_t>(job.body_bytes - self.body_got))
             memcpy(job_body(job) + self.body_got, data, used)
             self.body_got += <uint32_t>used
-            self.engine.body_arrived(self.client, self.body_got)
+            if not self.state.body_arrived(self.client, self.body_got):
+                self.refuse_body()
+                return used
         while used < size and self.body_got < job.body_bytes + CRLF_BYTES:
             self.trailer[self.body_got - job.body_bytes] = data[used]
             self.body_got += 1
@@ -381,6 +385,12 @@ cdef class Connection:
         if self.body_got == job.body_bytes + CRLF_BYTES:
             self.end_put(now_ns)
         return used
+
+    cdef void refuse_body(self) noexcept:
+        """There is no room for what has arrived of the body: drop it, and skip the rest."""
+        self.to_skip = <uint64_t>self.client.arriving.body_bytes + CRLF_BYTES - self.body_got
+        self.refusal = put_refuse(self.state, self.client)
+        self.phase = PHASE_SKIP
 
     cdef size_t take_skipped(self, size_t size) noexcept:
         """Skip a part of a refused body."""
@@ -400,20 +410,20 @@ cdef class Connection:
         parse_line(line, size, &command)
         if self.hub.verbosity >= 2:
             self.hub.emit("command", self.fd, line[:size])
-        self.engine.commands[<int>command.op] += 1
-        self.hub.last_op = command.op
-        if command.op == OP_PUT:
-            reply = self.begin_put(&command, now_ns)
+        self.state.commands[command.number] += 1
+        self.hub.last_command = command.number
+        if command.form == FORM_PUT:
+            reply = begin_put(self, &command, now_ns)
         elif command.fault != REPLY_NONE:
-            if command.op == OP_NONE and is_http(line, size):
+            if command.number == 0 and is_http(line, size):
                 self.refuse_http()
                 return
             reply = command.fault
-        elif command.op == OP_QUIT:
+        elif rows[command.number].run is NULL:
             self.quitting = True
             return
         else:
-            reply = dispatch(self.engine, self.client, &command, now_ns)
+            reply = rows[command.number].run(self.state, self.client, &command, now_ns)
         if reply != REPLY_NONE:
             self.answer(reply)
             return
@@ -429,34 +439,17 @@ cdef class Connection:
         """Whether the reply to the last command comes later."""
         return self.client.waiting or self.client.queue is not NULL
 
-    cdef Reply begin_put(self, Command *command, int64_t now_ns) noexcept:
-        """Handle the line of a put. A body that is refused for its size or for lack of memory is skipped."""
-        if command.body_bytes > self.engine.max_job_size:
-            self.refusal = REPLY_JOB_TOO_BIG
-            self.engine.hits.job_size += 1
-        elif command.fault != REPLY_NONE:
-            return command.fault
-        else:
-            self.refusal = self.engine.put_begin(self.client, command, now_ns)
-        if self.refusal == REPLY_NONE:
-            self.phase = PHASE_BODY
-            self.body_got = 0
-        else:
-            self.phase = PHASE_SKIP
-            self.to_skip = <uint64_t>command.body_bytes + CRLF_BYTES
-        return REPLY_NONE
-
     cdef void end_put(self, int64_t now_ns) noexcept:
         """The body of a put and its CRLF are complete."""
         cdef Reply reply
         self.phase = PHASE_LINE
         if self.trailer[0] == c'\r' and self.trailer[1] == c'\n':
-            reply = self.engine.put_end(self.client, now_ns)
+            reply = put_end(self.state, self.client, now_ns)
             self.blocked = self.is_blocked()
             if reply != REPLY_NONE:
                 self.answer(reply)
         else:
-            self.engine.put_abort(self.client)
+            put_abort(self.state, self.client)
             self.answer(REPLY_EXPECTED_CRLF)
 
     # Replying and sending
@@ -464,40 +457,42 @@ cdef class Connection:
     cdef void answer(self, Reply reply) noexcept:
         """Append a reply, with its arguments (``client.answer``), to the outbox."""
         cdef size_t start = self.out.bytes.len
+        cdef uint64_t lsn = self.lsn_of(reply) if self.state.has_binlog else 0
         outbox_answer(&self.out, reply, self.client)
-        if self.engine.has_binlog:
-            self.gate(start, reply)
+        if lsn > self.state.journal.committed_lsn:
+            outbox_gate(&self.out, max(start, self.out.start), lsn)
         if self.hub.verbosity >= 2 and not self.out.bytes.failed:
             start = max(start, self.out.start)
             self.hub.emit("reply", self.fd, self.out.bytes.data[start:self.out.bytes.len].split(b"\r\n", 1)[0])
 
-    cdef void gate(self, size_t start, Reply reply) noexcept:
-        """Hold the reply back if the binlog is not as safe as the reply requires."""
-        cdef uint64_t lsn = self.lsn_of(reply)
-        if lsn > self.engine.journal.committed_lsn:
-            outbox_gate(&self.out, max(start, self.out.start), lsn)
-
     cdef uint64_t lsn_of(self, Reply reply) noexcept:
         """How far the binlog has to be safe before this reply may be sent."""
-        if reply == REPLY_RESERVED or reply == REPLY_FOUND:
-            return self.job_lsn(self.client.answer.job)
-        if reply == REPLY_USING or reply == REPLY_WATCHING or reply >= REPLY_DRAINING:
+        cdef uint8_t awaits = reply_rows[<int>reply].awaits
+        if awaits == AWAITS_JOBS:
+            return self.jobs_lsn()
+        if awaits == AWAITS_NOTHING:
             return 0
         # The reply depends on a record of this command, or reports a state that earlier records may have caused.
-        return self.engine.journal.gate_lsn
+        return self.state.journal.gate_lsn
 
-    cdef uint64_t job_lsn(self, Job *job) noexcept:
-        """The newest LSN with the last 32 bits of the job's: its own, or for an old job one that is no less safe."""
-        cdef uint64_t end_lsn = self.engine.journal.end_lsn
-        cdef uint32_t age = <uint32_t>end_lsn - job.lsn
-        return end_lsn - age if age <= end_lsn else 0
+    cdef uint64_t jobs_lsn(self) noexcept:
+        """Of the jobs that the reply carries, the newest LSN with the last 32 bits of one's: its own, or for an old job
+        one that is no less safe."""
+        cdef uint64_t end_lsn = self.state.journal.end_lsn
+        cdef uint64_t newest = 0
+        cdef uint32_t place, age
+        for place in range(self.client.answer.jobs_count):
+            age = <uint32_t>end_lsn - carried_job(&self.client.answer, place).job.lsn
+            if age <= end_lsn:
+                newest = max(newest, end_lsn - age)
+        return newest
 
     cdef void flush(self, int64_t now_ns) noexcept:
         """Send what the socket accepts."""
         cdef size_t total = 0
         cdef ssize_t size
         while outbox_unsent(&self.out) and not self.socket_full and self.fd >= 0 and not self.closed:
-            size = outbox_send(&self.out, self.fd, self.engine.journal.committed_lsn)
+            size = outbox_send(&self.out, self.fd, self.state.journal.committed_lsn)
             if size > 0:
                 self.resume_if_drained()
                 total += size
@@ -529,9 +524,9 @@ cdef class Connection:
         """Update the engine's count of memory: the present size of the buffers, and deleted jobs that were sent."""
         cdef size_t held = self.input.cap + outbox_capacity(&self.out)
         if held != self.counted_bytes:
-            memory_count_buffers(&self.engine.memory, self.counted_bytes, held)
+            memory_count_buffers(&self.state.memory, self.counted_bytes, held)
             self.counted_bytes = held
-        memory_drop(&self.engine.memory, self.out.freed_bytes)
+        memory_drop(&self.state.memory, self.out.freed_bytes)
         self.out.freed_bytes = 0
 
     cdef void update_interest(self, int64_t now_ns) noexcept:
@@ -586,7 +581,7 @@ cdef class Connection:
         self.hub.open.discard(self)
         self.hub.unwatched.discard(self)
         self.client = NULL
-        self.engine.leave(client, now_ns)
+        leave(self.state, client, now_ns)
         if self.fd >= 0:
             outbox_free(&self.out)
             buffer_free(&self.input)
@@ -596,3 +591,21 @@ cdef class Connection:
                 socket_drain(self.fd, self.hub.scratch, SCRATCH_BYTES)
             close_descriptor(self.fd)
             self.hub.has_closed = True
+
+
+cdef inline Reply begin_put(Connection connection, Command *command, int64_t now_ns) noexcept:
+    """Handle the line of a put. A body that is refused for its size or for lack of memory is skipped."""
+    if command.body_bytes > connection.state.max_job_size:
+        connection.refusal = REPLY_JOB_TOO_BIG
+        connection.state.hits.job_size += 1
+    elif command.fault != REPLY_NONE:
+        return command.fault
+    else:
+        connection.refusal = rows[command.number].run(connection.state, connection.client, command, now_ns)
+    if connection.refusal == REPLY_NONE:
+        connection.phase = PHASE_BODY
+        connection.body_got = 0
+    else:
+        connection.phase = PHASE_SKIP
+        connection.to_skip = <uint64_t>command.body_bytes + CRLF_BYTES
+    return REPLY_NONE

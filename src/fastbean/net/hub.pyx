@@ -19,13 +19,16 @@ cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastbean.base.clock cimport NEVER, monotonic_ns
+from fastbean.engine.commands cimport retry_held
+from fastbean.engine.long_commands cimport work_on
+from fastbean.engine.timers cimport expire
 from fastbean.net.connection cimport PHASE_LINE, Connection, Shared
 from fastbean.net.outbox cimport outbox_unsent
 from fastbean.net.poller cimport EDGE
 from fastbean.net.socket_calls cimport socket_has_unread
 from fastbean.base.stopwatch cimport PART_BINLOG, PART_SEND, PART_SERVE, PART_WORK, stopwatch_begin, stopwatch_mark
 
-from fastbean.protocol import commands
+from fastbean.engine.command_table import WORDS as _WORDS
 from fastbean.errors import BinlogFailedError
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -54,7 +57,7 @@ cdef class Hub(Shared):
     """All connections of one server. ``now_ns`` is the time of the current iteration.
 
     Args:
-        engine: the engine that runs the commands.
+        state: jobs, tubes and clients.
         poller: what watches the sockets, made by `new_selector`; None is fine as long as no socket is adopted.
     """
 
@@ -84,10 +87,10 @@ cdef class Hub(Shared):
 
     def is_full(self):
         """Whether no other client may connect; each True counts in `stats` as a refused client."""
-        cdef uint32_t limit = self.engine.max_connections
+        cdef uint32_t limit = self.state.max_connections
         if limit == 0 or <uint64_t>len(self.open) < limit:
             return False
-        self.engine.hits.connections += 1
+        self.state.hits.connections += 1
         return True
 
     def adopt(self, sock, str peer, int64_t now_ns):
@@ -163,8 +166,8 @@ cdef class Hub(Shared):
         # Reset by `end_iteration`: after an error in this iteration the next one must not wait.
         self.wait_ns = 0
         called = self.handle(wait_ns) if self.compiled is None else self.handle_polled(wait_ns)
-        self.deliver()
-        if self.runnable or self.engine.has_binlog:
+        self.deliver_answers()
+        if self.runnable or self.state.has_binlog:
             stopwatch_mark(&self.watch, self.phase)
             self.phase = PART_WORK
         self.wait_ns = self.end_iteration(self.now_ns)
@@ -184,8 +187,8 @@ cdef class Hub(Shared):
             self.on_slow_iteration(
                 ms=(self.watch.marked_ns - self.watch.begun_ns) // NS_IN_MS, phase=_PHASES[<int>self.watch.longest],
                 phase_ms=self.watch.longest_ns // NS_IN_MS, sockets=self.ready, steps=self.steps,
-                last=commands.WORDS.get(self.last_op, "none"),
-                moved=self.engine.effort - self.before_moves - self.steps,
+                last=_WORDS.get(self.last_command, "none"),
+                moved=self.state.effort - self.before_moves - self.steps,
             )
         return 0
 
@@ -234,12 +237,12 @@ cdef class Hub(Shared):
         self.polled = True
         self.now_ns = now_ns
         self.steps = 0
-        self.before_moves = self.engine.effort
+        self.before_moves = self.state.effort
         # An iteration without ready sockets consists of timers and postponed work.
         self.phase = PART_SERVE if ready else PART_WORK
         stopwatch_begin(&self.watch, now_ns)
-        self.engine.begin_iteration(now_ns)
-        self.engine.expire(now_ns)
+        self.state.begin_iteration(now_ns)
+        expire(self.state, now_ns)
 
     cdef bint serve_one(self, object data, int mask) except -1:
         """Serve a ready descriptor; returns whether a callback ran."""
@@ -267,11 +270,11 @@ cdef class Hub(Shared):
         cdef bint more, copies
         if self.unwatched and now_ns - self.looked_ns >= LOOK_EVERY_NS:
             self.look_at_unwatched(now_ns)
-        self.engine.begin_iteration(now_ns)
+        self.state.begin_iteration(now_ns)
         if connections:
             self.runnable = []
             for connection in connections:
-                if self.engine.effort >= self.engine.effort_limit and resumed:
+                if self.state.effort >= self.state.effort_limit and resumed:
                     break
                 resumed += 1
                 connection.is_runnable = False
@@ -281,31 +284,31 @@ cdef class Hub(Shared):
                 del connections[:resumed]
                 connections += self.runnable
                 self.runnable = connections
-        more = self.engine.expire(now_ns)
-        more = self.engine.work_on(now_ns) or more
-        if self.engine.held.first is not NULL:
-            more = self.engine.retry_held(now_ns) or more
-        copies = self.engine.journal.compact()
-        self.deliver()
-        if self.engine.has_binlog:
+        more = expire(self.state, now_ns)
+        more = work_on(self.state, now_ns) or more
+        if self.state.held.first is not NULL:
+            more = retry_held(self.state, now_ns) or more
+        copies = self.state.journal.compact()
+        self.deliver_answers()
+        if self.state.has_binlog:
             stopwatch_mark(&self.watch, self.phase)
             self.commit(now_ns)
             stopwatch_mark(&self.watch, PART_BINLOG)
             self.phase = PART_SEND
-        if self.engine.journal.failure is not None:
-            raise BinlogFailedError(f"{self.engine.journal.failure}; the server ends and sends no more replies")
+        if self.state.journal.failure is not None:
+            raise BinlogFailedError(f"{self.state.journal.failure}; the server ends and sends no more replies")
         connections = self.answered
         if connections:
             self.answered = []
             self.send(connections, now_ns)
         if self.gathering:
             return 0
-        if self.engine.short_of_memory:
+        if self.state.short_of_memory:
             return OUT_OF_MEMORY_RETRY_NS
-        if self.engine.journal.tight and not copies:
+        if self.state.journal.tight and not copies:
             # What makes room, or syncs, wakes the loop; until then no command can continue.
             return BINLOG_RETRY_NS
-        if more or copies or self.runnable or self.answered or self.engine.answered.first is not NULL:
+        if more or copies or self.runnable or self.answered or self.state.answered.first is not NULL:
             return 0
         return self.next_ns(now_ns)
 
@@ -322,7 +325,7 @@ cdef class Hub(Shared):
         cdef bint alone = len(self.gated) == 1 and self.ready == 1 and not self.runnable
         cdef uint64_t before_lsn = self.committed_lsn
         self.gathering = False
-        if self.polled and self.gated and not alone and not self.runnable and self.engine.journal.syncs_shortly():
+        if self.polled and self.gated and not alone and not self.runnable and self.state.journal.syncs_shortly():
             # Delay this sync for a few iterations so that clients arriving meanwhile share it. If an iteration finds no
             # ready socket, sync at once: that delays no client.
             self.gathering = self.ready > 0 and self.gathered_iterations < MAX_GATHERED_ITERATIONS
@@ -331,9 +334,9 @@ cdef class Hub(Shared):
         self.gathered_iterations = self.gathered_iterations + 1 if self.gathering else 0
         if self.gathering:
             return
-        self.engine.journal.commit(now_ns, alone)
-        self.committed_lsn = self.engine.journal.committed_lsn
-        if self.gated and self.committed_lsn != before_lsn and self.engine.journal.failure is None:
+        self.state.journal.commit(now_ns, alone)
+        self.committed_lsn = self.state.journal.committed_lsn
+        if self.gated and self.committed_lsn != before_lsn and self.state.journal.failure is None:
             connections = self.gated
             self.gated = []
             self.send(connections, now_ns)
@@ -352,9 +355,9 @@ cdef class Hub(Shared):
 
     cdef int64_t next_ns(self, int64_t now_ns) noexcept:
         """Nanoseconds until the next timer is due, or -1."""
-        cdef int64_t due_ns = self.engine.next_timer_ns()
-        cdef int64_t binlog_ns = self.engine.journal.due_ns()
-        cdef int64_t release_ns = self.engine.memory.release_at_ns
+        cdef int64_t due_ns = self.state.next_timer_ns()
+        cdef int64_t binlog_ns = self.state.journal.due_ns()
+        cdef int64_t release_ns = self.state.memory.release_at_ns
         if due_ns == NEVER or (binlog_ns != NEVER and binlog_ns < due_ns):
             due_ns = binlog_ns
         if due_ns == NEVER or (release_ns != NEVER and release_ns < due_ns):

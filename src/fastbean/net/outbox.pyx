@@ -19,11 +19,10 @@ from fastbean.base.buffer cimport (
     Buffer, buffer_append, buffer_append_number, buffer_append_text, buffer_drop_front, buffer_free,
     buffer_reserve_exactly, write_number,
 )
-from fastbean.engine.client cimport TEXT_HEAD_BYTES, Client
+from fastbean.engine.client cimport TEXT_HEAD_BYTES, Answer, CarriedJob, Client, answer_drop_jobs, carried_job
 from fastbean.engine.job cimport Job, job_body, job_unpin
 from fastbean.protocol.replies cimport (
-    REPLY_FOUND, REPLY_INSERTED, REPLY_KICKED_COUNT, REPLY_OK, REPLY_RESERVED, REPLY_USING, REPLY_WATCHING, Reply,
-    reply_text,
+    CARRIES_JOBS, CARRIES_NUMBER, CARRIES_TEXT, CARRIES_TUBE, Reply, ReplyRow, reply_rows,
 )
 from fastbean.net.socket_calls cimport socket_send, socket_send_pieces
 from fastbean.engine.tube cimport tube_name
@@ -39,19 +38,35 @@ cdef enum:
 # Replying
 
 cdef void outbox_answer(Outbox *outbox, Reply reply, Client *client) noexcept nogil:
-    """Append a reply and its arguments from ``client.answer``, whose text is empty afterwards."""
+    """Append a reply and what it carries from ``client.answer``, whose jobs and text are gone afterwards."""
     cdef Buffer *out = &outbox.bytes
-    buffer_append_text(out, reply_text(reply))
-    if reply == REPLY_RESERVED or reply == REPLY_FOUND:
-        append_job(outbox, client.answer.job, client.answer.number)
-    elif reply == REPLY_INSERTED or reply == REPLY_WATCHING or reply == REPLY_KICKED_COUNT:
+    cdef ReplyRow *row = &reply_rows[<int>reply]
+    if row.carries == CARRIES_JOBS:
+        append_jobs(outbox, row, &client.answer)
+        return
+    buffer_append_text(out, row.text)
+    if row.carries == CARRIES_NUMBER:
         buffer_append_number(out, client.answer.number)
         buffer_append(out, b"\r\n", CRLF_BYTES)
-    elif reply == REPLY_USING:
+    elif row.carries == CARRIES_TUBE:
         buffer_append(out, tube_name(client.use), client.use.name_bytes)
         buffer_append(out, b"\r\n", CRLF_BYTES)
-    elif reply == REPLY_OK:
+    elif row.carries == CARRIES_TEXT:
         append_text(outbox, &client.answer.text)
+
+
+cdef void append_jobs(Outbox *outbox, ReplyRow *row, Answer *answer) noexcept nogil:
+    """Append the whole reply for each job that the answer carries."""
+    cdef CarriedJob *carried
+    cdef uint32_t place
+    for place in range(answer.jobs_count):
+        carried = carried_job(answer, place)
+        buffer_append_text(&outbox.bytes, row.text)
+        append_job(outbox, carried.job, carried.id)
+    if answer.more is NULL:
+        answer.jobs_count = 0
+    else:
+        answer_drop_jobs(answer)
 
 
 cdef void append_job(Outbox *outbox, Job *job, uint64_t id) noexcept nogil:

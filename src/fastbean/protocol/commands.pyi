@@ -1,5 +1,3 @@
 from typing import Final
 
-WORDS: Final[dict[int, str]]
-
-def parse(line: bytes) -> tuple[str, str, dict[str, int | bytes]]: ...
+ARGUMENTS: Final[dict[int, tuple[str, ...]]]

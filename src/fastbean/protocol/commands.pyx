@@ -3,24 +3,107 @@
 It accepts and refuses what beanstalkd 1.13 accepts and refuses, oddities included: a command is recognised by its
 prefix. It looks at the line alone: it allocates nothing and knows no job, tube or client. A line costs O(its length),
 and has at most 224 bytes.
+
+`engine.command_table` adds the words, in its order.
 """
 
-from libc.string cimport memchr
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memchr, memcmp, memcpy, memset, strcpy, strlen
 
-from fastbean.protocol.replies cimport REPLY_BAD_FORMAT, REPLY_NONE, REPLY_UNKNOWN_COMMAND, reply_text
+from fastbean.protocol.replies cimport REPLY_BAD_FORMAT, REPLY_NONE, REPLY_UNKNOWN_COMMAND
 from fastbean.protocol.tokenizer cimport (
     Cursor, is_tube_name, skip_blanks, take_name, take_strtoul, take_u32, take_u64, take_word,
 )
 
 cdef enum:
     MAX_TIMEOUT_S = 0x7FFFFFFF
+    HEAD_BYTES = 8                  # of a word, compared in one step
+
+cdef Word *first_words[256]         # by `place_of` the two first characters
+
+words_count = 0
+
+# The arguments of each form by name, as members of Command.
+ARGUMENTS = {
+    FORM_NOTHING: (),
+    FORM_IGNORED: (),
+    FORM_PUT: ("pri", "delay_s", "ttr_s", "body_bytes"),
+    FORM_ID: ("id",),
+    FORM_ID_PRI: ("id", "pri"),
+    FORM_ID_PRI_DELAY: ("id", "pri", "delay_s"),
+    FORM_TUBE: ("name",),
+    FORM_TUBE_DELAY: ("name", "delay_s"),
+    FORM_COUNT: ("count",),
+    FORM_TIMEOUT: ("timeout_s",),
+}
 
 
-# One function for each form of arguments. Each returns whether the rest of the line has that form.
+# Words
 
-cdef inline bint parse_nothing(Cursor *cursor) noexcept nogil:
-    return cursor.at == cursor.end
+cdef inline uint8_t place_of(const char *text) noexcept nogil:
+    """Where the words that begin with these two characters are; words with others may share a place."""
+    return <uint8_t>(<uint8_t>text[0] + 8 * <uint8_t>text[1])
 
+
+cdef inline bint begins_with(const char *text, size_t size, uint64_t head, Word *word) noexcept nogil:
+    """Whether the text begins with the word; `head`: its first 8 bytes, zeros after the end of a shorter one."""
+    if (head ^ word.head) & word.head_mask:
+        return False
+    return word.bytes <= HEAD_BYTES or (
+        size >= word.bytes and memcmp(text + HEAD_BYTES, word.text + HEAD_BYTES, word.bytes - HEAD_BYTES) == 0
+    )
+
+
+cdef uint32_t add_word(const char *text, Form form, Counter counter) except 0:
+    """Add the word of a command, a text that stays in memory. Returns the command's number.
+
+    Where one word begins with another, the longer one is tried first.
+
+    Raises:
+        ValueError: there are too many words, this one is too short or too long, or another command has it.
+    """
+    global words_count
+    cdef bytes key = b"cmd-" + text.strip()
+    cdef size_t size = strlen(text)
+    cdef Word **place = &first_words[place_of(text)]
+    cdef Word *added = &words[words_count + 1]
+    if words_count == MAX_COMMANDS - 1 or size < 2 or len(key) >= KEY_BYTES:
+        raise ValueError(f"{text.decode()!r} cannot be the word of a command: its length, or there are too many")
+    memcpy(&added.head, text, min(size, <size_t>HEAD_BYTES))
+    memset(&added.head_mask, 0xFF, min(size, <size_t>HEAD_BYTES))
+    while place[0] is not NULL and not begins_with(text, size, added.head, place[0]):
+        place = &place[0].next
+    if place[0] is not NULL and place[0].bytes == size:
+        raise ValueError(f"two commands have the word {text.decode()!r}")
+    words_count += 1
+    added.number = words_count
+    added.text = text
+    added.bytes = <uint32_t>size
+    added.form = form
+    added.counter = counter
+    strcpy(added.key, key)
+    added.next = place[0]
+    place[0] = added
+    return words_count
+
+
+cdef inline Word *word_of(const char *text, size_t size) noexcept nogil:
+    """The word that the line begins with, or NULL."""
+    cdef Word *word
+    cdef uint64_t head = 0
+    if size < 2:
+        return NULL
+    word = first_words[place_of(text)]
+    if size >= HEAD_BYTES:
+        memcpy(&head, text, HEAD_BYTES)
+    else:
+        memcpy(&head, text, size)
+    while word is not NULL and not begins_with(text, size, head, word):
+        word = word.next
+    return word
+
+
+# Arguments: one function for each form. Each returns whether the rest of the line has that form.
 
 cdef inline bint parse_id(Cursor *cursor, Command *command) noexcept nogil:
     return take_u64(cursor, &command.id) and cursor.at == cursor.end
@@ -33,14 +116,14 @@ cdef inline bint parse_tube(Cursor *cursor, Command *command) noexcept nogil:
     )
 
 
-cdef inline bint parse_release(Cursor *cursor, Command *command) noexcept nogil:
+cdef inline bint parse_id_pri_delay(Cursor *cursor, Command *command) noexcept nogil:
     return (
         take_u64(cursor, &command.id) and take_u32(cursor, &command.pri) and take_u32(cursor, &command.delay_s)
         and cursor.at == cursor.end
     )
 
 
-cdef inline bint parse_bury(Cursor *cursor, Command *command) noexcept nogil:
+cdef inline bint parse_id_pri(Cursor *cursor, Command *command) noexcept nogil:
     return take_u64(cursor, &command.id) and take_u32(cursor, &command.pri) and cursor.at == cursor.end
 
 
@@ -49,229 +132,77 @@ cdef inline bint parse_timeout(Cursor *cursor, Command *command) noexcept nogil:
     return take_u32(cursor, &command.timeout_s) and command.timeout_s <= MAX_TIMEOUT_S
 
 
-cdef void parse_put(Cursor *cursor, Command *command) noexcept nogil:
-    """Parse the four numbers. Anything after them is a fault, but a body that is too big comes first: so `op` stays."""
-
+cdef inline bint parse_put(Cursor *cursor, Command *command) noexcept nogil:
+    """Anything after the four numbers is a fault, but a body that is too big comes first: so the command counts."""
     if not (
         take_u32(cursor, &command.pri) and take_u32(cursor, &command.delay_s) and take_u32(cursor, &command.ttr_s)
         and take_u32(cursor, &command.body_bytes)
     ):
-        refuse(command)
-    elif cursor.at != cursor.end:
+        return False
+    if cursor.at != cursor.end:
         command.fault = REPLY_BAD_FORMAT
+    return True
 
 
-cdef void parse_pause(Cursor *cursor, Command *command) noexcept nogil:
-    """Parse a name and a delay. beanstalkd counts the command before it checks the name's length and start."""
+cdef inline bint parse_tube_delay(Cursor *cursor, Command *command) noexcept nogil:
+    """beanstalkd counts the command before it checks the name's length and start."""
     skip_blanks(cursor)
     if not (
         take_name(cursor, &command.name, &command.name_bytes) and take_u32(cursor, &command.delay_s)
         and cursor.at == cursor.end
     ):
-        refuse(command)
-    elif not is_tube_name(command.name, command.name_bytes):
+        return False
+    if not is_tube_name(command.name, command.name_bytes):
         command.fault = REPLY_BAD_FORMAT
+    return True
 
 
-cdef inline void refuse(Command *command) noexcept nogil:
-    """Mark a malformed command: the reply is BAD_FORMAT, and no counter of `stats` counts it."""
-    command.op = OP_NONE
-    command.fault = REPLY_BAD_FORMAT
-
-
-cdef Op command_word(Cursor *cursor) noexcept nogil:
-    """Step over the command's word. Where one word begins with another, the longer one is tried first."""
-    cdef char first = cursor.at[0] if cursor.at < cursor.end else 0
-    if first == c'p':
-        return word_with_p(cursor)
-    if first == c'r':
-        return word_with_r(cursor)
-    if first == c's':
-        return word_with_s(cursor)
-    if take_word(cursor, b"delete ", 7):
-        return OP_DELETE
-    if take_word(cursor, b"bury ", 5):
-        return OP_BURY
-    if take_word(cursor, b"kick ", 5):
-        return OP_KICK
-    if take_word(cursor, b"kick-job ", 9):
-        return OP_KICK_JOB
-    if take_word(cursor, b"touch ", 6):
-        return OP_TOUCH
-    if take_word(cursor, b"use ", 4):
-        return OP_USE
-    if take_word(cursor, b"watch ", 6):
-        return OP_WATCH
-    if take_word(cursor, b"ignore ", 7):
-        return OP_IGNORE
-    if take_word(cursor, b"list-tubes-watched", 18):
-        return OP_LIST_TUBES_WATCHED
-    if take_word(cursor, b"list-tube-used", 14):
-        return OP_LIST_TUBE_USED
-    if take_word(cursor, b"list-tubes", 10):
-        return OP_LIST_TUBES
-    if take_word(cursor, b"quit", 4):
-        return OP_QUIT
-    return OP_NONE
-
-
-cdef inline Op word_with_p(Cursor *cursor) noexcept nogil:
-    if take_word(cursor, b"put ", 4):
-        return OP_PUT
-    if take_word(cursor, b"peek ", 5):
-        return OP_PEEK
-    if take_word(cursor, b"peek-ready", 10):
-        return OP_PEEK_READY
-    if take_word(cursor, b"peek-delayed", 12):
-        return OP_PEEK_DELAYED
-    if take_word(cursor, b"peek-buried", 11):
-        return OP_PEEK_BURIED
-    if take_word(cursor, b"pause-tube", 10):
-        return OP_PAUSE_TUBE
-    return OP_NONE
-
-
-cdef inline Op word_with_r(Cursor *cursor) noexcept nogil:
-    if take_word(cursor, b"release ", 8):
-        return OP_RELEASE
-    if not take_word(cursor, b"reserve", 7):
-        return OP_NONE
-    if take_word(cursor, b"-with-timeout ", 14):
-        return OP_RESERVE_WITH_TIMEOUT
-    if take_word(cursor, b"-job ", 5):
-        return OP_RESERVE_JOB
-    return OP_RESERVE
-
-
-cdef inline Op word_with_s(Cursor *cursor) noexcept nogil:
-    if not take_word(cursor, b"stats", 5):
-        return OP_NONE
-    if take_word(cursor, b"-job ", 5):
-        return OP_STATS_JOB
-    if take_word(cursor, b"-tube ", 6):
-        return OP_STATS_TUBE
-    return OP_STATS
-
-
-cdef bint parse_arguments(Cursor *cursor, Command *command) noexcept nogil:
-    """Parse the arguments of every command except put and pause-tube."""
-    cdef Op op = command.op
-    if op == OP_RELEASE:
-        return parse_release(cursor, command)
-    if op == OP_BURY:
-        return parse_bury(cursor, command)
-    if op == OP_KICK:
-        return take_strtoul(cursor, &command.count)
-    if op == OP_RESERVE_WITH_TIMEOUT:
-        return parse_timeout(cursor, command)
-    if op == OP_USE or op == OP_WATCH or op == OP_IGNORE or op == OP_STATS_TUBE:
-        return parse_tube(cursor, command)
-    if (
-        op == OP_DELETE or op == OP_PEEK or op == OP_RESERVE_JOB or op == OP_KICK_JOB or op == OP_TOUCH
-        or op == OP_STATS_JOB
-    ):
+cdef inline bint parse_arguments(Form form, Cursor *cursor, Command *command) noexcept nogil:
+    if form == FORM_PUT:
+        return parse_put(cursor, command)
+    if form == FORM_ID:
         return parse_id(cursor, command)
-    # `quit` may be followed by anything: beanstalkd compares only its four letters.
-    return op == OP_QUIT or parse_nothing(cursor)
+    if form == FORM_ID_PRI_DELAY:
+        return parse_id_pri_delay(cursor, command)
+    if form == FORM_ID_PRI:
+        return parse_id_pri(cursor, command)
+    if form == FORM_TUBE:
+        return parse_tube(cursor, command)
+    if form == FORM_TUBE_DELAY:
+        return parse_tube_delay(cursor, command)
+    if form == FORM_COUNT:
+        return take_strtoul(cursor, &command.count)
+    if form == FORM_TIMEOUT:
+        return parse_timeout(cursor, command)
+    return form == FORM_IGNORED or cursor.at == cursor.end
+
+
+cdef inline void refuse(Command *command, Reply fault) noexcept nogil:
+    """No counter of `stats` counts the line."""
+    command.number = 0
+    command.form = FORM_NOTHING
+    command.fault = fault
 
 
 cdef void parse_line(char *line, size_t size, Command *command) noexcept nogil:
     """Parse one command line.
 
-    `line` is the line without its CRLF, `size` its length in bytes, at most 222. Sets ``command.op``, ``command.fault``
-    and those other members that the command has. ``op`` is OP_NONE if no counter of `stats` counts the line.
+    `line` is the line without its CRLF, `size` its length in bytes, at most 222. Sets ``command.number``,
+    ``command.fault`` and those other members that the command has.
     """
     cdef Cursor cursor
-    command.fault = REPLY_NONE
-    if memchr(line, 0, size) is not NULL:
-        refuse(command)
+    cdef Word *word
+    word = word_of(line, size)
+    if word is NULL:
+        refuse(command, REPLY_UNKNOWN_COMMAND if memchr(line, 0, size) is NULL else REPLY_BAD_FORMAT)
         return
-    cursor.at = line
+    command.number = word.number
+    command.form = word.form
+    command.fault = REPLY_NONE
+    cursor.at = line + word.bytes
     cursor.end = line + size
-    command.op = command_word(&cursor)
-    if command.op == OP_NONE:
-        command.fault = REPLY_UNKNOWN_COMMAND
-    elif command.op == OP_PUT:
-        parse_put(&cursor, command)
-    elif command.op == OP_PAUSE_TUBE:
-        parse_pause(&cursor, command)
-    elif not parse_arguments(&cursor, command):
-        refuse(command)
-
-
-_ARGUMENTS = {
-    OP_PUT: ("pri", "delay_s", "ttr_s", "body_bytes"),
-    OP_PEEK: ("id",),
-    OP_RESERVE_WITH_TIMEOUT: ("timeout_s",),
-    OP_RESERVE_JOB: ("id",),
-    OP_DELETE: ("id",),
-    OP_RELEASE: ("id", "pri", "delay_s"),
-    OP_BURY: ("id", "pri"),
-    OP_KICK: ("count",),
-    OP_KICK_JOB: ("id",),
-    OP_TOUCH: ("id",),
-    OP_STATS_JOB: ("id",),
-    OP_STATS_TUBE: ("name",),
-    OP_USE: ("name",),
-    OP_WATCH: ("name",),
-    OP_IGNORE: ("name",),
-    OP_PAUSE_TUBE: ("name", "delay_s"),
-}
-
-WORDS = {
-    OP_PUT: "put",
-    OP_PEEK: "peek",
-    OP_PEEK_READY: "peek-ready",
-    OP_PEEK_DELAYED: "peek-delayed",
-    OP_PEEK_BURIED: "peek-buried",
-    OP_RESERVE: "reserve",
-    OP_RESERVE_WITH_TIMEOUT: "reserve-with-timeout",
-    OP_RESERVE_JOB: "reserve-job",
-    OP_DELETE: "delete",
-    OP_RELEASE: "release",
-    OP_BURY: "bury",
-    OP_KICK: "kick",
-    OP_KICK_JOB: "kick-job",
-    OP_TOUCH: "touch",
-    OP_STATS: "stats",
-    OP_STATS_JOB: "stats-job",
-    OP_STATS_TUBE: "stats-tube",
-    OP_USE: "use",
-    OP_WATCH: "watch",
-    OP_IGNORE: "ignore",
-    OP_LIST_TUBES: "list-tubes",
-    OP_LIST_TUBE_USED: "list-tube-used",
-    OP_LIST_TUBES_WATCHED: "list-tubes-watched",
-    OP_PAUSE_TUBE: "pause-tube",
-    OP_QUIT: "quit",
-}
-
-
-def parse(bytes line) -> tuple[str, str, dict[str, int | bytes]]:
-    """Parse one command line as the server does; for tests, for fuzzing and to try out.
-
-    Args:
-        line: the line without its CRLF, at most 222 bytes.
-
-    Returns:
-        The command's word ("" when no counter of `stats` would count it), the fault ("" or the reply that refuses the
-        line, such as "BAD_FORMAT"), and the arguments by name.
-
-    Raises:
-        ValueError: the line is longer than 222 bytes.
-    """
-    cdef Command command
-    if len(line) > MAX_LINE_BYTES - 2:
-        raise ValueError(f"a command line has at most {MAX_LINE_BYTES - 2} bytes before its CRLF, this one {len(line)}")
-    parse_line(line, len(line), &command)
-    fault = (<bytes>reply_text(command.fault)).decode().strip()
-    if command.fault != REPLY_NONE:
-        return WORDS.get(command.op, ""), fault, {}
-    values = {
-        "id": command.id, "pri": command.pri, "delay_s": command.delay_s, "ttr_s": command.ttr_s,
-        "timeout_s": command.timeout_s, "count": command.count, "body_bytes": command.body_bytes,
-    }
-    arguments = {}
-    for name in _ARGUMENTS.get(command.op, ()):
-        arguments[name] = command.name[:command.name_bytes] if name == "name" else values[name]
-    return WORDS[command.op], fault, arguments
+    # No form takes a NUL, so only what a form leaves over can have one.
+    if not parse_arguments(word.form, &cursor, command) or (
+        cursor.at != cursor.end and memchr(cursor.at, 0, cursor.end - cursor.at) is not NULL
+    ):
+        refuse(command, REPLY_BAD_FORMAT)

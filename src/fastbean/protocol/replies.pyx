@@ -1,37 +1,54 @@
-"""The replies, and the text of each.
+"""The table of replies: the text of each, what it carries, and what it waits for.
 
-The order of the texts is that of `Reply`.
+A new reply is a value of `Reply` and a row here. It waits for the binlog so far unless its row says otherwise.
 """
 
-cdef const char *reply_texts[<int>REPLY_COUNT]
-reply_texts[:] = [
-    b"",
-    b"INSERTED ",
-    b"RESERVED ",
-    b"FOUND ",
-    b"OK ",
-    b"USING ",
-    b"WATCHING ",
-    b"KICKED ",
-    b"KICKED\r\n",
-    b"DELETED\r\n",
-    b"RELEASED\r\n",
-    b"BURIED\r\n",
-    b"TOUCHED\r\n",
-    b"PAUSED\r\n",
-    b"NOT_FOUND\r\n",
-    b"NOT_IGNORED\r\n",
-    b"TIMED_OUT\r\n",
-    b"DEADLINE_SOON\r\n",
-    b"DRAINING\r\n",
-    b"EXPECTED_CRLF\r\n",
-    b"JOB_TOO_BIG\r\n",
-    b"OUT_OF_MEMORY\r\n",
-    b"BAD_FORMAT\r\n",
-    b"UNKNOWN_COMMAND\r\n",
-]
+
+cdef int add(Reply reply, const char *text, Carried carries=CARRIES_NOTHING, Awaited awaits=AWAITS_BINLOG) except -1:
+    cdef ReplyRow *row = &reply_rows[<int>reply]
+    row.text = text
+    row.carries = carries
+    row.awaits = awaits
+    return 0
 
 
-cdef const char *reply_text(Reply reply) noexcept nogil:
-    """The whole line of a reply without arguments; otherwise its word and a blank."""
-    return reply_texts[<int>reply]
+add(REPLY_NONE, b"", CARRIES_NOTHING, AWAITS_NOTHING)
+add(REPLY_INSERTED, b"INSERTED ", CARRIES_NUMBER)
+add(REPLY_RESERVED, b"RESERVED ", CARRIES_JOBS, AWAITS_JOBS)
+add(REPLY_FOUND, b"FOUND ", CARRIES_JOBS, AWAITS_JOBS)
+add(REPLY_OK, b"OK ", CARRIES_TEXT)
+add(REPLY_USING, b"USING ", CARRIES_TUBE, AWAITS_NOTHING)
+add(REPLY_WATCHING, b"WATCHING ", CARRIES_NUMBER, AWAITS_NOTHING)
+add(REPLY_KICKED_COUNT, b"KICKED ", CARRIES_NUMBER)
+add(REPLY_KICKED, b"KICKED\r\n")
+add(REPLY_DELETED, b"DELETED\r\n")
+add(REPLY_RELEASED, b"RELEASED\r\n")
+add(REPLY_BURIED, b"BURIED\r\n")
+add(REPLY_TOUCHED, b"TOUCHED\r\n")
+add(REPLY_PAUSED, b"PAUSED\r\n")
+add(REPLY_NOT_FOUND, b"NOT_FOUND\r\n")
+add(REPLY_NOT_IGNORED, b"NOT_IGNORED\r\n")
+add(REPLY_TIMED_OUT, b"TIMED_OUT\r\n")
+add(REPLY_DEADLINE_SOON, b"DEADLINE_SOON\r\n")
+add(REPLY_DRAINING, b"DRAINING\r\n", CARRIES_NOTHING, AWAITS_NOTHING)
+add(REPLY_EXPECTED_CRLF, b"EXPECTED_CRLF\r\n", CARRIES_NOTHING, AWAITS_NOTHING)
+add(REPLY_JOB_TOO_BIG, b"JOB_TOO_BIG\r\n", CARRIES_NOTHING, AWAITS_NOTHING)
+add(REPLY_OUT_OF_MEMORY, b"OUT_OF_MEMORY\r\n", CARRIES_NOTHING, AWAITS_NOTHING)
+add(REPLY_BAD_FORMAT, b"BAD_FORMAT\r\n", CARRIES_NOTHING, AWAITS_NOTHING)
+add(REPLY_UNKNOWN_COMMAND, b"UNKNOWN_COMMAND\r\n", CARRIES_NOTHING, AWAITS_NOTHING)
+
+for _number in range(<int>REPLY_COUNT):
+    if reply_rows[_number].text is NULL:
+        raise ImportError(f"reply {_number} has no row in the table of replies")
+
+
+AWAITED = {AWAITS_BINLOG: "the binlog", AWAITS_JOBS: "its jobs", AWAITS_NOTHING: "nothing"}
+
+
+def table() -> list[dict[str, str]]:
+    """Return the rows but that of "no reply yet": of each the ``word``, and what it ``awaits``: "the binlog" so far,
+    "its jobs" or "nothing"."""
+    return [
+        {"word": (<bytes>row.text).decode().strip(), "awaits": AWAITED[row.awaits]}
+        for row in reply_rows[1:<int>REPLY_COUNT]
+    ]

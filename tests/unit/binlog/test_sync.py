@@ -9,7 +9,8 @@ from pathlib import Path
 
 from fastbean.binlog.binlog import Binlog
 from fastbean.daemon import stderr_log
-from fastbean.engine.commands import Engine
+from fastbean.engine.restore import EngineJobs
+from fastbean.engine.state import State
 from fastbean.net.hub import Hub
 from patience import PATIENCE_S
 
@@ -17,9 +18,9 @@ TIMES = 30
 HOUR_NS = 3_600_000_000_000
 
 
-def open_binlog(directory: Path, engine: Engine, fsync_ms: int, segment_bytes: int = 4096) -> Binlog:
+def open_binlog(directory: Path, engine: State, fsync_ms: int, segment_bytes: int = 4096) -> Binlog:
     directory.mkdir()
-    log = Binlog(directory, engine, segment_bytes=segment_bytes, fsync_ms=fsync_ms, log=stderr_log.silent)
+    log = Binlog(directory, EngineJobs(engine), segment_bytes=segment_bytes, fsync_ms=fsync_ms, log=stderr_log.silent)
     log.open(lambda _text: None)
     return log
 
@@ -34,14 +35,14 @@ def returns(function: Callable[[], None]) -> bool:
 
 def test_a_word_that_somebody_has_taken_already_keeps_nobody_waiting(tmp_path: Path) -> None:
     # In one iteration a command may wait for the round itself, and the event that announced its end comes after that.
-    log = open_binlog(tmp_path / "log", Engine(), 50)
+    log = open_binlog(tmp_path / "log", State(), 50)
     assert returns(log.journal.sync_done), "it waits for a round that nobody has begun"
     log.close()
 
 
 def test_a_stop_does_not_wait_for_a_round_that_the_thread_never_saw(tmp_path: Path) -> None:
     for run in range(TIMES):
-        engine = Engine()
+        engine = State()
         log = open_binlog(tmp_path / str(run), engine, 0)
         hub = Hub(engine)
         hub.connect().feed(b"put 0 0 10 1\r\nx\r\n", 0)
@@ -53,7 +54,7 @@ class Told:
     """A log with a hub, and what is told of its slow syncs; nobody watches for the end of a sync but the test."""
 
     def __init__(self, directory: Path, fsync_ms: int, slow_ns: int) -> None:
-        self.engine = Engine(now_ns=time.monotonic_ns())
+        self.engine = State(now_ns=time.monotonic_ns())
         self.log = open_binlog(directory, self.engine, fsync_ms, segment_bytes=1 << 20)
         self.lines: list[tuple[bool, int, int, int]] = []
         self.log.journal.slow_sync_ns = slow_ns

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastbean.engine.commands import Engine
+from fastbean.engine.state import State
 from memory_client import SECOND_NS, MemoryClient, MemoryServer
 
 YEAR_S = 365 * 24 * 3600
@@ -330,4 +330,4 @@ def test_urgent_jobs_are_ready_jobs_below_1024(producer: MemoryClient, worker: M
 
 def test_a_wrong_hash_key_is_refused() -> None:
     with pytest.raises(ValueError, match="must have 16 bytes"):
-        Engine(hash_key=b"short")
+        State(hash_key=b"short")

@@ -67,3 +67,20 @@ def test_a_list_misses_no_tube_that_moves_while_it_is_written() -> None:
     for client in (looker, other_looker):
         listed = client().split(b"\n")
         assert [listed.count(b"- %b" % name) for name in names[20:]] == [1] * len(names[20:])
+
+
+def test_a_client_with_very_many_reservations_leaves_in_small_steps() -> None:
+    """Each reservation takes two steps: one that puts it in order, and one that makes its job ready."""
+    many = 20 * STEPS_AT_ONCE
+    server = MemoryServer()
+    producer, worker = server.client(), server.client()
+    for _ in range(many // 100):
+        producer(b"put 0 0 60 0\r\n\r\n" * 100)
+        worker(b"reserve\r\n" * 100)
+    worker.connection.close(server.now_ns)
+    iterations = 0
+    while server.engine.counters()["reserved"]:
+        server.hub.end_iteration(server.now_ns)
+        iterations += 1
+    assert iterations >= 2 * many // STEPS_AT_ONCE // 2  # an iteration may take what its budget allows, and one slice
+    assert server.engine.counters()["ready"] == many

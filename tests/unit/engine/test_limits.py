@@ -146,17 +146,6 @@ def test_clients_that_announce_bodies_and_send_none_leave_room_for_puts() -> Non
     assert server.client().put(bytes(60000)) == 1001
 
 
-def test_a_put_that_passed_the_check_at_its_line_is_not_refused_later() -> None:
-    server = MemoryServer(max_memory_bytes=200_000)
-    clients = [server.client() for _ in range(5)]
-    for client in clients:
-        client(b"put 0 0 1 60000\r\n")
-    for number, client in enumerate(clients):
-        assert client(bytes(60000), b"\r\n") == b"INSERTED %d\r\n" % (number + 1)
-    assert memory(client)[0] == 5 * (60000 + JOB_BYTES)
-    assert client(b"put 0 0 1 0\r\n\r\n") == b"OUT_OF_MEMORY\r\n"
-
-
 @pytest.mark.parametrize("end", [b"xx", b"\n\n"])
 def test_a_put_without_its_crlf_is_not_counted(end: bytes) -> None:
     client = MemoryServer().client()
@@ -229,6 +218,39 @@ LONG = b"n" * 190
 LIST_BYTES = 3000 * (190 + 5 + 3)
 
 
+def test_bodies_that_arrive_side_by_side_do_not_pass_the_limit() -> None:
+    """Each of them would fit alone, when its line arrives."""
+    server = MemoryServer(max_job_size=100_000, max_memory_bytes=300_000)
+    clients = [server.client() for _ in range(10)]
+    for client in clients:
+        assert client(b"put 0 0 1 100000\r\n") == b""
+    replies = b""
+    for _ in range(10):
+        for client in clients:
+            replies += client(bytes(10_000))
+        assert sum(memory(server.client())) <= 300_000 + 20_000  # and the buffers of this one and of the piece
+    replies += b"".join(client(b"\r\n") for client in clients)
+    inserted = replies.count(b"INSERTED ")
+    assert inserted >= 2
+    assert replies.count(b"OUT_OF_MEMORY\r\n") == 10 - inserted
+    assert server.engine.counters()["jobs"] == inserted
+    assert hits(server.client(), "max-memory") == 10 - inserted
+    # What follows the body of a refused put is a command again.
+    assert all(client(b"use t\r\n") == b"USING t\r\n" for client in clients)
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 50])
+def test_a_body_without_room_is_skipped_however_it_arrives(pieces: int) -> None:
+    server = MemoryServer(max_job_size=200_000, max_memory_bytes=300_000)
+    first, second = server.client(), server.client()
+    assert first(b"put 0 0 1 200000\r\n") == second(b"put 0 0 1 200000\r\n") == b""
+    assert first(bytes(200_000) + b"\r\n") == b"INSERTED 1\r\n"
+    text = bytes(200_000) + b"\r\nuse t\r\n"
+    size = -(-len(text) // pieces)
+    replies = second(*(text[at : at + size] for at in range(0, len(text), size)))
+    assert replies == b"OUT_OF_MEMORY\r\nUSING t\r\n"
+
+
 @pytest.fixture
 def listed() -> MemoryServer:
     """A server with 3000 tubes of long names, which make a list of 594 KB, and room for not quite four of them."""
@@ -279,13 +301,16 @@ def test_lists_beyond_the_limit_are_refused_and_do_not_wait_for_readers(listed: 
     assert len(readers[-1](b"list-tubes\r\n")) > LIST_BYTES
 
 
-def test_a_list_that_is_no_longer_than_other_replies_is_never_refused() -> None:
+def test_a_short_list_is_never_refused_and_a_longer_one_is() -> None:
     server, client = full_server()
-    for number in range(50):
+    for number in range(15):
         client(b"watch %b-%04d\r\n" % (LONG, number))
     jobs, buffers = memory(client)
-    assert jobs + buffers + 50 * 190 > int(client.stats(b"stats")["max-memory"])
-    assert server.client()(b"list-tubes\r\n").count(b"\n- ") == 51
+    assert jobs + buffers + 15 * 190 > int(client.stats(b"stats")["max-memory"])
+    assert server.client()(b"list-tubes\r\n").count(b"\n- ") == 16
+    for number in range(15, 50):
+        client(b"watch %b-%04d\r\n" % (LONG, number))
+    assert server.client()(b"list-tubes\r\n") == b"OUT_OF_MEMORY\r\n"
 
 
 @pytest.mark.parametrize("first", [b"", b"list-tube-used\r\n", b"stats\r\nlist-tube-used\r\n"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from fastbean.binlog import segment_files
 from fastbean.binlog.binlog import Binlog
 from fastbean.daemon import stderr_log
+from fastbean.engine.restore import EngineJobs
 from memory_client import MemoryClient, MemoryServer
 
 BODY_BYTES = 50_000
@@ -23,7 +24,7 @@ def logged(directory: Path, segment_bytes: int = 1 << 22, **settings: object) ->
     server = MemoryServer(**settings)
     log = Binlog(
         str(directory),
-        server.engine,
+        EngineJobs(server.engine),
         segment_bytes=segment_bytes,
         fsync_ms=None,
         max_bytes=0,

@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from fastbean.engine.commands import Engine
+from fastbean.engine.state import State
 from fastbean.net.hub import Hub
 from fastbean.net.poller import new_selector
 from patience import PATIENCE_S, attempts
@@ -30,7 +30,7 @@ class Scene:
     def __init__(self, poller, family):
         self.poller = poller
         self.family = family
-        self.hub = Hub(Engine(now_ns=time.monotonic_ns()), poller)
+        self.hub = Hub(State(now_ns=time.monotonic_ns()), poller)
         self.hub.now_ns = time.monotonic_ns()
         self.called = []
         self.bell, self.knob = socket.socketpair()
@@ -257,7 +257,7 @@ def test_a_function_that_was_given_up_in_the_same_iteration_is_not_called(poller
 
         poller.add(one.fileno(), WRITE, lambda _mask: end(other))
         poller.add(other.fileno(), WRITE, lambda _mask: end(one))
-        Hub(Engine(), poller).serve(0, once=True)
+        Hub(State(), poller).serve(0, once=True)
         assert len(calls) == 1
 
 
@@ -428,7 +428,7 @@ def test_while_it_stops_it_sends_what_was_answered_and_runs_nothing_more(scene):
             received += busy.recv(1 << 20)
         scene.serve(MILLISECOND_NS, once=True)
     assert scene.hub.full_sockets() == []
-    assert scene.hub.engine.counters()["jobs"] == 1
+    assert scene.hub.state.counters()["jobs"] == 1
     half_closed = scene.hub.close_all(scene.hub.now_ns)
     busy.setblocking(True)
     while part := busy.recv(1 << 20):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastbean.protocol.commands import parse
+from fastbean.engine.command_table import parse
 
 U32 = 2**32 - 1
 U64 = 2**64 - 1

@@ -1,3 +1,0 @@
-from fastbean.engine.restore import Recovery
-
-class LongCommands(Recovery): ...
