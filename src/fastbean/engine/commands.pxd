@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastbean.engine.client cimport Client
+from fastbean.engine.figure cimport Text
 from fastbean.engine.job cimport Job
 from fastbean.protocol.replies cimport Reply
 from fastbean.protocol.commands cimport OP_COUNT, Command
@@ -13,12 +14,12 @@ cdef class Engine(LongCommands):
     cdef uint64_t next_id
     cdef uint64_t[<int>OP_COUNT] commands
     cdef int64_t started_ns
-    cdef bytes version
-    cdef bytes fastbean_version
+    cdef Text version
+    cdef Text fastbean_version
     cdef bytes instance_id
-    cdef bytes hostname
-    cdef bytes os
-    cdef bytes platform
+    cdef Text hostname
+    cdef Text os
+    cdef Text platform
     cdef uint64_t binlog_max_size
     cdef public uint32_t max_job_size
     cdef uint32_t max_tubes

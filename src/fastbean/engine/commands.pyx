@@ -15,6 +15,7 @@ from fastbean.engine.client cimport (
     client_stop_waiting, client_watch_of, queue_join, queue_leave,
 )
 from fastbean.base.clock cimport NEVER
+from fastbean.engine.figure cimport Text
 from fastbean._core cimport Heap, HeapSlot, heap_reserve, heap_top, heap_update
 from fastbean.engine.journal cimport SPACE_COMING, SPACE_NONE, SPACE_READY, JobImage, Journal, Space, logged_bytes
 from fastbean.engine.job cimport (
@@ -31,8 +32,6 @@ from fastbean.protocol.commands cimport Command
 from fastbean.engine.state cimport EFFORT_PER_ITERATION, SAFETY_MARGIN_NS, STEPS_AT_ONCE, seconds_ns
 from fastbean.engine.tube cimport Tube, tube_find
 from fastbean.engine.long_commands cimport LongCommands
-
-from fastbean.engine.identity import quoted
 
 cdef enum:
     KEPT_SHARE = 64                 # of the limit on memory, what the journal may keep of an empty buffer
@@ -66,12 +65,12 @@ cdef class Engine(LongCommands):
     ):
         self.max_job_size = max_job_size
         self.started_ns = now_ns
-        self.version = quoted(version)
-        self.fastbean_version = quoted(fastbean_version)
+        self.version = Text(version)
+        self.fastbean_version = Text(fastbean_version)
         self.instance_id = instance_id.encode()
-        self.hostname = quoted(hostname)
-        self.os = quoted(os)
-        self.platform = quoted(platform)
+        self.hostname = Text(hostname)
+        self.os = Text(os)
+        self.platform = Text(platform)
         self.binlog_max_size = binlog_max_size
         self.max_tubes = max_tubes
         self.max_connections = max_connections
