@@ -153,9 +153,9 @@ cdef void client_rows(Sheet *sheet, Engine engine) noexcept:
     number(sheet, b"current-connections", GAUGE, CLIENTS, BEANSTALKD, engine.counts.connections,
            b"beanstalkd_current_connections", b"Clients that are connected.")
     number(sheet, b"current-producers", GAUGE, CLIENTS, BEANSTALKD, engine.counts.producers,
-           b"beanstalkd_current_producers", b"Connected clients that have put a job.")
+           b"beanstalkd_current_producers", b"Connected clients that have sent a put.")
     number(sheet, b"current-workers", GAUGE, CLIENTS, BEANSTALKD, engine.counts.workers,
-           b"beanstalkd_current_workers", b"Connected clients that have asked to reserve a job.")
+           b"beanstalkd_current_workers", b"Connected clients that have sent a reserve.")
     number(sheet, b"current-waiting", GAUGE, CLIENTS, BEANSTALKD, engine.counts.waiting,
            b"beanstalkd_current_waiting", b"Clients that wait in a reserve.")
     number(sheet, b"total-connections", COUNTER, CLIENTS, BEANSTALKD, engine.counts.total_connections,
@@ -539,7 +539,7 @@ cdef void name_commands() noexcept:
         texts = (
             f"cmd-{WORDS[op]}".encode(),
             f"beanstalkd_commands_total{{cmd=\"{WORDS[op]}\"}}".encode(),
-            f"Well-formed commands {WORDS[op]}.".encode(),
+            f"Well-formed {WORDS[op]} commands.".encode(),
         )
         _COMMAND_TEXTS.append(texts)
         command_rows[place] = CommandRow(op, <bytes>texts[0], <bytes>texts[1], <bytes>texts[2])
