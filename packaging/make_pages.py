@@ -18,7 +18,7 @@ from fastbean.benchmark.scenarios import SCENARIOS
 from fastbean.binlog.tool import COMMANDS
 from fastbean.daemon.command_line import OPTIONS, Choice
 from fastbean.daemon.tools import TOOLS
-from fastbean.engine.statistics import tables
+from fastbean.engine.statistics_tables import tables
 
 HERE = Path(__file__).parent
 STATISTICS_PAGE = HERE.parent / "docs" / "statistics.md"

@@ -14,7 +14,7 @@ from fastbean import errors
 from fastbean.binlog.tool import COMMANDS
 from fastbean.daemon.command_line import OPTIONS
 from fastbean.daemon.tools import TOOLS
-from fastbean.engine.statistics import tables
+from fastbean.engine.statistics_tables import tables
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 SHARE = PACKAGING / "share"

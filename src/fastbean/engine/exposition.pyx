@@ -21,8 +21,9 @@ cdef enum:
     FIRST_PRINTABLE = 32                # the characters below it are control characters
 
 
-cdef void write_yaml(Table *table, Sheet *sheet, Buffer *text) noexcept nogil:
+cdef void write_yaml(Sheet *sheet, Buffer *text) noexcept nogil:
     """Write a line for each figure."""
+    cdef Table *table = sheet.table
     cdef Figure *figure
     cdef Value *value
     cdef uint32_t place
@@ -81,8 +82,9 @@ cdef void write_quantity(Form form, uint64_t number, Buffer *text) noexcept nogi
         buffer_append_number(text, number // scale % 10)
 
 
-cdef void write_json(Table *table, Sheet *sheet, Buffer *text) noexcept nogil:
+cdef void write_json(Sheet *sheet, Buffer *text) noexcept nogil:
     """Write an object with a member for each figure, in the order of YAML."""
+    cdef Table *table = sheet.table
     cdef Figure *figure
     cdef uint32_t place
     cdef bint is_first = True
@@ -104,13 +106,14 @@ cdef void write_json(Table *table, Sheet *sheet, Buffer *text) noexcept nogil:
     buffer_append(text, b"}", 1)
 
 
-cdef bint is_family_shown(Table *table, Family *family, Sheet *sheet) noexcept nogil:
-    """Whether the metric has any samples: all its figures have one origin."""
-    return is_shown(&table.figures[table.by_metric[family.first]], sheet)
+cdef bint is_family_shown(Sheet *sheet, uint32_t number) noexcept nogil:
+    """Whether a metric has any samples; all its figures have one origin. `number` is its place among the families."""
+    return is_shown(&sheet.table.figures[sheet.table.by_metric[sheet.table.families[number].first]], sheet)
 
 
-cdef void write_family_head(Table *table, Family *family, Buffer *text) noexcept nogil:
+cdef void write_family_head(Table *table, uint32_t number, Buffer *text) noexcept nogil:
     """Write the two lines in front of the samples of a metric."""
+    cdef Family *family = &table.families[number]
     cdef bint is_counter = table.figures[table.by_metric[family.first]].kind == COUNTER
     buffer_append(text, b"# HELP ", 7)
     buffer_append(text, family.name, family.name_bytes)
@@ -121,12 +124,14 @@ cdef void write_family_head(Table *table, Family *family, Buffer *text) noexcept
     buffer_append_text(text, b" counter\n" if is_counter else b" gauge\n")
 
 
-cdef void write_family(Table *table, Family *family, Sheet *sheet, const char *tube, Buffer *text) noexcept nogil:
-    """Write the samples of a metric: of the server, or those of one tube; ``tube`` is its name, otherwise NULL."""
+cdef void write_family(Sheet *sheet, uint32_t number, const char *tube, Buffer *text) noexcept nogil:
+    """Write the samples of a metric: of the server, or those of one tube; `tube` is its name, otherwise NULL."""
+    cdef Table *table = sheet.table
+    cdef Family *family = &table.families[number]
     cdef Figure *figure
     cdef uint32_t place
     if table.figures[table.by_metric[family.first]].kind == TEXT:
-        write_info(table, family, sheet, text)
+        write_info(sheet, family, text)
         return
     for place in range(family.first, family.first + family.count):
         figure = &table.figures[table.by_metric[place]]
@@ -136,7 +141,7 @@ cdef void write_family(Table *table, Family *family, Sheet *sheet, const char *t
 
 
 cdef void write_labels(const char *labels, const char *tube, Buffer *text) noexcept nogil:
-    """Write the labels of a sample. ``labels`` are those of its figure with their braces, or empty."""
+    """Write the labels of a sample. `labels` are those of its figure with their braces, or empty."""
     if tube is NULL:
         buffer_append_text(text, labels)
         return
@@ -160,8 +165,9 @@ cdef void write_sample_value(Figure *figure, uint64_t number, Buffer *text) noex
     buffer_append(text, b"\n", 1)
 
 
-cdef void write_info(Table *table, Family *family, Sheet *sheet, Buffer *text) noexcept nogil:
+cdef void write_info(Sheet *sheet, Family *family, Buffer *text) noexcept nogil:
     """Write the one sample of a metric whose figures are texts: they are its labels, and it is 1."""
+    cdef Table *table = sheet.table
     cdef Figure *figure
     cdef Value *value
     cdef const char *label

@@ -67,10 +67,11 @@ cdef struct Value:
     const char *plain               # the same text in UTF-8
 
 cdef struct Sheet:                  # what the figures of one table are at one moment
+    Table *table
     Value[MAX_FIGURES] values       # in the order of the table
     uint32_t count
     bint has_binlog                 # otherwise the figures of FASTBEAN_BINLOG are not shown
-    Table *describes                # the table that is being made, or NULL
+    bint describes                  # the table is being made
 
 cdef class Text:
     """A text that comes from outside, as YAML shows it between double quotes and in UTF-8."""
@@ -80,14 +81,21 @@ cdef class Text:
 cdef void describe(
     Sheet *sheet, const char *key, Kind kind, Unit unit, Origin origin, Form form, const char *metric, const char *help,
 ) noexcept nogil
-cdef int finish_table(Table *table, Sheet *sheet, dict families) except -1
+cdef int finish_table(Table *table, dict families) except -1
 cdef list rows_of(Table *table)
 
 
-cdef inline void begin_sheet(Sheet *sheet, bint has_binlog) noexcept nogil:
+cdef inline void begin_sheet(Sheet *sheet, Table *table, bint has_binlog) noexcept nogil:
+    sheet.table = table
     sheet.count = 0
     sheet.has_binlog = has_binlog
-    sheet.describes = NULL
+    sheet.describes = False
+
+
+cdef inline void begin_table(Sheet *sheet, Table *table) noexcept nogil:
+    """Make a table: the rows that follow are described, `finish_table` ends it."""
+    begin_sheet(sheet, table, False)
+    sheet.describes = True
 
 
 cdef inline bint is_shown(Figure *figure, Sheet *sheet) noexcept nogil:
@@ -99,7 +107,7 @@ cdef inline Value *row(
 ) noexcept nogil:
     """The place for the next value. The description is looked at once, when the table is made."""
     cdef Value *value
-    if sheet.describes is not NULL:
+    if sheet.describes:
         describe(sheet, key, kind, unit, origin, form, metric, help)
     value = &sheet.values[sheet.count]
     sheet.count += 1

@@ -1,8 +1,8 @@
 """One figure of the statistics, the table that describes the figures, and the sheet that holds their values.
 
-`statistics` has the tables: functions that write one row after the other into a sheet. A row is a call of `number`,
-`signed`, `decimal`, `flag`, `word` or `quoted`, with the key of the figure, its kind, unit and origin, the expression
-that gets its value, its metric, and its help text. When the module is loaded, each function runs once with
+`statistics_tables` has the tables: functions that write one row after the other into a sheet. A row is a call of
+`number`, `signed`, `decimal`, `flag`, `word` or `quoted`, with the key of the figure, its kind, unit and origin, the
+expression that gets its value, its metric, and its help text. When that module is loaded, each function runs once with
 ``Sheet.describes`` set, which makes the `Table`; after that only values are written, and the writers of `exposition`
 take everything else from the table.
 
@@ -36,7 +36,7 @@ cdef void describe(
     cdef Figure *figure
     if sheet.count == MAX_FIGURES:
         sheet.count -= 1                # `finish_table` refuses so long a table
-    figure = &sheet.describes.figures[sheet.count]
+    figure = &sheet.table.figures[sheet.count]
     figure.key = key
     figure.key_bytes = strlen(key)
     figure.kind = kind
@@ -45,10 +45,10 @@ cdef void describe(
     figure.form = form
     figure.metric = metric
     figure.help = help
-    sheet.describes.count = sheet.count + 1
+    sheet.table.count = sheet.count + 1
 
 
-cdef int finish_table(Table *table, Sheet *sheet, dict families) except -1:
+cdef int finish_table(Table *table, dict families) except -1:
     """Find the families of a table whose rows are described.
 
     ``families`` has the help texts of the metrics with labels, by name; it must outlive the table. Those without labels
@@ -74,7 +74,6 @@ cdef int finish_table(Table *table, Sheet *sheet, dict families) except -1:
                 table.by_metric[used] = other
                 used += 1
         family.count = used - family.first
-    sheet.describes = NULL
     return 0
 
 

@@ -64,7 +64,7 @@ cdef class LongCommands(Recovery):
         return REPLY_NONE
 
     cdef Reply begin_oldest(self, Client *client, Tube *tube, int64_t now_ns) noexcept:
-        """Put the age of the tube's oldest ready job at the end of ``client.answer.text``, the statistics of the tube."""
+        """Put the age of the tube's oldest ready job at the end of its statistics, ``client.answer.text``."""
         client.work.tube = tube.number
         client.work.birth = tube.birth
         client.work.reached = 0

@@ -16,5 +16,5 @@ cdef bint job_json(Engine engine, uint64_t id, Buffer *text, int64_t now_ns) noe
 
 cdef void server_metrics(Engine engine, Buffer *text, int64_t now_ns) noexcept
 cdef uint32_t tube_family_count() noexcept
-cdef void tube_family_head(uint32_t number, Buffer *text) noexcept
-cdef void tube_family(uint32_t number, Tube *tube, uint64_t oldest_age_s, Buffer *text, int64_t now_ns) noexcept
+cdef void tube_family_head(uint32_t family, Buffer *text) noexcept
+cdef void tube_family(uint32_t family, Tube *tube, uint64_t oldest_age_s, Buffer *text, int64_t now_ns) noexcept

@@ -11,12 +11,13 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from fastbean.engine import statistics
+from fastbean.engine.statistics_tables import tables
 from fastbean.protocol.commands import WORDS
 from memory_client import MemoryServer
 
 from .test_memory_of_the_binlog import logged
 
-TABLES = statistics.tables()
+TABLES = tables()
 ROWS = [(name, row) for name, rows in TABLES.items() for row in rows]
 WITH_METRIC = [(name, row) for name, row in ROWS if row["metric"]]
 each_row = pytest.mark.parametrize(("table", "row"), ROWS, ids=[f"{name}-{row['key']}" for name, row in ROWS])
