@@ -190,7 +190,7 @@ cdef void write_info(Sheet *sheet, Family *family, Buffer *text) noexcept nogil:
 
 cdef void write_escaped(const char *plain, bint is_json, Buffer *text) noexcept nogil:
     """Write a text as it is between the double quotes of JSON or of a label."""
-    cdef char *digits = b"0123456789abcdef"
+    cdef const char *digits = b"0123456789abcdef"
     cdef unsigned char each
     while plain[0] != 0:
         each = <unsigned char>plain[0]

@@ -1,6 +1,6 @@
 """The statistics of the server, its tubes and its jobs: as YAML, as JSON, and as metrics for Prometheus.
 
-Which figures there are, is in `statistics_tables`.
+`statistics_tables` has the rows that all of these are made from.
 
 The statistics of the server, a tube or a job cost O(1): everything in them is counted as it happens. The exception is
 the age of a tube's oldest ready job, which `oldest_ready` has to find.
@@ -156,7 +156,7 @@ def json_of_job(Engine engine not None, uint64_t id, int64_t now_ns) -> bytes:
 
 
 def metrics(Engine engine not None, int64_t now_ns) -> bytes:
-    """The metrics of the server and of all tubes in Prometheus' text format, all at once."""
+    """The metrics of the server and of all tubes in Prometheus' text format, all at once: it may take long."""
     cdef Buffer text
     cdef Tube *tube
     cdef uint32_t family, place

@@ -376,12 +376,13 @@ def tables() -> dict[str, list[dict[str, str]]]:
 
 # The tables are made here
 
-cdef void name_commands() noexcept:
+cdef int name_commands() except -1:
     """Make the rows of the commands from their words."""
     global beanstalkds_commands, counted_commands
     cdef uint32_t place
     beanstalkds_commands = len(_COUNTED)
     counted_commands = len(_COUNTED) + len(_COUNTED_BY_US)
+    # The texts are kept: `command_rows` points into them.
     for place, op in enumerate(_COUNTED + _COUNTED_BY_US):
         texts = (
             f"cmd-{_WORDS[op]}".encode(),
@@ -390,6 +391,7 @@ cdef void name_commands() noexcept:
         )
         _COMMAND_TEXTS.append(texts)
         command_rows[place] = CommandRow(op, <bytes>texts[0], <bytes>texts[1], <bytes>texts[2])
+    return 0
 
 
 cdef int make_tables() except -1:
