@@ -85,7 +85,7 @@ lint: $(VENV)/installed $(VENV)/lint-tools ## ruff, cython-lint, mypy and stubte
 	$(BIN)/mypy
 	$(BIN)/stubtest fastbean --ignore-disjoint-bases --allowlist tests/quality/stubtest-allow.txt
 
-pages: $(VENV)/installed ## regenerate the manual pages and shell completions after a change of flags
+pages: $(VENV)/installed ## regenerate manual pages, completions and docs/statistics.md after a change of flags or figures
 	$(BIN)/python packaging/make_pages.py
 
 format: $(VENV)/lint-tools ## let ruff format the code and fix what it can

@@ -1,9 +1,10 @@
-"""Writes the manual pages and the shell completions, whose flags and words are in the programs and nowhere else.
+"""Writes the pages whose flags, words and keys are in the programs and nowhere else.
 
-``python packaging/make_pages.py`` writes everything below ``packaging/share``, which is laid out as it is installed;
-``make pages`` calls it. The texts of the pages are in ``packaging/pages``. Two comments in them are replaced: FLAGS by
-the flags of the program, TOOLS by its tools. What is written is in the tree, so that packaging needs no fastbean that
-runs already; ``tests/unit/test_pages.py`` holds it equal to what this writes.
+``python packaging/make_pages.py`` writes the manual pages and the shell completions below ``packaging/share``, which is
+laid out as it is installed, and ``docs/statistics.md``; ``make pages`` calls it. The texts of the pages are in
+``packaging/pages``. Comments in them are replaced: FLAGS by the flags of the program, TOOLS by its tools, and
+STATISTICS by a table of statistics. What is written is in the tree, so that packaging needs no fastbean that runs
+already; ``tests/unit/test_pages.py`` holds it equal to what this writes.
 """
 
 import argparse
@@ -17,10 +18,13 @@ from fastbean.benchmark.scenarios import SCENARIOS
 from fastbean.binlog.tool import COMMANDS
 from fastbean.daemon.command_line import OPTIONS, Choice
 from fastbean.daemon.tools import TOOLS
+from fastbean.engine.statistics_tables import tables
 
 HERE = Path(__file__).parent
+STATISTICS_PAGE = HERE.parent / "docs" / "statistics.md"
 FLAGS_MARK = '.\\" FLAGS\n'
 TOOLS_MARK = '.\\" TOOLS\n'
+STATISTICS_MARK = "<!-- STATISTICS of a {} -->\n"
 VERSION_MARK = "@VERSION@"
 DIRECTORY, USER, FILE = "directory", "user", "file"
 
@@ -258,8 +262,28 @@ def pages() -> Iterator[tuple[str, str]]:
         yield f"fish/vendor_completions.d/{program}.fish", fish(program, flags)
 
 
+def statistics() -> str:
+    """The page that lists the statistics."""
+    text = (HERE / "pages" / "statistics.md").read_text()
+    for name, rows in tables().items():
+        text = text.replace(STATISTICS_MARK.format(name), _markdown(rows))
+    return text
+
+
+def _markdown(rows: "Sequence[dict[str, str]]") -> str:
+    """A table of statistics; the column of metrics is left out where there are none."""
+    has_metrics = any(row["metric"] for row in rows)
+    columns = ["key", "kind", "unit", "origin", "help", *(["metric"] if has_metrics else [])]
+    lines = [columns, ["---"] * len(columns)]
+    for row in rows:
+        cells = dict(row, key=f"`{row['key']}`", metric=f"`{row['metric']}`" if row["metric"] else "")
+        lines.append([cells[column] for column in columns])
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
 def main() -> None:
     """Writes all files."""
+    STATISTICS_PAGE.write_text(statistics())
     for path, text in pages():
         target = HERE / "share" / path
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -6,8 +6,8 @@ folder. So any number of them work side by side, in threads too::
     with fastbean.Server(fastbean.Config(listen=["127.0.0.1"], port=0)) as server:
         client = greenstalk.Client(("127.0.0.1", server.port))
 
-``stop``, ``drain`` and ``undrain`` may be called from any thread and from signal handlers; everything else belongs to
-one thread.
+``stop``, ``drain`` and ``undrain`` may be called from any thread and from signal handlers, ``stats`` from any thread;
+everything else belongs to one thread.
 """
 
 from __future__ import annotations
@@ -192,6 +192,20 @@ class Server:
         if self._state != "new":
             self._engine.draining = False
         self._log("INFO", "no-longer-draining")
+
+    def stats(self) -> dict[str, int | float | str | bool]:
+        """Returns what the command ``stats`` shows at this moment, by key; docs/statistics.md lists the keys.
+
+        No counter of commands counts it. Before ``start`` it raises a RuntimeError.
+        """
+        if self._state == "new":
+            raise RuntimeError("this Server has not started")
+        import json
+
+        from fastbean.engine.statistics import json_of_server
+
+        found: dict[str, int | float | str | bool] = json.loads(json_of_server(self._engine, clock.monotonic_ns()))
+        return found
 
     def call_later(self, delay_ns: int, callback: Callable[[], None]) -> None:
         """Has the loop call ``callback`` once, ``delay_ns`` nanoseconds from now; for the thread that runs the loop."""

@@ -14,6 +14,7 @@ from fastbean import errors
 from fastbean.binlog.tool import COMMANDS
 from fastbean.daemon.command_line import OPTIONS
 from fastbean.daemon.tools import TOOLS
+from fastbean.engine.statistics_tables import tables
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 SHARE = PACKAGING / "share"
@@ -46,6 +47,18 @@ def test_the_files_in_the_tree_are_what_is_written_from_the_flags():
     wanted = dict(make_pages().pages())
     found = {path.relative_to(SHARE).as_posix(): path.read_text() for path in SHARE.rglob("*") if path.is_file()}
     assert found == wanted, "call `make pages`"
+
+
+def test_the_page_of_statistics_is_what_is_written_from_the_tables():
+    assert make_pages().STATISTICS_PAGE.read_text() == make_pages().statistics(), "call `make pages`"
+
+
+def test_the_page_of_statistics_has_every_row():
+    page = make_pages().STATISTICS_PAGE.read_text()
+    assert "<!--" not in page
+    for rows in tables().values():
+        for row in rows:
+            assert f"| `{row['key']}` | {row['kind']} | {row['unit']} | {row['origin']} | {row['help']} |" in page
 
 
 @pytest.mark.parametrize("path", [f"man/man1/{p}.1" for p in PROGRAMS], ids=str)

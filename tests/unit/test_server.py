@@ -202,6 +202,19 @@ def test_the_settings_reach_the_engine():
     assert f'\nhostname: "{socket.gethostname()}"\n' in stats
 
 
+def test_the_statistics_are_those_of_the_command(tmp_path):
+    with pytest.raises(RuntimeError, match="has not started"):
+        Server(LOCAL).stats()
+    with Server(Config(listen=["127.0.0.1"], port=0, binlog_dir=str(tmp_path))) as server:
+        assert ask(server, b"put 0 0 60 1\r\nx\r\n") == b"INSERTED 1\r\n"
+        found = server.stats()
+        shown = ask(server, b"stats\r\n").decode()
+        assert server.stats()["cmd-stats"] == 1
+    assert list(found) == [line.split(":")[0] for line in shown.splitlines()[2:-1]]
+    assert (found["cmd-stats"], found["current-jobs-ready"], found["fastbean-version"]) == (0, 1, __version__)
+    assert server.stats()["current-connections"] == 0
+
+
 def test_two_servers_have_two_names():
     with Server(LOCAL) as one, Server(LOCAL) as two:
         ids = [next(line for line in ask(each, b"stats\r\n").split(b"\n") if line[:3] == b"id:") for each in (one, two)]

@@ -8,6 +8,7 @@ documentation and the generators of the tests use it. A new command is a row her
 from libc.stdint cimport uint32_t
 
 from fastbean.engine cimport commands
+from fastbean.engine.statistics_tables cimport make_tables
 from fastbean.protocol.commands cimport (
     COUNTER_NONE, COUNTER_OF_BEANSTALKD, COUNTER_OF_FASTBEAN,
     FORM_COUNT, FORM_ID, FORM_ID_PRI, FORM_ID_PRI_DELAY, FORM_IGNORED, FORM_NOTHING, FORM_PUT, FORM_TIMEOUT, FORM_TUBE,
@@ -60,6 +61,9 @@ add(b"pause-tube", FORM_TUBE_DELAY, commands.pause_tube, ON_TUBE, CHANGES, RIGHT
 add(b"reserve-job ", FORM_ID, commands.reserve_job, ON_JOB, CHANGES, RIGHT_WORKER, COUNTER_OF_FASTBEAN)
 add(b"kick-job ", FORM_ID, commands.kick_job, ON_JOB, CHANGES, RIGHT_ADMIN, COUNTER_OF_FASTBEAN)
 add(b"quit", FORM_IGNORED, <Run>NULL, ON_NOTHING, LOOKS, RIGHT_MONITOR, COUNTER_NONE)
+
+
+make_tables()
 
 
 cdef str word_of(uint32_t number):

@@ -31,6 +31,12 @@ def quoted(text: str) -> bytes:
     return "".join(each if each.isprintable() and each not in '"\\' else _escape(ord(each)) for each in text).encode()
 
 
+def plain(text: str) -> bytes:
+    """Returns ``text`` in UTF-8; an undecodable byte becomes the character that ``quoted`` writes for it."""
+    codes = (ord(each) for each in text)
+    return "".join(chr(code - 0xDC00 if 0xDC80 <= code <= 0xDCFF else code) for code in codes).encode(errors="replace")
+
+
 def _escape(code: int) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # an undecodable byte
         code -= 0xDC00

@@ -13,7 +13,7 @@ text at most is being written.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastbean.base.buffer cimport (
-    Buffer, buffer_append, buffer_append_number, buffer_append_text, buffer_free, buffer_reserve_exactly,
+    Buffer, buffer_append, buffer_append_number, buffer_free, buffer_reserve_exactly,
 )
 from fastbean.engine.client cimport (
     TEXT_HEAD_BYTES, WORK_KICK, WORK_LEAVE, WORK_LIST_TUBES, WORK_LIST_WATCHED, WORK_OLDEST, Client,
@@ -21,7 +21,7 @@ from fastbean.engine.client cimport (
 )
 from fastbean._core cimport Heap, heap_pop, heap_push, heap_reserve, heap_top
 from fastbean.engine.job cimport JOB_RETURNING, Job, first_job, job_table_get
-from fastbean.engine.oldest_ready cimport find_oldest
+from fastbean.engine.oldest_ready cimport age_of_oldest_s, find_oldest
 from fastbean.protocol.replies cimport REPLY_KICKED_COUNT, REPLY_NONE, REPLY_OK, REPLY_OUT_OF_MEMORY, Reply
 from fastbean.engine.state cimport EFFORT_PER_ITERATION, STEPS_AT_ONCE, State, append_entry
 from fastbean.engine.tube cimport Tube
@@ -30,6 +30,7 @@ cdef enum:
     ENTRY_BYTES = 3                 # of a list's entry, beside the name
     FIRST_LINE_BYTES = 4            # of a list
     CRLF_BYTES = 2                  # after a list
+    UNKNOWN_AGE_BYTES = 2           # of the 0 that `stats_tube_text` writes in place of the age, and its newline
     # A list that is no longer needs no room below the limit on memory: an operator can look at a full server. A
     # judgement: some 200 short names; a thousand clients take 4 MB with it.
     ALWAYS_LISTED_BYTES = 4096
@@ -64,7 +65,7 @@ cdef Reply begin_list_tubes(State state, Client *client, int64_t now_ns) noexcep
 
 
 cdef Reply begin_oldest(State state, Client *client, Tube *tube, int64_t now_ns) noexcept:
-    """Add the age of the tube's oldest ready job to ``client.answer.text``, the statistics of the tube."""
+    """Put the age of the tube's oldest ready job at the end of its statistics, ``client.answer.text``."""
     client.work.tube = tube.number
     client.work.birth = tube.birth
     client.work.reached = 0
@@ -218,9 +219,10 @@ cdef bint step_oldest(State state, Client *client, int64_t now_ns) noexcept:
         state.effort += STEPS_AT_ONCE
         return False
     state.effort += STEPS_AT_ONCE - steps
-    buffer_append_text(text, b"oldest-ready-age: ")
-    buffer_append_number(text, 0 if job is NULL else max(now_ns - job.created_ns, 0) // 1000000000)
-    buffer_append(text, b"\n", 1)
+    if not text.failed:
+        text.len -= UNKNOWN_AGE_BYTES
+        buffer_append_number(text, age_of_oldest_s(job, now_ns))
+        buffer_append(text, b"\n", 1)
     return True
 
 

@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastbean.engine.client cimport Client, ClientQueue, ClientSet
 from fastbean._core cimport Heap, heap_push
+from fastbean.engine.figure cimport Text
 from fastbean.engine.job cimport JOB_READY, Job, JobTable
 from fastbean.engine.journal cimport JobImage, Journal
 from fastbean.engine.memory cimport Memory, memory_count_body, memory_is_full
@@ -60,12 +61,12 @@ cdef class State:
     cdef uint64_t next_id
     cdef uint64_t[<int>MAX_COMMANDS] commands   # how often each was given, by its number in the table of commands
     cdef int64_t started_ns
-    cdef bytes version
-    cdef bytes fastbean_version
+    cdef Text version
+    cdef Text fastbean_version
     cdef bytes instance_id
-    cdef bytes hostname
-    cdef bytes os
-    cdef bytes platform
+    cdef Text hostname
+    cdef Text os
+    cdef Text platform
     cdef uint64_t binlog_max_size
     cdef public uint32_t max_job_size
     cdef uint32_t max_tubes

@@ -27,6 +27,7 @@ from fastbean.base.clock cimport NEVER
 from fastbean._core cimport (
     Heap, HeapSlot, heap_free, heap_push, heap_remove, heap_reserve, heap_slot, heap_top, heap_update,
 )
+from fastbean.engine.figure cimport Text
 from fastbean.engine.job cimport (
     JOB_BURIED, JOB_DELAYED, JOB_READY, JOB_RESERVED, JOB_RETURNING, Job, job_body, job_discard, job_table_free,
     job_table_remove,
@@ -39,8 +40,6 @@ from fastbean.engine.tube cimport (
     TIMER_CLIENT, TIMER_TUBE, Timer, TimerKind, Tube, timer_tie, tube_find_or_make, tube_name, tube_remove,
     tube_set_free,
 )
-
-from fastbean.engine.identity import quoted
 
 cdef uint64_t NOT_DUE = <uint64_t>-1
 
@@ -87,12 +86,12 @@ cdef class State:
             raise ValueError(f"hash_key must have {sizeof(self.tubes.key)} bytes, not {len(hash_key)}")
         self.max_job_size = max_job_size
         self.started_ns = now_ns
-        self.version = quoted(version)
-        self.fastbean_version = quoted(fastbean_version)
+        self.version = Text(version)
+        self.fastbean_version = Text(fastbean_version)
         self.instance_id = instance_id.encode()
-        self.hostname = quoted(hostname)
-        self.os = quoted(os)
-        self.platform = quoted(platform)
+        self.hostname = Text(hostname)
+        self.os = Text(os)
+        self.platform = Text(platform)
         self.binlog_max_size = binlog_max_size
         self.max_tubes = max_tubes
         self.max_connections = max_connections

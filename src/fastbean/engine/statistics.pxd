@@ -1,6 +1,6 @@
-"""The texts of stats, stats-tube and stats-job."""
+"""The statistics of the server, its tubes and its jobs."""
 
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastbean.base.buffer cimport Buffer
 from fastbean.engine.job cimport Job
@@ -10,3 +10,12 @@ from fastbean.engine.tube cimport Tube
 cdef void stats_text(State state, Buffer *text, int64_t now_ns) noexcept
 cdef void stats_tube_text(Tube *tube, Buffer *text, int64_t now_ns) noexcept
 cdef void stats_job_text(State state, Job *job, uint64_t id, Buffer *text, int64_t now_ns) noexcept
+
+cdef void server_json(State state, Buffer *text, int64_t now_ns) noexcept
+cdef void tube_json(Tube *tube, uint64_t oldest_age_s, Buffer *text, int64_t now_ns) noexcept
+cdef void job_json(State state, Job *job, uint64_t id, Buffer *text, int64_t now_ns) noexcept
+
+cdef void server_metrics(State state, Buffer *text, int64_t now_ns) noexcept
+cdef uint32_t tube_family_count() noexcept
+cdef void tube_family_head(uint32_t family, Buffer *text) noexcept
+cdef void tube_family(uint32_t family, Tube *tube, uint64_t oldest_age_s, Buffer *text, int64_t now_ns) noexcept

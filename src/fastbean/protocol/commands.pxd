@@ -7,7 +7,6 @@ from fastbean.protocol.replies cimport Reply
 cdef enum:
     MAX_LINE_BYTES = 224            # CRLF included
     MAX_COMMANDS = 64               # numbers of commands are below it
-    KEY_BYTES = 32                  # of the longest key of a command in `stats`, and its NUL
 
 cdef enum Form:                     # of the arguments; each has one function, see `parse_arguments`
     FORM_NOTHING
@@ -36,7 +35,6 @@ cdef struct Word:                   # of a command
     Form form
     const char *text                # what a line begins with; a blank at its end is part of it
     Counter counter
-    char[<int>KEY_BYTES] key        # "cmd-" and the word, with a NUL
 
 cdef struct Command:
     uint32_t number                 # of the row in `engine.command_table`; 0: malformed, and counted by nothing

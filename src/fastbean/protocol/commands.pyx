@@ -8,7 +8,7 @@ and has at most 224 bytes.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memchr, memcmp, memcpy, memset, strcpy, strlen
+from libc.string cimport memchr, memcmp, memcpy, memset, strlen
 
 from fastbean.protocol.replies cimport REPLY_BAD_FORMAT, REPLY_NONE, REPLY_UNKNOWN_COMMAND
 from fastbean.protocol.tokenizer cimport (
@@ -60,15 +60,14 @@ cdef uint32_t add_word(const char *text, Form form, Counter counter) except 0:
     Where one word begins with another, the longer one is tried first.
 
     Raises:
-        ValueError: there are too many words, this one is too short or too long, or another command has it.
+        ValueError: there are too many words, this one is too short, or another command has it.
     """
     global words_count
-    cdef bytes key = b"cmd-" + text.strip()
     cdef size_t size = strlen(text)
     cdef Word **place = &first_words[place_of(text)]
     cdef Word *added = &words[words_count + 1]
-    if words_count == MAX_COMMANDS - 1 or size < 2 or len(key) >= KEY_BYTES:
-        raise ValueError(f"{text.decode()!r} cannot be the word of a command: its length, or there are too many")
+    if words_count == MAX_COMMANDS - 1 or size < 2:
+        raise ValueError(f"{text.decode()!r} cannot be the word of a command: it is too short, or there are too many")
     memcpy(&added.head, text, min(size, <size_t>HEAD_BYTES))
     memset(&added.head_mask, 0xFF, min(size, <size_t>HEAD_BYTES))
     while place[0] is not NULL and not begins_with(text, size, added.head, place[0]):
@@ -81,7 +80,6 @@ cdef uint32_t add_word(const char *text, Form form, Counter counter) except 0:
     added.bytes = <uint32_t>size
     added.form = form
     added.counter = counter
-    strcpy(added.key, key)
     added.next = place[0]
     place[0] = added
     return words_count

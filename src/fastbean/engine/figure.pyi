@@ -1,0 +1,4 @@
+from typing import Self
+
+class Text:
+    def __new__(cls, text: str) -> Self: ...
