@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
+from fastbean.engine.command_table import table
+
 from .reference import Model
 from .reference_state import Client
 
@@ -24,11 +26,10 @@ TIMEOUTS_S = (0, 1, 2, 3, 60)
 BODIES = (b"x", b"", b"a\r\nstats\r\n", b"y" * 300, b"z" * 17_000, b"m" * MAX_JOB_SIZE)
 KICKS = (b"1", b"2", b"3", b"100", b"0", b"10abc", b"-1", b"4294967297")
 
-JOB_WORDS = ("delete", "release", "bury", "touch", "reserve-job", "kick-job", "peek", "stats-job")
-TUBE_WORDS = ("use", "watch", "ignore", "stats-tube")
-PLAIN_WORDS = (
-    "peek-ready", "peek-delayed", "peek-buried", "list-tubes", "list-tubes-watched", "list-tube-used", "stats"
-)  # fmt: skip
+# By the form of their arguments; the other ones each have a form of their own, or wait, or end the connection.
+JOB_WORDS = tuple(row["word"] for row in table() if row["arguments"][:1] == ("id",))
+TUBE_WORDS = tuple(row["word"] for row in table() if row["arguments"] == ("name",))
+PLAIN_WORDS = tuple(row["word"] for row in table() if not row["arguments"] and row["word"] not in ("reserve", "quit"))
 
 # Typical mistakes, and a few odd lines that are right.
 ODD_LINES = (

@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t
 
 from fastbean.engine.client cimport Client
 from fastbean.engine.state cimport State
-from fastbean.protocol.commands cimport MAX_COMMANDS, Command
+from fastbean.protocol.commands cimport MAX_COMMANDS, Command, Counter, Form
 from fastbean.protocol.replies cimport Reply
 
 ctypedef Reply (*Run)(State state, Client *client, Command *command, int64_t now_ns) noexcept
@@ -32,3 +32,7 @@ cdef struct Row:
     Effect effect
 
 cdef Row[<int>MAX_COMMANDS] rows    # by the number of the command
+
+cdef int add_command(
+    const char *word, Form form, Run run, Target target, Effect effect, Right right=*, Counter counter=*,
+) except -1

@@ -22,7 +22,7 @@ TARGETS = {ON_NOTHING: "nothing", ON_TUBE: "a tube", ON_JOB: "a job", ON_OWN_RES
 RIGHTS = {RIGHT_ADMIN: "admin", RIGHT_MONITOR: "monitor", RIGHT_PRODUCER: "producer", RIGHT_WORKER: "worker"}
 
 
-cdef int add(
+cdef int add_command(
     const char *word, Form form, Run run, Target target, Effect effect, Right right=RIGHT_ADMIN,
     Counter counter=COUNTER_OF_BEANSTALKD,
 ) except -1:
@@ -36,31 +36,31 @@ cdef int add(
 
 
 # The order is that of the keys in `stats`.
-add(b"put ", FORM_PUT, commands.put_begin, ON_TUBE, CHANGES, RIGHT_PRODUCER)
-add(b"peek ", FORM_ID, commands.peek, ON_JOB, LOOKS, RIGHT_ADMIN)
-add(b"peek-ready", FORM_NOTHING, commands.peek_ready, ON_TUBE, LOOKS, RIGHT_ADMIN)
-add(b"peek-delayed", FORM_NOTHING, commands.peek_delayed, ON_TUBE, LOOKS, RIGHT_ADMIN)
-add(b"peek-buried", FORM_NOTHING, commands.peek_buried, ON_TUBE, LOOKS, RIGHT_ADMIN)
-add(b"reserve", FORM_NOTHING, commands.reserve, ON_TUBE, CHANGES, RIGHT_WORKER)
-add(b"reserve-with-timeout ", FORM_TIMEOUT, commands.reserve_with_timeout, ON_TUBE, CHANGES, RIGHT_WORKER)
-add(b"delete ", FORM_ID, commands.delete, ON_JOB, CHANGES, RIGHT_WORKER)
-add(b"release ", FORM_ID_PRI_DELAY, commands.release, ON_OWN_RESERVATION, CHANGES, RIGHT_WORKER)
-add(b"use ", FORM_TUBE, commands.use, ON_TUBE, LOOKS, RIGHT_PRODUCER)
-add(b"watch ", FORM_TUBE, commands.watch, ON_TUBE, LOOKS, RIGHT_WORKER)
-add(b"ignore ", FORM_TUBE, commands.ignore, ON_TUBE, LOOKS, RIGHT_WORKER)
-add(b"bury ", FORM_ID_PRI, commands.bury, ON_OWN_RESERVATION, CHANGES, RIGHT_WORKER)
-add(b"kick ", FORM_COUNT, commands.kick, ON_TUBE, CHANGES, RIGHT_ADMIN)
-add(b"touch ", FORM_ID, commands.touch, ON_OWN_RESERVATION, LOOKS, RIGHT_WORKER)
-add(b"stats", FORM_NOTHING, commands.stats, ON_NOTHING, LOOKS, RIGHT_MONITOR)
-add(b"stats-job ", FORM_ID, commands.stats_job, ON_JOB, LOOKS, RIGHT_WORKER)
-add(b"stats-tube ", FORM_TUBE, commands.stats_tube, ON_TUBE, LOOKS, RIGHT_MONITOR)
-add(b"list-tubes", FORM_NOTHING, commands.list_tubes, ON_NOTHING, LOOKS, RIGHT_MONITOR)
-add(b"list-tube-used", FORM_NOTHING, commands.list_tube_used, ON_NOTHING, LOOKS, RIGHT_PRODUCER)
-add(b"list-tubes-watched", FORM_NOTHING, commands.list_tubes_watched, ON_NOTHING, LOOKS, RIGHT_WORKER)
-add(b"pause-tube", FORM_TUBE_DELAY, commands.pause_tube, ON_TUBE, CHANGES, RIGHT_ADMIN)
-add(b"reserve-job ", FORM_ID, commands.reserve_job, ON_JOB, CHANGES, RIGHT_WORKER, COUNTER_OF_FASTBEAN)
-add(b"kick-job ", FORM_ID, commands.kick_job, ON_JOB, CHANGES, RIGHT_ADMIN, COUNTER_OF_FASTBEAN)
-add(b"quit", FORM_IGNORED, <Run>NULL, ON_NOTHING, LOOKS, RIGHT_MONITOR, COUNTER_NONE)
+add_command(b"put ", FORM_PUT, commands.put_begin, ON_TUBE, CHANGES, RIGHT_PRODUCER)
+add_command(b"peek ", FORM_ID, commands.peek, ON_JOB, LOOKS, RIGHT_ADMIN)
+add_command(b"peek-ready", FORM_NOTHING, commands.peek_ready, ON_TUBE, LOOKS, RIGHT_ADMIN)
+add_command(b"peek-delayed", FORM_NOTHING, commands.peek_delayed, ON_TUBE, LOOKS, RIGHT_ADMIN)
+add_command(b"peek-buried", FORM_NOTHING, commands.peek_buried, ON_TUBE, LOOKS, RIGHT_ADMIN)
+add_command(b"reserve", FORM_NOTHING, commands.reserve, ON_TUBE, CHANGES, RIGHT_WORKER)
+add_command(b"reserve-with-timeout ", FORM_TIMEOUT, commands.reserve_with_timeout, ON_TUBE, CHANGES, RIGHT_WORKER)
+add_command(b"delete ", FORM_ID, commands.delete, ON_JOB, CHANGES, RIGHT_WORKER)
+add_command(b"release ", FORM_ID_PRI_DELAY, commands.release, ON_OWN_RESERVATION, CHANGES, RIGHT_WORKER)
+add_command(b"use ", FORM_TUBE, commands.use, ON_TUBE, LOOKS, RIGHT_PRODUCER)
+add_command(b"watch ", FORM_TUBE, commands.watch, ON_TUBE, LOOKS, RIGHT_WORKER)
+add_command(b"ignore ", FORM_TUBE, commands.ignore, ON_TUBE, LOOKS, RIGHT_WORKER)
+add_command(b"bury ", FORM_ID_PRI, commands.bury, ON_OWN_RESERVATION, CHANGES, RIGHT_WORKER)
+add_command(b"kick ", FORM_COUNT, commands.kick, ON_TUBE, CHANGES, RIGHT_ADMIN)
+add_command(b"touch ", FORM_ID, commands.touch, ON_OWN_RESERVATION, LOOKS, RIGHT_WORKER)
+add_command(b"stats", FORM_NOTHING, commands.stats, ON_NOTHING, LOOKS, RIGHT_MONITOR)
+add_command(b"stats-job ", FORM_ID, commands.stats_job, ON_JOB, LOOKS, RIGHT_WORKER)
+add_command(b"stats-tube ", FORM_TUBE, commands.stats_tube, ON_TUBE, LOOKS, RIGHT_MONITOR)
+add_command(b"list-tubes", FORM_NOTHING, commands.list_tubes, ON_NOTHING, LOOKS, RIGHT_MONITOR)
+add_command(b"list-tube-used", FORM_NOTHING, commands.list_tube_used, ON_NOTHING, LOOKS, RIGHT_PRODUCER)
+add_command(b"list-tubes-watched", FORM_NOTHING, commands.list_tubes_watched, ON_NOTHING, LOOKS, RIGHT_WORKER)
+add_command(b"pause-tube", FORM_TUBE_DELAY, commands.pause_tube, ON_TUBE, CHANGES, RIGHT_ADMIN)
+add_command(b"reserve-job ", FORM_ID, commands.reserve_job, ON_JOB, CHANGES, RIGHT_WORKER, COUNTER_OF_FASTBEAN)
+add_command(b"kick-job ", FORM_ID, commands.kick_job, ON_JOB, CHANGES, RIGHT_ADMIN, COUNTER_OF_FASTBEAN)
+add_command(b"quit", FORM_IGNORED, <Run>NULL, ON_NOTHING, LOOKS, RIGHT_MONITOR, COUNTER_NONE)
 
 
 make_tables()

@@ -48,5 +48,8 @@ cdef struct ReplyRow:
 
 cdef ReplyRow[<int>REPLY_COUNT] reply_rows
 
+cdef int add_reply(Reply reply, const char *text, Carried carries=*, Awaited awaits=*) except -1
+cdef int check_replies() except -1
+
 cdef inline const char *reply_text(Reply reply) noexcept nogil:
     return reply_rows[<int>reply].text

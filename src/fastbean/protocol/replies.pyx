@@ -4,7 +4,7 @@ A new reply is a value of `Reply` and a row here. It waits for the binlog so far
 """
 
 
-cdef int add(Reply reply, const char *text, Carried carries=CARRIES_NOTHING, Awaited awaits=AWAITS_BINLOG) except -1:
+cdef int add_reply(Reply reply, const char *text, Carried carries=CARRIES_NOTHING, Awaited awaits=AWAITS_BINLOG) except -1:
     cdef ReplyRow *row = &reply_rows[<int>reply]
     row.text = text
     row.carries = carries
@@ -12,35 +12,42 @@ cdef int add(Reply reply, const char *text, Carried carries=CARRIES_NOTHING, Awa
     return 0
 
 
-add(REPLY_NONE, b"", CARRIES_NOTHING, AWAITS_NOTHING)
-add(REPLY_INSERTED, b"INSERTED ", CARRIES_NUMBER)
-add(REPLY_RESERVED, b"RESERVED ", CARRIES_JOBS, AWAITS_JOBS)
-add(REPLY_FOUND, b"FOUND ", CARRIES_JOBS, AWAITS_JOBS)
-add(REPLY_OK, b"OK ", CARRIES_TEXT)
-add(REPLY_USING, b"USING ", CARRIES_TUBE, AWAITS_NOTHING)
-add(REPLY_WATCHING, b"WATCHING ", CARRIES_NUMBER, AWAITS_NOTHING)
-add(REPLY_KICKED_COUNT, b"KICKED ", CARRIES_NUMBER)
-add(REPLY_KICKED, b"KICKED\r\n")
-add(REPLY_DELETED, b"DELETED\r\n")
-add(REPLY_RELEASED, b"RELEASED\r\n")
-add(REPLY_BURIED, b"BURIED\r\n")
-add(REPLY_TOUCHED, b"TOUCHED\r\n")
-add(REPLY_PAUSED, b"PAUSED\r\n")
-add(REPLY_NOT_FOUND, b"NOT_FOUND\r\n")
-add(REPLY_NOT_IGNORED, b"NOT_IGNORED\r\n")
-add(REPLY_TIMED_OUT, b"TIMED_OUT\r\n")
-add(REPLY_DEADLINE_SOON, b"DEADLINE_SOON\r\n")
-add(REPLY_DRAINING, b"DRAINING\r\n", CARRIES_NOTHING, AWAITS_NOTHING)
-add(REPLY_EXPECTED_CRLF, b"EXPECTED_CRLF\r\n", CARRIES_NOTHING, AWAITS_NOTHING)
-add(REPLY_JOB_TOO_BIG, b"JOB_TOO_BIG\r\n", CARRIES_NOTHING, AWAITS_NOTHING)
-add(REPLY_OUT_OF_MEMORY, b"OUT_OF_MEMORY\r\n", CARRIES_NOTHING, AWAITS_NOTHING)
-add(REPLY_BAD_FORMAT, b"BAD_FORMAT\r\n", CARRIES_NOTHING, AWAITS_NOTHING)
-add(REPLY_UNKNOWN_COMMAND, b"UNKNOWN_COMMAND\r\n", CARRIES_NOTHING, AWAITS_NOTHING)
+add_reply(REPLY_NONE, b"", CARRIES_NOTHING, AWAITS_NOTHING)
+add_reply(REPLY_INSERTED, b"INSERTED ", CARRIES_NUMBER)
+add_reply(REPLY_RESERVED, b"RESERVED ", CARRIES_JOBS, AWAITS_JOBS)
+add_reply(REPLY_FOUND, b"FOUND ", CARRIES_JOBS, AWAITS_JOBS)
+add_reply(REPLY_OK, b"OK ", CARRIES_TEXT)
+add_reply(REPLY_USING, b"USING ", CARRIES_TUBE, AWAITS_NOTHING)
+add_reply(REPLY_WATCHING, b"WATCHING ", CARRIES_NUMBER, AWAITS_NOTHING)
+add_reply(REPLY_KICKED_COUNT, b"KICKED ", CARRIES_NUMBER)
+add_reply(REPLY_KICKED, b"KICKED\r\n")
+add_reply(REPLY_DELETED, b"DELETED\r\n")
+add_reply(REPLY_RELEASED, b"RELEASED\r\n")
+add_reply(REPLY_BURIED, b"BURIED\r\n")
+add_reply(REPLY_TOUCHED, b"TOUCHED\r\n")
+add_reply(REPLY_PAUSED, b"PAUSED\r\n")
+add_reply(REPLY_NOT_FOUND, b"NOT_FOUND\r\n")
+add_reply(REPLY_NOT_IGNORED, b"NOT_IGNORED\r\n")
+add_reply(REPLY_TIMED_OUT, b"TIMED_OUT\r\n")
+add_reply(REPLY_DEADLINE_SOON, b"DEADLINE_SOON\r\n")
+add_reply(REPLY_DRAINING, b"DRAINING\r\n", CARRIES_NOTHING, AWAITS_NOTHING)
+add_reply(REPLY_EXPECTED_CRLF, b"EXPECTED_CRLF\r\n", CARRIES_NOTHING, AWAITS_NOTHING)
+add_reply(REPLY_JOB_TOO_BIG, b"JOB_TOO_BIG\r\n", CARRIES_NOTHING, AWAITS_NOTHING)
+add_reply(REPLY_OUT_OF_MEMORY, b"OUT_OF_MEMORY\r\n", CARRIES_NOTHING, AWAITS_NOTHING)
+add_reply(REPLY_BAD_FORMAT, b"BAD_FORMAT\r\n", CARRIES_NOTHING, AWAITS_NOTHING)
+add_reply(REPLY_UNKNOWN_COMMAND, b"UNKNOWN_COMMAND\r\n", CARRIES_NOTHING, AWAITS_NOTHING)
 
-for _number in range(<int>REPLY_COUNT):
-    if reply_rows[_number].text is NULL:
-        raise ImportError(f"reply {_number} has no row in the table of replies")
 
+cdef int check_replies() except -1:
+    """Raise ImportError if a reply has no row."""
+    cdef int number
+    for number in range(<int>REPLY_COUNT):
+        if reply_rows[number].text is NULL:
+            raise ImportError(f"the reply with the number {number} has no row in the table of replies")
+    return 0
+
+
+check_replies()
 
 AWAITED = {AWAITS_BINLOG: "the binlog", AWAITS_JOBS: "its jobs", AWAITS_NOTHING: "nothing"}
 
