@@ -20,7 +20,9 @@ from fastbean.engine.state cimport State
 from fastbean.net.hub cimport Hub
 from fastbean.base.debug_counters cimport LIVE_KINDS, live
 from fastbean.protocol.replies cimport REPLY_COUNT, REPLY_FOUND, REPLY_NONE, REPLY_OK, REPLY_RESERVED, Reply, reply_text
-from fastbean.protocol.commands cimport FORM_IGNORED, FORM_PUT as FORM_OF_PUT, MAX_LINE_BYTES, Command, parse_line, words
+from fastbean.protocol.commands cimport (
+    FORM_IGNORED, FORM_PUT as FORM_OF_PUT, MAX_LINE_BYTES, Command, parse_line, words,
+)
 
 from check cimport as_capsule, at_most, equal, line_end
 

@@ -17,7 +17,9 @@ from fastbean.protocol.commands cimport (
     MAX_LINE_BYTES, Command, Form, parse_line, words, words_count,
 )
 
-from fastbean.engine import command_table as _filled  # it adds the words
+from fastbean.engine import command_table
+
+assert command_table.table()  # loading it added the words
 
 from check cimport as_capsule, at_most, equal, line_end
 

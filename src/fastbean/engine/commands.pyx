@@ -14,8 +14,8 @@ from fastbean._core cimport Heap, HeapSlot, heap_reserve, heap_top, heap_update
 from fastbean.base.buffer cimport buffer_free
 from fastbean.base.clock cimport NEVER
 from fastbean.engine.client cimport (
-    WORK_KICK, WORK_LEAVE, WORK_LIST_WATCHED, Client, Watch, answer_add, answer_drop_jobs, client_add_watch, client_remove_watch,
-    client_stop_waiting, client_watch_of, queue_join, queue_leave,
+    WORK_KICK, WORK_LEAVE, WORK_LIST_WATCHED, Client, Watch, answer_add, answer_drop_jobs, client_add_watch,
+    client_remove_watch, client_stop_waiting, client_watch_of, queue_join, queue_leave,
 )
 from fastbean.engine.job cimport (
     JOB_RESERVED, Job, first_job, job_cost, job_discard, job_new, job_table_put,

@@ -128,7 +128,7 @@ cdef Reply end_work(State state, Client *client) noexcept:
     return REPLY_OK
 
 
-# `make_ready` may hand the job to a waiting client and record that reservation before the kick is recorded. That is safe
+# `make_ready` may hand the job to a waiting client and record that reservation before the kick is recorded. It is safe
 # for replay, since both records update a job whose put precedes them, each stores everything about the job that can
 # change, and a reserved job is stored as ready: the last one, which is the kick's, needs no other update. It is safe
 # for the replies, too. The reservation's record does not gate, but the kick's does: it sets `job.lsn` before

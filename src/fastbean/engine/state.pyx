@@ -19,13 +19,13 @@ cimport cython
 from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 
 from fastbean.engine.client cimport (
-    Client, answer_add, client_add_watch, client_new, client_remove, client_remove_watch, client_set_free, client_start_waiting,
-    client_stop_waiting, queue_join, queue_leave,
+    Client, answer_add, client_add_watch, client_new, client_remove, client_remove_watch, client_set_free,
+    client_start_waiting, client_stop_waiting, queue_join, queue_leave,
 )
 from fastbean.base.buffer cimport buffer_append
 from fastbean.base.clock cimport NEVER
 from fastbean._core cimport (
-    Heap, HeapSlot, heap_free, heap_push, heap_remove, heap_reserve, heap_slot, heap_top, heap_update,
+    Heap, heap_free, heap_push, heap_remove, heap_reserve, heap_slot, heap_top, heap_update,
 )
 from fastbean.engine.figure cimport Text
 from fastbean.engine.job cimport (
@@ -34,7 +34,7 @@ from fastbean.engine.job cimport (
 )
 from fastbean.engine.journal cimport STATE_BURIED, STATE_DELAYED, STATE_READY, JobImage, Journal
 from fastbean.engine.memory cimport memory_count_buffers, memory_drop, memory_each_iteration
-from fastbean.protocol.replies cimport REPLY_DEADLINE_SOON, REPLY_RESERVED, REPLY_TIMED_OUT, Reply
+from fastbean.protocol.replies cimport REPLY_RESERVED, Reply
 from fastbean.base.slab cimport slab_end
 from fastbean.engine.tube cimport (
     TIMER_CLIENT, TIMER_TUBE, Timer, TimerKind, Tube, timer_tie, tube_find_or_make, tube_name, tube_remove,

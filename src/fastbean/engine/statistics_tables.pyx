@@ -367,17 +367,17 @@ cdef int name_commands() except -1:
     """Make the texts of the commands' rows from their words."""
     cdef uint32_t command
     for command in range(1, words_count + 1):
-        word = (<bytes>words[command].text).strip()
-        key, metric = b"cmd-" + word, b'beanstalkd_commands_total{cmd="' + word + b'"}'
-        help = b"Well-formed " + word + b" commands."
+        name = (<bytes>words[command].text).strip()
+        key, metric = b"cmd-" + name, b'beanstalkd_commands_total{cmd="' + name + b'"}'
+        help = b"Well-formed " + name + b" commands."
         _command_texts.append((key, metric, help))
         command_figures[command] = CommandFigure(key, metric, help)
     return 0
 
 
 cdef int make_tables() except -1:
-    """Called once all commands have their rows. Run the rows once for their descriptions. Their values do not matter: the server, the tube and the job are empty
-    ones."""
+    """Run the rows once for their descriptions, when all commands have their rows. Their values do not matter: the
+    server, the tube and the job are empty ones."""
     cdef Sheet sheet
     cdef Tube *tube = <Tube *>calloc(1, sizeof(Tube) + 1)
     cdef Job job

@@ -80,7 +80,7 @@ cdef class Connection:
     cdef void arrived(self, size_t size, int64_t now_ns) noexcept
     cdef void end_of_file(self) noexcept
     cdef void look_for_hang_up(self, int64_t now_ns) noexcept
-    cdef void give_up_waiting(self) noexcept
+    cdef void end_hopeless_wait(self) noexcept
     cdef bint is_halted(self) noexcept
     cdef void postpone(self, uint32_t steps) noexcept
     cdef void make_runnable(self) noexcept

@@ -261,9 +261,10 @@ cdef class Connection:
     cdef void end_of_file(self) noexcept:
         """The client will send no more. Its commands are still answered; a wait ends at once."""
         self.eof = True
-        self.give_up_waiting()
+        self.end_hopeless_wait()
 
-    cdef void give_up_waiting(self) noexcept:
+    cdef void end_hopeless_wait(self) noexcept:
+        """A client that will send nothing more waits for a job: answer it at once."""
         if (self.eof or self.hung_up) and self.client.waiting:
             give_up_waiting(self.state, self.client)
 
@@ -274,7 +275,7 @@ cdef class Connection:
             self.drop(now_ns)
         elif peer == PEER_HALF_CLOSED:
             self.hung_up = True
-            self.give_up_waiting()
+            self.end_hopeless_wait()
 
     cdef bint is_halted(self) noexcept:
         """Whether what arrives has to wait until earlier commands are run."""
@@ -428,7 +429,7 @@ cdef class Connection:
             self.answer(reply)
             return
         self.blocked = self.is_blocked()
-        self.give_up_waiting()
+        self.end_hopeless_wait()
 
     cdef void refuse_http(self) noexcept:
         """Close a connection that speaks HTTP, without a reply; drop everything after the request."""

@@ -12,7 +12,7 @@ from libc.string cimport memchr, memcmp, memcpy, memset, strlen
 
 from fastbean.protocol.replies cimport REPLY_BAD_FORMAT, REPLY_NONE, REPLY_UNKNOWN_COMMAND
 from fastbean.protocol.tokenizer cimport (
-    Cursor, is_tube_name, skip_blanks, take_name, take_strtoul, take_u32, take_u64, take_word,
+    Cursor, is_tube_name, skip_blanks, take_name, take_strtoul, take_u32, take_u64,
 )
 
 cdef enum:

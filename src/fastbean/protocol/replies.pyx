@@ -4,7 +4,10 @@ A new reply is a value of `Reply` and a row here. It waits for the binlog so far
 """
 
 
-cdef int add_reply(Reply reply, const char *text, Carried carries=CARRIES_NOTHING, Awaited awaits=AWAITS_BINLOG) except -1:
+cdef int add_reply(
+    Reply reply, const char *text, Carried carries=CARRIES_NOTHING, Awaited awaits=AWAITS_BINLOG
+) except -1:
+    """Add a row. A row that does not say what its reply waits for makes it wait for the binlog so far."""
     cdef ReplyRow *row = &reply_rows[<int>reply]
     row.text = text
     row.carries = carries
