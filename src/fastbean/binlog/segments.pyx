@@ -1,4 +1,4 @@
-"""The segments of the binlog: the room in them, and the live jobs of each.
+"""The segments of the binlog: the room in them, and what is live in each: jobs, and settings of tubes.
 
 Room is always allocated before it is needed, in segments that are prepared ahead. The free room must be enough for
 
@@ -19,7 +19,9 @@ from libc.string cimport memmove, memset, strerror
 
 from fastbean.base.buffer cimport buffer_free
 from fastbean.base.clock cimport monotonic_ns
-from fastbean.engine.journal cimport SPACE_COMING, SPACE_NO_MEMORY, SPACE_NONE, SPACE_READY, Journal, Space
+from fastbean.engine.journal cimport (
+    SPACE_COMING, SPACE_NO_MEMORY, SPACE_NONE, SPACE_READY, Journal, Space, settings_bytes,
+)
 from fastbean.base.debug_counters cimport LIVE_SEGMENTS, live_born, live_gone
 from fastbean.binlog.record cimport MAX_RECORD_OVERHEAD, SEGMENT_HEADER_BYTES, get_varint, is_zero
 
@@ -337,6 +339,14 @@ cdef class Segments(Journal):
         segment.dead_lsn = self.end_lsn
         if self.live_jobs == 0:
             self.largest_bytes = 0
+
+    cdef void count_tube_out(self, uint32_t number, uint32_t name_bytes) noexcept:
+        """Uncount settings that were recorded in segment `number`: they ended, or were copied."""
+        cdef Segment *segment = self.segment_of(number)
+        self.live_bytes -= settings_bytes(name_bytes)
+        segment.live_tubes -= 1
+        segment.live_bytes -= settings_bytes(name_bytes)
+        segment.dead_lsn = self.end_lsn
 
     # Room
 

@@ -1,4 +1,4 @@
-"""The operations of `Store` on the state: restoring jobs at the start, and reading them for compaction.
+"""The operations of `Store` on the state: restoring jobs and tubes at the start, and reading them for compaction.
 
 The binlog reads its records, the oldest first, and calls these functions for each (`engine.journal` says what they
 promise). A restored job is put into its heap at once; no client is waiting yet, so nothing else has to move.
@@ -8,20 +8,29 @@ cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from fastbean._core cimport Heap, heap_reserve
+from fastbean._core cimport Heap, HeapSlot, heap_at, heap_reserve
 from fastbean.engine.job cimport (
     LEAF_JOBS, Job, job_body, job_cost, job_discard, job_new, job_table_get, job_table_put,
 )
-from fastbean.engine.journal cimport STATE_BURIED, STATE_DELAYED, STATE_READY, JobImage, logged_bytes
+from fastbean.engine.journal cimport (
+    STATE_BURIED, STATE_DELAYED, STATE_READY, Clearing, JobImage, TubeImage, logged_bytes,
+)
 from fastbean.engine.memory cimport memory_keep
 from fastbean.base.slab cimport slab_expect_many, slab_expect_no_more
-from fastbean.engine.state cimport State
+from fastbean.engine.state cimport State, seconds_ns
 from fastbean.base.hash_table cimport table_expect
-from fastbean.engine.tube cimport Tube
+from fastbean.engine.tube cimport Tube, tube_find, tube_keep_settings
 
 cdef enum:
     USUAL_RECORD_BYTES = 128
     MOST_EXPECTED = 4000000         # jobs may be large: an upper bound for the room allocated in advance
+
+
+cdef inline bint is_cleared(Job *job, Clearing *clearing) noexcept nogil:
+    """Whether the job's put record is before the place up to which its tube is cleared."""
+    if job.segment != clearing.segment:
+        return job.segment < clearing.segment
+    return <uint32_t>(job.lsn - clearing.first_lsn) < <uint32_t>(clearing.lsn - clearing.first_lsn)
 
 
 cdef class Recovery(State):
@@ -101,12 +110,13 @@ cdef class Recovery(State):
         job.kicks = image.kicks
         return 0
 
-    cdef int restore_update(self, JobImage *image, uint64_t lsn) noexcept:
+    # The LSN stays that of the put record, which `restore_clear` needs. For replies it makes no difference: all that
+    # was read is safe.
+    cdef int restore_update(self, JobImage *image) noexcept:
         cdef Job *job = job_table_get(&self.jobs, image.id)
         if job is NULL:
             return 1
         self.take(job)
-        job.lsn = <uint32_t>lsn
         return self.restore_place(job, image)
 
     cdef uint32_t restore_delete(self, uint64_t id, uint64_t *bytes) noexcept:
@@ -121,6 +131,51 @@ cdef class Recovery(State):
         self.remove_job(job, id)
         return segment
 
+    # Tubes
+
+    cdef int restore_tube(self, TubeImage *image, uint32_t segment, uint32_t *before) noexcept:
+        cdef Tube *tube
+        if image.pause_s:
+            tube = self.find_or_make_tube(image.name, image.name_bytes)
+            if tube is NULL:
+                return -1
+            before[0] = tube.segment
+            tube.pause_ns = seconds_ns(image.pause_s)
+            tube.unpause_at_ns = image.pause_end_ns
+            tube_keep_settings(&self.tubes, tube, segment)
+            self.schedule(&tube.timer, tube.unpause_at_ns)
+            return 1
+        tube = tube_find(&self.tubes, image.name, image.name_bytes)
+        if tube is not NULL and tube.pause_ns:
+            before[0] = tube.segment
+            tube.pause_ns = 0
+            tube_keep_settings(&self.tubes, tube, 0)
+            self.release_tube(tube)
+        return 0
+
+    # The heap is searched from its end. A removal moves its last entry, which was already searched, into the gap or
+    # above it; so an entry that was not may have moved down into the gap, which is then searched once more.
+    cdef uint32_t restore_clear(self, Clearing *clearing, uint64_t *bytes) noexcept:
+        cdef Tube *tube = tube_find(&self.tubes, clearing.name, clearing.name_bytes)
+        cdef HeapSlot *slot
+        cdef Heap *heap
+        cdef Job *job
+        while tube is not NULL and clearing.heap < 3:
+            heap = &tube.ready
+            if clearing.heap:
+                heap = &tube.delayed if clearing.heap == 1 else &tube.buried
+            if clearing.kept == heap.len:
+                clearing.heap += 1
+                clearing.kept = 0
+                continue
+            slot = heap_at(heap, heap.len - clearing.kept - 1)
+            job = <Job *>slot.node
+            if is_cleared(job, clearing):
+                clearing.kept -= clearing.kept > 0
+                return self.restore_delete(slot.tie, bytes)
+            clearing.kept += 1
+        return 0
+
     # For compaction
 
     cdef bint image_of(self, uint64_t id, uint32_t segment, JobImage *image) noexcept:
@@ -132,3 +187,13 @@ cdef class Recovery(State):
 
     cdef void moved(self, uint64_t id, uint32_t segment) noexcept:
         job_table_get(&self.jobs, id).segment = segment
+
+    cdef bint oldest_settings(self, uint32_t segment, TubeImage *image) noexcept:
+        cdef Tube *tube = self.tubes.oldest_settings
+        if tube is NULL or tube.segment != segment:
+            return False
+        self.fill_settings(tube, image)
+        return True
+
+    cdef void settings_moved(self, uint32_t segment) noexcept:
+        tube_keep_settings(&self.tubes, self.tubes.oldest_settings, segment)

@@ -30,12 +30,13 @@ from fastbean.engine.job cimport (
     JOB_BURIED, JOB_DELAYED, JOB_READY, JOB_RESERVED, JOB_RETURNING, Job, job_body, job_discard, job_table_free,
     job_table_remove,
 )
-from fastbean.engine.journal cimport STATE_BURIED, STATE_DELAYED, STATE_READY, JobImage, Journal
+from fastbean.engine.journal cimport STATE_BURIED, STATE_DELAYED, STATE_READY, JobImage, Journal, TubeImage
 from fastbean.engine.memory cimport memory_count_buffers, memory_drop, memory_each_iteration
 from fastbean.protocol.replies cimport REPLY_DEADLINE_SOON, REPLY_RESERVED, REPLY_TIMED_OUT, Reply
 from fastbean.base.slab cimport slab_end
 from fastbean.engine.tube cimport (
-    TIMER_CLIENT, TIMER_TUBE, Timer, TimerKind, Tube, tube_find_or_make, tube_name, tube_remove, tube_set_free,
+    TIMER_CLIENT, TIMER_TUBE, Timer, TimerKind, Tube, tube_find_or_make, tube_keep_settings, tube_name, tube_remove,
+    tube_set_free,
 )
 
 cdef uint64_t NOT_DUE = <uint64_t>-1
@@ -308,6 +309,28 @@ cdef class State(Store):
         if gates:
             job.lsn = <uint32_t>self.journal.end_lsn
 
+    cdef void fill_settings(self, Tube *tube, TubeImage *image) noexcept:
+        """What the journal stores of a tube."""
+        image.name = tube_name(tube)
+        image.name_bytes = tube.name_bytes
+        image.pause_s = <uint32_t>(tube.pause_ns // 1000000000)
+        image.pause_end_ns = tube.unpause_at_ns
+
+    cdef void journal_settings(self, Tube *tube) noexcept:
+        """Record the tube's present settings; a reply may depend on them."""
+        cdef TubeImage image
+        if self.has_binlog:
+            self.fill_settings(tube, &image)
+            tube_keep_settings(&self.tubes, tube, self.journal.settings(&image, tube.segment))
+
+    cdef void pause_over(self, Tube *tube) noexcept:
+        """The tube is not paused any more: free it if nothing else keeps it."""
+        tube.pause_ns = 0
+        if tube.segment:
+            self.journal.settings_over(tube.segment, tube.name_bytes)
+            tube_keep_settings(&self.tubes, tube, 0)
+        self.release_tube(tube)
+
     # Waiting, and replies that come later
 
     cdef void begin_iteration(self, int64_t now_ns) noexcept:
@@ -433,7 +456,7 @@ cdef class State(Store):
             return self.make_ready(<Job *>first.node, now_ns)
         # The tube stays paused until its last waiting client is served, so that no other client overtakes them.
         if not self.match(tube, now_ns):
-            tube.pause_ns = 0
+            self.pause_over(tube)
         return 0
 
     cdef int client_step(self, Client *client, int64_t now_ns) noexcept:
