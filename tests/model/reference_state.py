@@ -191,6 +191,7 @@ class State:
         waiters = [client for client in self.waiting_clients() if tube in client.watched]
         for job, client in zip(ready, waiters, strict=False):
             self.answer_waiting(client, self.reserve(client, job))
+        self.forget_unused(tube)
 
     def expired(self, client: Client) -> list[Job]:
         """Return the reservations of a client that have run out, the first to end first."""
@@ -265,8 +266,9 @@ class State:
         return tube
 
     def forget_unused(self, tube: Tube) -> None:
-        """Drop a tube without jobs and clients."""
+        """Drop a tube without jobs and clients, unless it is paused."""
         used = any(tube is client.used or tube in client.watched for client in self.open_clients())
+        used = used or tube.unpause_ns is not None
         if not used and tube is not self.default and not any(job.tube is tube for job in self.jobs):
             take_out(self.tubes, tube)
             self.tube_numbers.free.append(tube.number)

@@ -480,15 +480,22 @@ cdef class Engine(LongCommands):
         tube.pause_ns = seconds_ns(delay_s)
         tube.unpause_at_ns = now_ns + tube.pause_ns
         self.schedule(&tube.timer, tube.unpause_at_ns)
+        self.journal_settings(tube)
         return REPLY_PAUSED
 
     cdef void end_pause(self, Tube *tube, int64_t now_ns) noexcept:
-        """Serve the waiting clients at once; if there are very many, `expire` does the rest, and the pause lasts."""
+        """Serve the waiting clients at once; if there are very many, `expire` does the rest, and the pause lasts. After
+        a restart it has ended in any case."""
+        cdef int64_t pause_ns = tube.pause_ns
         cdef int _step
         tube.unpause_at_ns = now_ns
+        if tube.segment:
+            tube.pause_ns = 0
+            self.journal_settings(tube)
+            tube.pause_ns = pause_ns
         for _step in range(STEPS_AT_ONCE):
             if tube.pause_ns == 0 or not self.match(tube, now_ns):
-                tube.pause_ns = 0
+                self.pause_over(tube)
                 return
             if self.effort >= self.effort_limit:
                 break

@@ -121,8 +121,9 @@ cdef class State(Store):
         return tube
 
     cdef void release_tube(self, Tube *tube) noexcept:
-        """Free the tube if nothing refers to it: no job, no client that uses or watches it. default is never freed."""
-        if tube.jobs or tube.using or tube.watching or tube == self.default_tube:
+        """Free the tube if it is not paused and nothing refers to it: no job, no client that uses or watches it.
+        default is never freed."""
+        if tube.jobs or tube.using or tube.watching or tube.pause_ns or tube == self.default_tube:
             return
         heap_remove(&self.timers, &tube.timer.node)
         self.relist(tube)
