@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from .faults import Faults
+from .powercut import Disk, write_image
 from .process import Client, Server, WallClock, segment_numbers, wait_until
+from .replay import started
 
 HOUR_S = 3600
 SEGMENT_BYTES = 8192
@@ -111,6 +114,33 @@ def test_a_clock_that_was_set_between_two_runs(
     else:
         assert rest is not None
         assert least_s - elapsed - 2 <= rest <= most_s
+
+
+def test_after_a_power_cut_every_acknowledged_pause_is_there(shim: Path, tmp_path: Path, memory_path: Path) -> None:
+    """The reply to pause-tube waits for the sync under -f 0, also one that ends a pause."""
+    directory = tmp_path / "log"
+    directory.mkdir()
+    faults = Faults(shim, tmp_path, directory)
+    state: dict[bytes, int] = {}
+    steps: list[tuple[int, dict[bytes, int]]] = []
+    with Server(directory, segment_bytes=SEGMENT_BYTES, env=faults.env) as server, server.connect() as client:
+        for step in range(24):
+            tube, seconds = b"t%d" % (step % 5), 0 if step % 3 == 2 else 10_000 * (step + 1)
+            pause(client, tube, seconds)
+            state = {**state, tube: seconds}
+            steps.append((faults.records, state))
+        server.kill()
+    disk, events = Disk(directory), faults.events()
+    done = 0
+    for place, expected in steps:
+        for event in events[done:place]:
+            disk.step(event)
+        done = place
+        write_image(disk.synced(), memory_path)
+        with started(memory_path, SEGMENT_BYTES) as (client, warnings):
+            rests = {tube: rest_of(client, tube) or 0 for tube in expected}
+        assert not warnings
+        assert all(wanted - 1000 <= rests[tube] <= wanted for tube, wanted in expected.items()), (rests, expected)
 
 
 @POLICIES

@@ -18,6 +18,7 @@ from fastbean.binlog.record cimport (
 cdef enum:
     MARK_LENGTH_AT = 4              # the offset of the length in a record of one number
     SMALLEST_MARK = 7
+    SMALLEST_RECORD = 6             # of a type that a later version may add
     LONGEST_MARK = 11
     SEED_RECORD_BYTES = 4096
 
@@ -253,7 +254,7 @@ def find_record(const uint8_t[::1] data not None, uint32_t seed, uint64_t first_
     cdef const char *start = <const char *>&data[0] if size else NULL
     cdef Record record
     cdef Fault fault
-    while at + SMALLEST_MARK <= size:
+    while at + SMALLEST_RECORD <= size:
         if is_plausible(start + at + MARK_LENGTH_AT, size - at - MARK_LENGTH_AT):
             fault = read_record(start + at, size - at, seed, first_lsn + at - SEGMENT_HEADER_BYTES, &record)
             if fault == FAULT_NONE or fault == FAULT_NEWER:
@@ -273,7 +274,7 @@ cdef bint is_plausible(const char *head, size_t size) noexcept nogil:
         length |= <uint64_t>(at[0] & 0x7F) << shift
         shift += 7
         at += 1
-    if end - at < 3:
+    if end - at < 2:
         return False
     length |= <uint64_t>at[0] << shift
     type = at[1]
@@ -284,7 +285,7 @@ cdef bint is_plausible(const char *head, size_t size) noexcept nogil:
         return False
     if type != RECORD_PUT and type != RECORD_UPDATE:
         return length <= MAX_TUBE_BYTES     # of a tube, or of a later version
-    if at[0] >= 0x80:                       # flags
+    if at == end or at[0] >= 0x80:          # flags
         return False
     flags = at[0]
     at += 1
@@ -314,7 +315,7 @@ def find_seed(const uint8_t[::1] data not None, uint64_t first_lsn) -> int:
     cdef uint64_t lsn, bytes
     cdef uint32_t seed
     cdef Record record
-    while at + SMALLEST_MARK <= size:
+    while at + SMALLEST_RECORD <= size:
         lsn = first_lsn + at - SEGMENT_HEADER_BYTES
         bytes = record_bytes(start + at, min(size - at, <size_t>MAX_RECORD_HEAD_BYTES))
         if is_plausible(start + at + MARK_LENGTH_AT, size - at - MARK_LENGTH_AT) and (

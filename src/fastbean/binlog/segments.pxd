@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastbean.base.buffer cimport Buffer, buffer_reserve
 from fastbean.engine.journal cimport JobImage, Journal, logged_bytes, settings_bytes
-from fastbean.binlog.record cimport MAX_RECORD_OVERHEAD, put_varint
+from fastbean.binlog.record cimport MAX_RECORD_OVERHEAD, MAX_TUBE_BYTES, put_varint
 
 cdef enum:
     ID_BYTES = 10                   # at most, in a segment's list of ids
@@ -63,11 +63,12 @@ cdef class Segments(Journal):
     cdef int64_t refused_at_ns
     cdef bint ask_again             # a segment was dropped: there may be room for another
     cdef uint64_t live_jobs
+    cdef uint64_t live_tubes        # whose settings have to be kept
     cdef uint64_t live_bytes
     cdef uint64_t used_bytes        # of all segments
     cdef uint64_t allocated_bytes   # of all files, including those that are about to be removed
     cdef uint64_t wasted_bytes      # at the ends of full segments: too short for the record that came next
-    cdef uint64_t largest_bytes     # of a put record
+    cdef uint64_t largest_bytes     # of a live record, at most
     cdef uint64_t next_copy_bytes   # of the live jobs in the segment that compaction copies next
     cdef uint64_t pass_lsn          # the present pass of compaction goes up to here; 0: there is none
     cdef uint64_t fresh_bytes       # estimate of what became dead since that pass began
@@ -122,4 +123,6 @@ cdef class Segments(Journal):
         """Count a record in `segment` of settings that have to be kept."""
         segment.live_tubes += 1
         segment.live_bytes += settings_bytes(name_bytes)
+        self.live_tubes += 1
         self.live_bytes += settings_bytes(name_bytes)
+        self.largest_bytes = max(self.largest_bytes, <uint64_t>MAX_TUBE_BYTES)

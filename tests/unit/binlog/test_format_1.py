@@ -1,5 +1,7 @@
 """The binlogs of format_1.txt, written by hand: this version and every later one reads them as it is said here."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,17 @@ def test_what_is_required_and_unknown_refuses_the_start(directory: Path, name: s
     )
     assert refusal.value.exit_status == 10
     assert {path.name: path.read_bytes() for path in directory.iterdir() if path.name != "lock"} == before
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_the_program_ends_with_one_line_and_status_10(directory: Path, name: str) -> None:
+    write(directory, name)
+    words = [sys.executable, "-m", "fastbean", "-l", "127.0.0.1", "-p", "0", "-b", str(directory)]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert ended.returncode == 10
+    (complaint,) = [line for line in ended.stderr.splitlines() if " INFO " not in line]
+    assert complaint.startswith(f"fastbean: {directory}/fastbean-1.log: at offset ")
+    assert complaint.endswith("there is a record that only a newer fastbean can read: use a newer fastbean")
 
 
 @pytest.mark.parametrize("command", ["check", "dump", "repair"])

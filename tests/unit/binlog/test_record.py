@@ -298,9 +298,11 @@ def test_a_record_of_an_unknown_type_is_not_skipped(type_):
 
 @pytest.mark.parametrize("type_", [SKIPPABLE, 255])
 def test_a_record_of_a_type_that_may_be_skipped(type_):
-    data = framed(bytes([type_]) + b"anything")
-    second = encode_put(PLAIN, SEED, LSN + len(data))
-    assert read(data + second) == ([{"type": f"unknown-{type_}"}, expected(PLAIN)], "end")
+    for rest in (b"", b"anything"):
+        data = framed(bytes([type_]) + rest)
+        assert find_record(HEADER + data, SEED, LSN, 64) == 64
+        second = encode_put(PLAIN, SEED, LSN + len(data))
+        assert read(data + second) == ([{"type": f"unknown-{type_}"}, expected(PLAIN)], "end")
 
 
 # --- what cannot be written
