@@ -180,3 +180,29 @@ def test_pauses_alone_do_not_make_a_binlog_grow(memory_path: Path) -> None:
         server.kill()
     with Server(memory_path, segment_bytes=SEGMENT_BYTES) as server, server.connect() as client:
         assert [(rest_of(client, tube * 200) or 0) > 1900 for tube in (b"a", b"b")] == [True, True]
+
+
+@pytest.mark.parametrize("policy", [("-f", "0"), ("-F",)], ids=" ".join)
+def test_a_full_binlog_refuses_no_pause(memory_path: Path, policy: tuple[str, ...]) -> None:
+    extra = ("--binlog-max-bytes", str(12 * SEGMENT_BYTES))
+    tubes = [b"%d" % number + b"t" * 190 for number in range(20)]
+    with Server(memory_path, policy, segment_bytes=SEGMENT_BYTES, extra=extra) as server, server.connect() as client:
+        ids = []
+        while (reply := client.ask(b"put 0 0 60 300", b"x" * 300)).word == "INSERTED":
+            ids.append(reply.number)
+        assert reply.word == "OUT_OF_MEMORY"
+        for seconds in (1000, 0, 2000, 3000, 0, 4000) * 5:
+            for tube in tubes:
+                pause(client, tube, seconds)
+        for id in ids:
+            assert client.ask(b"delete %d" % id).word == "DELETED"
+        for tube in tubes[1:]:
+            pause(client, tube, 0)
+        server.kill()
+    with Server(memory_path, policy, segment_bytes=SEGMENT_BYTES, extra=extra) as server, server.connect() as client:
+        rests = [rest_of(client, tube) for tube in tubes]
+        assert client.stats()["total-jobs"] == "0"
+        assert client.stats()["current-jobs-ready"] == "0"
+    assert rests[1:] == [None] * 19
+    assert rests[0] is not None
+    assert rests[0] > 3000

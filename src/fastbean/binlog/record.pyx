@@ -423,9 +423,14 @@ cdef void take_tube(Reader *reader, Record *record) noexcept nogil:
     record.tube.pause_end_ns = take_fixed(reader) if record.tube.pause_s else 0
 
 
-cdef Fault skip_members(Reader *reader) noexcept nogil:
-    """Take the optional members, of which this version knows none."""
+cdef Fault skip_members(Reader *reader, uint64_t flags) noexcept nogil:
+    """Take the optional members, of which this version knows none; or refuse flags that it does not know.
+
+    Such flags may change the form of the rest: whether that could be read does not matter then.
+    """
     cdef uint64_t type, length
+    if flags > FLAG_MEMBERS:
+        return FAULT_NEWER
     while reader.at != reader.end:
         type = take_varint(reader, <uint64_t>-1)
         length = take_varint(reader, <uint64_t>-1)
@@ -434,7 +439,7 @@ cdef Fault skip_members(Reader *reader) noexcept nogil:
         if type & MEMBER_IS_REQUIRED:
             return FAULT_NEWER
         reader.at += length
-    return FAULT_NONE
+    return FAULT_BROKEN if reader.broken else FAULT_NONE
 
 
 cdef Fault read_record(const char *data, size_t size, uint32_t seed, uint64_t lsn, Record *record) noexcept nogil:
@@ -447,9 +452,8 @@ cdef Fault read_record(const char *data, size_t size, uint32_t seed, uint64_t ls
     """
     cdef Reader reader
     cdef uint64_t length
-    cdef uint64_t flags
+    cdef uint64_t flags = 0
     cdef uint32_t crc
-    cdef Fault fault
     cdef const char *start = data + CRC_BYTES
     if size <= CRC_BYTES:
         return FAULT_END if is_zero(data, size) else FAULT_BROKEN
@@ -467,32 +471,26 @@ cdef Fault read_record(const char *data, size_t size, uint32_t seed, uint64_t ls
         return FAULT_BROKEN
     record.size = reader.end - data
     record.type = <RecordType>take_byte(&reader)
-    if RECORD_DELETE <= record.type <= RECORD_SHED:
-        record.number = take_varint(&reader, <uint64_t>-1)
-        # A record cannot declare itself unneeded: a binlog that accepted it would have no segment to continue in.
-        if record.type == RECORD_SHED and record.number > lsn:
-            return FAULT_BROKEN
-    elif RECORD_PUT <= record.type <= RECORD_CLEARED:
+    if record.type == RECORD_PUT or record.type == RECORD_UPDATE:
         flags = take_varint(&reader, <uint64_t>-1)
-        if flags > FLAG_MEMBERS:
-            return FAULT_BROKEN if reader.broken else FAULT_NEWER
-        if record.type >= RECORD_TUBE:
-            take_tube(&reader, record)
-        else:
-            take_changing(&reader, &record.job)
-            if record.type == RECORD_PUT:
-                take_rest_of_put(&reader, &record.job)
-        # What is cleared was put before: a record that reaches beyond itself would end jobs that come later.
-        if record.type == RECORD_CLEARED and record.number > lsn:
-            return FAULT_BROKEN
-        if flags and not reader.broken:
-            fault = skip_members(&reader)
-            if fault != FAULT_NONE:
-                return fault
+        take_changing(&reader, &record.job)
+        if record.type == RECORD_PUT:
+            take_rest_of_put(&reader, &record.job)
+    elif RECORD_DELETE <= record.type <= RECORD_SHED:
+        record.number = take_varint(&reader, <uint64_t>-1)
+    elif record.type == RECORD_TUBE or record.type == RECORD_CLEARED:
+        flags = take_varint(&reader, <uint64_t>-1)
+        take_tube(&reader, record)
     elif record.type >= SKIPPABLE_TYPES:
         return FAULT_NONE
     else:
         return FAULT_BROKEN if record.type == RECORD_END else FAULT_NEWER
+    # A record cannot declare itself unneeded: a binlog that accepted it would have no segment to continue in. Nor can
+    # it clear a tube of jobs that come later.
+    if (record.type == RECORD_SHED or record.type == RECORD_CLEARED) and record.number > lsn:
+        return FAULT_BROKEN
+    if flags:
+        return skip_members(&reader, flags)
     return FAULT_BROKEN if reader.broken or reader.at != reader.end else FAULT_NONE
 
 
