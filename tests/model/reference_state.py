@@ -1,8 +1,8 @@
 """The state of the naive model: jobs, tubes and clients in plain lists, and how they move.
 
 Times are in nanoseconds and come from outside. These rules always hold: a job is in exactly one state; no tube that is
-not paused has both a ready job and a waiting client; a tube other than ``default`` exists as long as it has a job or a
-client uses or watches it.
+not paused has both a ready job and a waiting client; a tube other than ``default`` exists as long as it is paused, has
+a job, or a client uses or watches it.
 
 What is due happens one by one, ordered by due time. At the same time, tubes come before clients, and among tubes and
 among clients the smaller number comes first. The number that was freed last is assigned first. In a tube, delayed jobs

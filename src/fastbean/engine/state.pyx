@@ -6,6 +6,7 @@ Invariants, between two calls:
   client that holds it (once that client has left, its heap of returning jobs). The job's state says which heap it is;
   the heap's slot has its id, and its deadline if there is one.
 - No unpaused tube has a ready job while a client waits for that tube.
+- A tube exists while it is paused, has a job, or is used or watched by a client; default always does.
 - A tube with a delayed job or a pause has a timer that is due no later than they are, and so has a client with a
   reservation or a wait. Timers are lazy: one that is due too early is corrected when it reaches the top.
 - Every tube and every client is in the timer heap, those with nothing to do at its far end, so that setting a timer
