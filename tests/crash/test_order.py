@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from fastbean.binlog import segment_files
+from fastbean.binlog.record import run_seed
 from fastbean.binlog.record_reader import highest_mark
 
 from .all_commands_session import Session, all_commands_once
@@ -197,11 +198,13 @@ def test_a_copy_is_synced_before_its_segment_is_unlinked(
 
 @dataclass
 class Write:
-    """A write of records: to which segment, at which line it was synced (-1: never), and what the log says then."""
+    """A write of records: to which segment (and its first LSN), at which line it was synced (-1: never), and what the
+    log says then: no record below an LSN is needed."""
 
     number: int
     synced: int
-    needed_from: int
+    needed_lsn: int
+    first_lsn: int
 
 
 def number_of(file: str) -> int:
@@ -212,7 +215,7 @@ def number_of(file: str) -> int:
 def writes_of(calls: Sequence[Call]) -> list[Write]:
     """All writes of records, in order."""
     files: dict[int, bytearray] = {}
-    found, needed_from = [], 0
+    found, needed_lsn = [], 0
     for call in calls:
         if not call.is_write:
             continue
@@ -223,8 +226,9 @@ def writes_of(calls: Sequence[Call]) -> list[Write]:
         content[offset : offset + len(data)] = data
         header = segment_files.parse_header(bytes(content[: segment_files.HEADER.size]))
         assert header is not None, f"{call.file} is written to before its header"
-        needed_from = max(needed_from, highest_mark(bytes(content), number, header.first_lsn, "shed"))
-        found.append(Write(number, synced_after(calls, call), needed_from))
+        seed = run_seed(header.run)
+        needed_lsn = max(needed_lsn, highest_mark(bytes(content), seed, header.first_lsn, "shed"))
+        found.append(Write(number, synced_after(calls, call), needed_lsn, header.first_lsn))
     return found
 
 
@@ -235,7 +239,8 @@ def assert_told_before_each_removal(calls: Sequence[Call]) -> list[Call]:
     writes = writes_of(calls)
     for removal in removals:
         number = number_of(removal.removed)
-        telling = next((place for place, write in enumerate(writes) if write.needed_from > number), None)
+        end_lsn = next(write.first_lsn for write in writes if write.number == number + 1)
+        telling = next((place for place, write in enumerate(writes) if write.needed_lsn >= end_lsn), None)
         assert telling is not None, f"{removal.removed} went, and the log does not say so"
         for write in writes[: telling + 1]:
             assert write.number <= number or 0 <= write.synced < removal.begin, (

@@ -23,14 +23,16 @@ from fastbean.engine.restore cimport EngineJobs
 from fastbean.engine.state cimport State
 from fastbean.engine.timers cimport expire
 from fastbean.base.debug_counters cimport LIVE_KINDS, live
-from fastbean.engine.journal cimport JobImage, RecordState
+from fastbean.engine.journal cimport JobImage, RecordState, TubeImage
 from fastbean.binlog.record cimport (
-    RECORD_DURABLE, RECORD_PUT, SEGMENT_HEADER_BYTES, Record, RecordType, append_delete, append_number, append_put,
-    append_update, crc32c, fill_segment_header, read_record,
+    RECORD_DURABLE, RECORD_PUT, SEGMENT_HEADER_BYTES, Record, RecordType, append_cleared, append_delete,
+    append_number, append_put, append_tube, append_update, crc32c, fill_segment_header, read_record,
 )
 
 from fastbean.binlog.loader import Loader
-from fastbean.binlog.record_reader import find_record, highest_mark, records
+from fastbean.binlog.record import run_seed
+from fastbean.binlog.record_reader import find_record, find_seed, highest_mark, records
+from fastbean.binlog.segment_files import Header
 
 from check cimport as_capsule, at_most, equal
 
@@ -41,17 +43,15 @@ cdef enum:
 
 cdef int FILE = os.memfd_create("segment")
 cdef uint64_t FIRST_LSN = 1000000
+cdef bytes RUN = bytes(range(16))
+cdef uint32_t SEED = run_seed(RUN)
 cdef int64_t SECOND_NS = 1000000000
 cdef char[BODY_BYTES] filler
 memset(filler, c'b', BODY_BYTES)
 
 
 cdef uint32_t right_crc(const char *data, size_t size, uint64_t lsn) noexcept:
-    cdef char[12] place
-    cdef uint32_t number = NUMBER
-    memcpy(place, &number, 4)
-    memcpy(place + 4, &lsn, 8)
-    return crc32c(crc32c(0, place, 12), data, size)
+    return crc32c(crc32c(crc32c(0, RUN, len(RUN)), <const char *>&lsn, 8), data, size)
 
 
 cdef void add_payload(Buffer *file, const uint8_t *data, size_t size) noexcept:
@@ -71,6 +71,7 @@ cdef void add_record(Buffer *file, uint8_t kind, uint8_t byte) noexcept:
     """A record as the server writes it, made from one byte."""
     cdef uint64_t lsn = FIRST_LSN + file.len - SEGMENT_HEADER_BYTES
     cdef JobImage job
+    cdef TubeImage tube
     memset(&job, 0, sizeof(job))
     job.id = 1 + (byte & 7)
     job.created_ns = SECOND_NS * byte
@@ -84,13 +85,21 @@ cdef void add_record(Buffer *file, uint8_t kind, uint8_t byte) noexcept:
     job.body = filler
     job.body_bytes = byte & 15
     if kind == 0:
-        append_put(file, &job, NUMBER, lsn)
+        append_put(file, &job, SEED, lsn)
     elif kind == 1:
-        append_update(file, &job, NUMBER, lsn)
+        append_update(file, &job, SEED, lsn)
     elif kind == 2:
-        append_delete(file, job.id, NUMBER, lsn)
+        append_delete(file, job.id, SEED, lsn)
+    elif byte < 128:
+        append_number(file, <RecordType>(RECORD_DURABLE + byte % 3), byte, SEED, lsn)
+    elif byte < 192:
+        tube.name = job.name
+        tube.name_bytes = job.name_bytes
+        tube.pause_s = byte & 7
+        tube.pause_end_ns = SECOND_NS * byte
+        append_tube(file, &tube, SEED, lsn)
     else:
-        append_number(file, <RecordType>(RECORD_DURABLE + byte % 3), byte, NUMBER, lsn)
+        append_cleared(file, job.name, job.name_bytes, lsn - min(lsn, <uint64_t>(byte & 7) * 30), SEED, lsn)
 
 
 cdef size_t step(Buffer *file, size_t *sound, const uint8_t *data, size_t size) noexcept:
@@ -119,16 +128,17 @@ cdef size_t step(Buffer *file, size_t *sound, const uint8_t *data, size_t size) 
 cdef int check_scan(const uint8_t[::1] view, size_t end) except -1:
     """Checks that the tools find the same records as the server, up to where the server stopped reading."""
     cdef size_t last = SEGMENT_HEADER_BYTES
-    for at, what in records(view, NUMBER, FIRST_LSN):
+    for at, what in records(view, SEED, FIRST_LSN):
         if isinstance(what, str):
             equal("where the tools stop reading", at >= end, True)
         elif at < end:
             last = at
-            equal("the next record", find_record(view, NUMBER, FIRST_LSN, at), at)
+            equal("the next record", find_record(view, SEED, FIRST_LSN, at), at)
     at_most("the last record", last, end)
-    at_most("where a record is found", find_record(view, NUMBER, FIRST_LSN, SEGMENT_HEADER_BYTES), view.shape[0])
+    at_most("where a record is found", find_record(view, SEED, FIRST_LSN, SEGMENT_HEADER_BYTES), view.shape[0])
     for kind in ("durable", "next-id", "shed"):
-        highest_mark(view, NUMBER, FIRST_LSN, kind)
+        highest_mark(view, SEED, FIRST_LSN, kind)
+    find_seed(view, FIRST_LSN)
     return 0
 
 
@@ -138,17 +148,25 @@ cdef uint64_t puts_before(const char *data, size_t size, size_t end) noexcept:
     cdef size_t at = SEGMENT_HEADER_BYTES
     cdef uint64_t count = 0
     while at < end:
-        equal("a record that was read", read_record(data + at, size - at, NUMBER,
+        equal("a record that was read", read_record(data + at, size - at, SEED,
                                                     FIRST_LSN + at - SEGMENT_HEADER_BYTES, &record), 0)
         count += record.type == RECORD_PUT
         at += record.size
     return count
 
 
+cdef uint32_t paused(State state) noexcept:
+    """The number of paused tubes, which exist without jobs."""
+    cdef uint32_t place, count = 0
+    for place in range(state.tubes.count):
+        count += state.tubes.listed[place].pause_ns > 0
+    return count
+
+
 cdef int check_engine(State state, uint64_t most) except -1:
     at_most("jobs", state.jobs.count, most)
     equal("jobs", state.jobs.count, state.counts.ready + state.counts.delayed + state.counts.buried)
-    at_most("tubes", state.tubes.count, state.jobs.count + 1)
+    at_most("tubes", state.tubes.count, state.jobs.count + 1 + paused(state))
     return 0
 
 
@@ -163,8 +181,8 @@ cdef int read(const char *data, size_t size, size_t sound) except -1:
     cdef int64_t now_ns
     os.ftruncate(FILE, 0)
     os.pwrite(FILE, view, 0)
-    outcome, end = Loader(log).load(NUMBER, FILE, size, FIRST_LSN, 1 << 40, 1)
-    equal("a known outcome", outcome in ("end", "broken", "unknown"), True)
+    outcome, end = Loader(log).load(Header(NUMBER, FIRST_LSN, 1 << 40, 1, RUN), FILE, size)
+    equal("a known outcome", outcome in ("end", "broken", "newer", "unknown"), True)
     at_most("where reading ended", end, min(size, sound))
     check_engine(state, puts_before(data, size, end))
     check_scan(view, end)
@@ -183,7 +201,7 @@ cdef int play(const uint8_t *data, size_t size) except -1:
     cdef size_t at = 0, sound = <size_t>-1, length
     cdef char *exact
     memset(&file, 0, sizeof(file))
-    fill_segment_header(header, NUMBER, FIRST_LSN, 1 << 40, 1)
+    fill_segment_header(header, NUMBER, FIRST_LSN, 1 << 40, 1, RUN)
     buffer_append(&file, header, SEGMENT_HEADER_BYTES)
     while at < size:
         at += step(&file, &sound, data + at, size - at)

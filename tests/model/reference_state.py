@@ -1,8 +1,8 @@
 """The state of the naive model: jobs, tubes and clients in plain lists, and how they move.
 
 Times are in nanoseconds and come from outside. These rules always hold: a job is in exactly one state; no tube that is
-not paused has both a ready job and a waiting client; a tube other than ``default`` exists as long as it has a job or a
-client uses or watches it.
+not paused has both a ready job and a waiting client; a tube other than ``default`` exists as long as it is paused, has
+a job, or a client uses or watches it.
 
 What is due happens one by one, ordered by due time. At the same time, tubes come before clients, and among tubes and
 among clients the smaller number comes first. The number that was freed last is assigned first. In a tube, delayed jobs
@@ -191,6 +191,7 @@ class State:
         waiters = [client for client in self.waiting_clients() if tube in client.watched]
         for job, client in zip(ready, waiters, strict=False):
             self.answer_waiting(client, self.reserve(client, job))
+        self.forget_unused(tube)
 
     def expired(self, client: Client) -> list[Job]:
         """Return the reservations of a client that have run out, the first to end first."""
@@ -265,8 +266,9 @@ class State:
         return tube
 
     def forget_unused(self, tube: Tube) -> None:
-        """Drop a tube without jobs and clients."""
+        """Drop a tube without jobs and clients, unless it is paused."""
         used = any(tube is client.used or tube in client.watched for client in self.open_clients())
+        used = used or tube.unpause_ns is not None
         if not used and tube is not self.default and not any(job.tube is tube for job in self.jobs):
             take_out(self.tubes, tube)
             self.tube_numbers.free.append(tube.number)

@@ -9,12 +9,17 @@ from pathlib import Path
 
 import fastbean
 from fastbean.binlog import inspection, replacement, segment_files
+from fastbean.binlog.binlog import Binlog
 from fastbean.binlog.saved_job import SavedJob
+from fastbean.daemon import stderr_log
+from fastbean.engine.restore import EngineJobs
+from fastbean.engine.state import State
 
 CREATED = 1_700_000_000_123_456_789
 SEGMENT_BYTES = 4096
 LARGE_SEGMENT_BYTES = 1 << 20
 HEADER_BYTES = 64
+RUN = bytes(range(1, 17))  # the identity of the run
 NO_FILES = ("folder", "pipe", "link to nothing", "link to itself")
 COPIES = 10  # at most, of a directory in use
 
@@ -50,19 +55,31 @@ def many_jobs(count=60):
     return jobs
 
 
-def write_log(directory, jobs=None, **options):
-    """A log of fastbean's with these jobs."""
+def write_log(directory, jobs=None, tubes=(), **options):
+    """A log of fastbean's with these jobs, and these settings of tubes after them."""
     directory.mkdir(exist_ok=True)
     jobs = many_jobs() if jobs is None else jobs
     writer = replacement.PartWriter(
-        directory, **{"segment_bytes": SEGMENT_BYTES, "first_number": 1, "first_lsn": 0, "id_limit": 1000, **options}
+        directory,
+        **{"segment_bytes": SEGMENT_BYTES, "first_number": 1, "first_lsn": 0, "id_limit": 1000, "run": RUN, **options},
     )
     for job in jobs:
         writer.add(job)
+    for tube in tubes:
+        writer.add_tube(tube)
     writer.finish()
     for number in writer.numbers:
         Path(replacement.part_of(directory, number)).rename(segment_files.path_of(directory, number))
     return [Path(segment_files.path_of(directory, number)) for number in writer.numbers]
+
+
+def restored(directory, segment_bytes=1 << 22):
+    """An engine with the jobs of this directory."""
+    engine = State()
+    binlog = Binlog(directory, EngineJobs(engine), segment_bytes=segment_bytes, fsync_ms=None, log=stderr_log.silent)
+    binlog.open(lambda _text: None)
+    binlog.close()
+    return engine
 
 
 def copy_running(directory, copied):

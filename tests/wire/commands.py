@@ -56,6 +56,45 @@ _UNKNOWN = (b"", b" ", b"PUT 0 0 1 1", b"peek-", b"delete", b"put", b"touch", b"
 _LONG = (224, 226, 300, 447, 448, 450, 700)
 
 
+MISSING = b"missing"  # the name of a tube that never exists
+_BAD = "BAD_FORMAT"
+_OF_JOB = ("NOT_FOUND", _BAD)
+_WAITED = ("RESERVED after a wait", "DEADLINE_SOON after a wait", "TIMED_OUT after a wait")
+# Every kind of reply that can occur here. Replies for lack of memory or disk space, or in drain mode, cannot.
+POSSIBLE: dict[str, tuple[str, ...]] = {
+    "put": ("INSERTED", "EXPECTED_CRLF", "JOB_TOO_BIG", _BAD),
+    "use": ("USING", _BAD),
+    "watch": ("WATCHING", _BAD),
+    "ignore": ("WATCHING", "NOT_IGNORED", _BAD),
+    "reserve": ("RESERVED", "DEADLINE_SOON", *_WAITED, _BAD),
+    "reserve-with-timeout": ("RESERVED", "DEADLINE_SOON", "TIMED_OUT", *_WAITED, _BAD),
+    "reserve-job": ("RESERVED", *_OF_JOB),
+    "delete": ("DELETED", *_OF_JOB),
+    "release": ("RELEASED", *_OF_JOB),
+    "bury": ("BURIED", *_OF_JOB),
+    "touch": ("TOUCHED", *_OF_JOB),
+    "kick": ("KICKED", _BAD),
+    "kick-job": ("KICKED", *_OF_JOB),
+    "peek": ("FOUND", *_OF_JOB),
+    "peek-ready": ("FOUND", *_OF_JOB),
+    "peek-delayed": ("FOUND", *_OF_JOB),
+    "peek-buried": ("FOUND", *_OF_JOB),
+    "stats": ("OK", _BAD),
+    "stats-job": ("OK", *_OF_JOB),
+    "stats-tube": ("OK", *_OF_JOB),
+    "list-tubes": ("OK", _BAD),
+    "list-tube-used": ("USING", _BAD),
+    "list-tubes-watched": ("OK", _BAD),
+    "pause-tube": ("PAUSED", *_OF_JOB),
+    "(unknown)": ("UNKNOWN_COMMAND",),
+    "(long line)": (_BAD,),
+    "quit": ("(closed)",),
+    "(disconnect)": ("idle", "while it waits", "with reservations", "in mid-line or mid-body"),
+    "(half-close)": ("idle", "while it waits", "with reservations", "in mid-line or mid-body"),
+    "(time passes)": ("delay", "ttr", "margin", "timeout", "pause"),
+}
+
+
 class Commands:
     """Makes commands. choice: the source of random numbers."""
 
@@ -244,13 +283,13 @@ class Commands:
         return Command("kick-job", (b"kick-job ", job, b"\r\n"), job=job)
 
     def _pause(self, _client: Client) -> Command:
-        tube = self._tube() if self._choice.random() < 0.9 else b"missing"
+        tube = self._tube() if self._choice.random() < 0.9 else MISSING
         delay_s = self._choice.choice((0, 0, 0, 1, 1, 1, 2, 1000))
         pieces = (b"pause-tube %s %d\r\n" % (tube, delay_s),)
         return Command("pause-tube", pieces, tube=tube, delay_s=delay_s, starts=self._span("pause", delay_s))
 
     def _stats_tube(self, _client: Client) -> Command:
-        tube = self._tube() if self._choice.random() < 0.85 else b"missing"
+        tube = self._tube() if self._choice.random() < 0.85 else MISSING
         return Command("stats-tube", (b"stats-tube %s\r\n" % tube,), tube=tube)
 
     def _malformed(self, _client: Client) -> Command:

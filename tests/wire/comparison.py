@@ -10,6 +10,10 @@ their effects as well. If the machine is paused over one, it continues with two 
 Real beanstalkd often forgets the end of a ttr: if its clock shows exactly the microsecond of the deadline, the job is
 held until its client sends something. So whenever a ttr may have ended, that client sends a command.
 
+fastbean departs on purpose in one way that random steps would meet: a paused tube does not vanish (`test_departures`
+has what both do). So before a client pauses a tube, a client of its own, the keeper, watches it, and ignores it again
+once the pause has ended: no tube is paused that real beanstalkd could forget.
+
 A step is one action of one client (it connects, sends a command or part of several, disconnects), or time passes."""
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from .commands import MAX_JOB_SIZE, Commands, alone, soon_over, two_waiters
+from .commands import MAX_JOB_SIZE, MISSING, POSSIBLE, Commands, alone, soon_over, two_waiters
 from .comparison_state import Client, ComparisonState
 from .paired_servers import Answer, Command, DifferenceError, PairedServers, StalledError
 from .safe_timing import AFTER_S, BEFORE_S, Deadline
@@ -37,42 +41,6 @@ PATIENT_ROUNDS = 30
 
 # An unknown command is not counted: the statistics are the same whether it arrives before or after a deadline.
 _WAKE = b"wake\r\n"
-_BAD = "BAD_FORMAT"
-_OF_JOB = ("NOT_FOUND", _BAD)
-_WAITED = ("RESERVED after a wait", "DEADLINE_SOON after a wait", "TIMED_OUT after a wait")
-# Every kind of reply that can occur here. Replies for lack of memory or disk space, or in drain mode, cannot.
-POSSIBLE: dict[str, tuple[str, ...]] = {
-    "put": ("INSERTED", "EXPECTED_CRLF", "JOB_TOO_BIG", _BAD),
-    "use": ("USING", _BAD),
-    "watch": ("WATCHING", _BAD),
-    "ignore": ("WATCHING", "NOT_IGNORED", _BAD),
-    "reserve": ("RESERVED", "DEADLINE_SOON", *_WAITED, _BAD),
-    "reserve-with-timeout": ("RESERVED", "DEADLINE_SOON", "TIMED_OUT", *_WAITED, _BAD),
-    "reserve-job": ("RESERVED", *_OF_JOB),
-    "delete": ("DELETED", *_OF_JOB),
-    "release": ("RELEASED", *_OF_JOB),
-    "bury": ("BURIED", *_OF_JOB),
-    "touch": ("TOUCHED", *_OF_JOB),
-    "kick": ("KICKED", _BAD),
-    "kick-job": ("KICKED", *_OF_JOB),
-    "peek": ("FOUND", *_OF_JOB),
-    "peek-ready": ("FOUND", *_OF_JOB),
-    "peek-delayed": ("FOUND", *_OF_JOB),
-    "peek-buried": ("FOUND", *_OF_JOB),
-    "stats": ("OK", _BAD),
-    "stats-job": ("OK", *_OF_JOB),
-    "stats-tube": ("OK", *_OF_JOB),
-    "list-tubes": ("OK", _BAD),
-    "list-tube-used": ("USING", _BAD),
-    "list-tubes-watched": ("OK", _BAD),
-    "pause-tube": ("PAUSED", *_OF_JOB),
-    "(unknown)": ("UNKNOWN_COMMAND",),
-    "(long line)": (_BAD,),
-    "quit": ("(closed)",),
-    "(disconnect)": ("idle", "while it waits", "with reservations", "in mid-line or mid-body"),
-    "(half-close)": ("idle", "while it waits", "with reservations", "in mid-line or mid-body"),
-    "(time passes)": ("delay", "ttr", "margin", "timeout", "pause"),
-}
 
 
 @dataclass
@@ -175,10 +143,13 @@ class _World:
         self._commands = Commands(choice, self._state)
         self._scenario: deque[tuple[int, Command | None]] = deque()
         self._number = 0
+        self._keeper = self._connect()
+        self._keeper.is_keeper = True
 
     def step(self) -> None:
         """Takes one step."""
         self._pass_due_time()
+        self._forget_ended_pauses()
         if not (self._cancel_a_clash() or self._free_a_holder() or self._follow_the_scenario()):
             self._random_step()
         self._outcome.steps += 1
@@ -197,7 +168,7 @@ class _World:
 
     def _random_step(self) -> None:
         clients = self._state.clients
-        if len(clients) < 4 or (len(clients) < CLIENTS and self._choice.random() < 0.3):
+        if len(clients) < 5 or (len(clients) <= CLIENTS and self._choice.random() < 0.3):
             self._connect()
             return
         actions: dict[Callable[[], bool], float] = {
@@ -305,6 +276,7 @@ class _World:
         # A client with a reservation that is about to expire gets DEADLINE_SOON and does not wait.
         runs_out = self._state.runs_out_for
         free = [c for c in self._state.clients.values() if not c.waits and not c.tail and not runs_out(c.number)]
+        free.remove(self._keeper)
         if len(free) < 3:
             return False
         first, second, producer = self._choice.sample(free, 3)
@@ -385,7 +357,7 @@ class _World:
         return (self._disconnect if complete == (1 if client.waits else 0) else self._half_close)(client)
 
     def _some(self, suits: Callable[[Client], bool]) -> Client | None:
-        suitable = [client for client in self._state.clients.values() if suits(client)]
+        suitable = [client for client in self._state.clients.values() if suits(client) and not client.is_keeper]
         return self._choice.choice(suitable) if suitable else None
 
     def _one_to_leave(self, suits: Callable[[Client], bool]) -> Client | None:
@@ -449,7 +421,18 @@ class _World:
         left, right = (b"".join(c.encode(side.ids) for c in commands) for side in self._servers.sides)
         self._send_bytes(client, (left, right), commands)
 
+    def _keep(self, commands: Sequence[Command]) -> None:
+        """Has the keeper watch the tubes that these commands may pause."""
+        tubes = {command.tube for command in commands if command.kind == "pause-tube" and command.delay_s}
+        for tube in tubes - set(self._keeper.watched) - {MISSING}:
+            self._send(self._keeper, [Command("watch", (b"watch %s\r\n" % tube,), tube=tube)])
+
+    def _forget_ended_pauses(self) -> None:
+        for tube in set(self._keeper.watched) - self._state.paused - {b"default"}:
+            self._send(self._keeper, [Command("ignore", (b"ignore %s\r\n" % tube,), tube=tube)])
+
     def _send_bytes(self, client: Client, data: tuple[bytes, bytes], complete: Sequence[Command]) -> None:
+        self._keep(complete)
         shown = data[0] if len(data[0]) < 150 else data[0][:100] + b"..." + data[0][-40:]
         self._say(client, f"> {shown!r}")
         low = time.monotonic()

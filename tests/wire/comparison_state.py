@@ -31,7 +31,10 @@ class Job:
 
 @dataclass(eq=False)
 class Client:
-    """A client. tail: commands of which only the first tail_sent bytes were sent so far."""
+    """A client. tail: commands of which only the first tail_sent bytes were sent so far.
+
+    is_keeper: it only watches the tubes that are paused.
+    """
 
     number: int
     used: bytes = b"default"
@@ -39,6 +42,7 @@ class Client:
     waits: bool = False
     tail: list[Command] = field(default_factory=list)
     tail_sent: int = 0
+    is_keeper: bool = False
 
 
 class Waiters:
@@ -90,6 +94,7 @@ class ComparisonState:
         self.jobs: dict[int, Job] = {}
         self.clients: dict[int, Client] = {}
         self.waiters: dict[bytes, Waiters] = {}
+        self.paused: set[bytes] = set()
         self.deadlines = Deadlines()
 
     def of_tube(self, tube: bytes) -> Waiters:
@@ -106,7 +111,7 @@ class ComparisonState:
 
     def may_wait(self, client: Client) -> bool:
         """True if this client may begin to wait: the order of waiting stays known, and two other clients stay free."""
-        others = sum(not other.waits for other in self.clients.values() if other is not client)
+        others = sum(not other.waits and not other.is_keeper for other in self.clients.values() if other is not client)
         return others >= 2 and all(self.of_tube(tube).keeps_order_with(client.number) for tube in client.watched)
 
     def begins_to_wait(self, client: Client, command: Command, low: float, high: float) -> None:
@@ -137,6 +142,8 @@ class ComparisonState:
 
     def has_ended(self, deadline: Deadline) -> None:
         """A deadline has passed."""
+        if isinstance(deadline.key, bytes):
+            self.paused.discard(deadline.key)
         job = self.jobs.get(deadline.key) if isinstance(deadline.key, int) else None
         if job is None:
             return
@@ -243,6 +250,9 @@ class ComparisonState:
 
     def _on_paused(self, _client: Client, command: Command, answer: Answer) -> None:
         self.deadlines.cancel("pause", command.tube)
+        self.paused.discard(command.tube)
+        if command.delay_s:
+            self.paused.add(command.tube)
         if 0 < command.delay_s < SHORT_S:
             self.deadlines.add("pause", command.delay_s, command.tube, answer.low, answer.high)
 

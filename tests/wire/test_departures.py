@@ -87,6 +87,25 @@ def test_the_real_one_takes_the_next_line_for_a_part_of_it(beanstalkd: Server) -
     )
 
 
+PAUSED_ALONE = r"""
+    A> use a
+    A< USING a
+    A> pause-tube a 100
+    A< PAUSED
+    A> use default
+    A< USING default
+    A> pause-tube a 0
+"""
+
+
+def test_a_paused_tube_does_not_vanish(fastbean: Server) -> None:
+    play(fastbean, PAUSED_ALONE + "    A< PAUSED\n    A> pause-tube a 0\n    A< NOT_FOUND\n")
+
+
+def test_in_the_real_one_it_vanishes_with_its_last_client(beanstalkd: Server) -> None:
+    play(beanstalkd, PAUSED_ALONE + "    A< NOT_FOUND\n")
+
+
 HEADERS = r"Host: 127.0.0.1:11300\r\nOrigin: null\r\nContent-Type: text/plain\r\n"
 BODY = r"\r\nput 0 0 60 5\r\nhello"
 

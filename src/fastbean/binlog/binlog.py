@@ -122,6 +122,7 @@ class Binlog:
         replay.run()
         if replay.last is None:
             segment_files.remove_newest(self._directory, replay.spares)
+            journal.begin_run(os.urandom(segment_files.RUN_BYTES))
             size = journal.segment_size
             self._continue_in(1, segment_files.create(self._directory, 1, size, written=self._written), size)
         else:

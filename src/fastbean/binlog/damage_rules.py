@@ -6,10 +6,11 @@ damage. The evidence:
 - Segment numbers are consecutive: new segments are added at the end, old ones are removed at the beginning. A number
   that is missing between two others is a lost segment.
 - Before segments are removed, a shed record says so, and the binlog is synced up to that record. Until there is one,
-  the first segment is number 1.
+  the binlog begins with LSN 0.
 - A mark (a record of the type durable, which says up to where the binlog was synced) beyond the place where reading
   ends.
-- A header that is broken though records follow it, or that belongs to another segment: a power cut leaves zeros.
+- A header that is broken though records follow it, or that belongs to another segment or another run: a power cut
+  leaves zeros.
 """
 
 from __future__ import annotations
@@ -32,29 +33,37 @@ def gap(numbers: Sequence[int]) -> int:
     return next((number + 1 for number, after in itertools.pairwise(numbers) if after != number + 1), 0)
 
 
-def lacks_first(first: int, needed: int) -> bool:
-    """Whether segments before ``first`` are lost, when the binlog says that it needs none below ``needed``."""
-    return first > max(needed, 1)
+def lacks_first(number: int, first_lsn: int | None, needed_lsn: int) -> bool:
+    """Whether segments before the first one are lost.
+
+    ``number``, ``first_lsn``: of the first one; the LSN is None if the segment has no readable header. ``needed_lsn``:
+    the binlog says that it needs no record below this one.
+    """
+    return number > 1 if first_lsn is None else first_lsn > needed_lsn
 
 
-def trouble_at_head(header: Header | None, number: int, end_lsn: int | None, *, after_spare: bool) -> str | None:
-    """Why a segment cannot follow in a binlog that ends at ``end_lsn`` (None: not known yet); None if it can.
+def trouble_at_head(
+    header: Header | None, number: int, end_lsn: int | None, run: bytes | None, *, after_spare: bool
+) -> str | None:
+    """Why a segment cannot follow in a binlog of this run that ends at ``end_lsn``; None if it can.
 
-    ``after_spare``: the segment before it is empty.
+    ``end_lsn`` and ``run`` are None where they are not known yet. ``after_spare``: the segment before it is empty.
     """
     if header is None:
         return "there is no readable header"
     if header.number != number:
         return f"the header says that this is segment {header.number}"
+    if run is not None and header.run != run:
+        return "the header says that this belongs to another binlog"
     if after_spare or (end_lsn is not None and header.first_lsn != end_lsn):
         return "this does not continue the segment before it: something is missing"
     return None
 
 
-def is_misplaced(data: bytes, number: int, end_lsn: int) -> bool:
-    """Whether the head of a segment in trouble proves damage, and not just a torn tail."""
+def is_misplaced(data: bytes, number: int, end_lsn: int, run: bytes | None) -> bool:
+    """Whether the head of a segment in trouble proves damage, and not just a torn tail; see `trouble_at_head`."""
     head = data[: HEADER.size]
     header = segment_files.parse_header(head)
     if header is None:
         return any(head) and not is_zero_from(data, HEADER.size)
-    return header.number != number or header.first_lsn < end_lsn
+    return header.number != number or header.first_lsn < end_lsn or (run is not None and header.run != run)

@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastbean.binlog import damage_rules, replacement, segment_files
-from fastbean.binlog.record_reader import find_record, highest_mark, is_zero_from, records
-from fastbean.binlog.saved_job import SavedJob
+from fastbean.binlog.record import run_seed
+from fastbean.binlog.record_reader import find_record, find_seed, highest_mark, is_zero_from, records
+from fastbean.binlog.saved_job import SavedJob, SavedTube
 from fastbean.binlog.segment_files import HEADER, Header
 from fastbean.errors import BinlogError
 
@@ -55,13 +57,15 @@ class Fault:
 class Segment:
     """One file, open: its ``number``, ``path``, ``size`` in bytes, and ``header``, None if it has no valid one.
 
-    ``found_header`` may be that of another segment. A segment is ``spare`` if it was prepared but nothing was written
-    to it yet. Raises OSError if the file cannot be opened, and BinlogError, here and later, if it cannot be read.
+    ``found_header`` may be that of another segment. ``seed`` is that of the run to which the records belong: see
+    `share_run`. A segment is ``spare`` if it was prepared but nothing was written to it yet. Raises OSError if the file
+    cannot be opened, and BinlogError, here and later, if it cannot be read.
     """
 
     def __init__(self, number: int, path: str) -> None:
         self.number = number
         self.path = path
+        self.is_foreign = False
         self._fd = -1
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.size = os.fstat(self._fd).st_size
@@ -87,27 +91,31 @@ class Segment:
         self.header = self.found_header
         if self.header is not None and self.header.number != self.number:
             self.header = None
+        self.seed = 0 if self.found_header is None else run_seed(self.found_header.run)
         self.spare = not any(head) and is_zero_from(self.read())
 
     def scan(self, first_lsn: int, at: int = HEADER.size) -> Iterator[tuple[int, Members | None]]:
         """The records from the offset ``at``, each with its offset.
 
         After the last one comes the offset where they end, with an empty dict if nothing was written after it, or with
-        None if that is damage. A caller that continues after None gets the records after the damage.
+        None if that is damage. A caller that continues after None gets the records after the damage. Raises BinlogError
+        for a record that only a newer fastbean can read.
         """
         data = memoryview(self.read())
         while len(data) > HEADER.size:
             # A view that begins a header's length before `at`, because `records` skips a header unread.
             skipped = at - HEADER.size
-            for offset, found in records(data[skipped:], self.number, first_lsn + skipped):
+            for offset, found in records(data[skipped:], self.seed, first_lsn + skipped):
                 at = offset + skipped
                 if isinstance(found, dict):
                     yield at, found
+                elif found == "newer":
+                    raise segment_files.newer_record(self.path, at)
             if is_zero_from(data, at):
                 yield at, {}
                 return
             yield at, None
-            at = find_record(data, self.number, first_lsn, at + 1)
+            at = find_record(data, self.seed, first_lsn, at + 1)
             if at == len(data):
                 return
 
@@ -138,8 +146,25 @@ def open_segments(directory: str) -> list[Segment]:
                 if segment.header is None and not segment.spare:
                     time.sleep(SETTLE_S)  # its server may be writing the header
                     segment.look_again()
+            share_run(found)
             return found
     raise BinlogError(f"{directory}: its files change too fast to be read; try again when the server has less work")
+
+
+def share_run(found: list[Segment]) -> None:
+    """Have all segments read records of one run only: of the one that most headers name.
+
+    If no header is readable, the records of the first segment may still show the run.
+    """
+    runs = Counter(segment.found_header.run for segment in found if segment.found_header is not None)
+    if runs:
+        seed = run_seed(runs.most_common(1)[0][0])
+    else:
+        seed = next((find_seed(segment.read(), 0) for segment in found if not segment.spare), 0)
+    for segment in found:
+        if segment.found_header is None or segment.seed != seed:
+            segment.seed = seed
+            segment.is_foreign = segment.found_header is not None
 
 
 def _refuse_what_is_no_binlog(directory: str, found: list[Segment]) -> None:
@@ -158,11 +183,11 @@ class Inspection:
     """Reads a whole binlog.
 
     - ``segments``: those in use. ``spares``: the number of prepared ones.
-    - ``jobs``: the live ones by id. ``records``: how many were read.
+    - ``jobs``: the live ones by id. ``tubes``: the paused ones by name. ``records``: how many were read.
     - ``first_lsn``, ``end_lsn``: where the binlog begins and ends. ``durable_lsn``: up to where it says that it is
       synced.
-    - ``id_limit``: every id ever assigned is below it. ``needed_from``: the number of the oldest segment that is
-      needed, as far as the binlog says.
+    - ``id_limit``: every id ever assigned is below it. ``needed_lsn``: no record below it is needed, as far as the
+      binlog says.
     - ``fault``: where the binlog ends too early, or None.
     - ``ends``: for each segment that was read, the offset where its records end.
 
@@ -187,10 +212,11 @@ class Inspection:
         self.segments = _without_spares(found)
         self.spares = len(found) - len(self.segments)
         self.jobs: dict[int, SavedJob] = {}
+        self.tubes: dict[bytes, SavedTube] = {}
         self.records = 0
         self.first_lsn = self.end_lsn = self.durable_lsn = 0
         self.id_limit = 1
-        self.needed_from = 0
+        self.needed_lsn = 0
         self.fault: Fault | None = None
         self.ends: list[int] = []
         self.gaps: list[str] = []
@@ -198,6 +224,8 @@ class Inspection:
         self._keep_jobs = keep_jobs
         self._salvage = salvage
         self._known_from: int | None = None
+        self._run: bytes | None = None
+        self._put_lsns: dict[int, int] = {}
         self._gap_behind = False  # whether the segment before ended with damage, so that the LSN cannot continue
         self._tubes: dict[bytes, bytes] = {}
         self._look_for_gap(directory, numbers)
@@ -209,13 +237,17 @@ class Inspection:
             else:
                 self._read(place, segment)
             on_bytes(sum(each.size for each in self.segments[: place + 1]), self.bytes_on_disk)
-        if not self._is_over() and damage_rules.lacks_first(found[0].number, self.needed_from):
+        if not self._is_over() and self._lacks_first(found[0].number):
             self._lost(directory, found[0].number - 1)
 
     @property
     def bytes_on_disk(self) -> int:
         """The size of all segments in use."""
         return sum(segment.size for segment in self.segments)
+
+    def _lacks_first(self, number: int) -> bool:
+        first_lsn = None if self._known_from is None else self.first_lsn
+        return damage_rules.lacks_first(number, first_lsn, self.needed_lsn)
 
     def _look_for_gap(self, directory: str, numbers: list[int]) -> None:
         lost = damage_rules.gap(numbers)
@@ -271,7 +303,7 @@ class Inspection:
         before = self.segments[place - 1] if place else None
         end_lsn = None if before is None or self._gap_behind else self.end_lsn
         return damage_rules.trouble_at_head(
-            segment.found_header, segment.number, end_lsn, after_spare=before is not None and before.spare
+            segment.found_header, segment.number, end_lsn, self._run, after_spare=before is not None and before.spare
         )
 
     def _follow(self, header: Header) -> None:
@@ -279,6 +311,7 @@ class Inspection:
         if self._known_from is None:
             self.first_lsn = header.first_lsn
             self._known_from = header.floor
+            self._run = header.run
         self.id_limit = max(self.id_limit, header.id_limit)
 
     def _apply(self, place: int, at: int, found: Members) -> None:
@@ -288,15 +321,28 @@ class Inspection:
         if kind == "durable":
             self.durable_lsn = max(self.durable_lsn, found["lsn"])
         elif kind == "shed":
-            self.needed_from = max(self.needed_from, found["below"])
+            self.needed_lsn = max(self.needed_lsn, found["below"])
         elif kind == "next-id":
             self.id_limit = max(self.id_limit, found["id"]) if self._salvage else found["id"]
-        elif not self._keep_jobs:
-            return
+        elif self._keep_jobs:
+            self._apply_change(place, at, found)
+
+    def _apply_change(self, place: int, at: int, found: Members) -> None:
+        """Apply a record of a job or a tube."""
+        kind = found["type"]
+        if kind == "tube":
+            self.tubes.pop(found["tube"], None)
+            if found["pause"]:
+                self.tubes[found["tube"]] = SavedTube(found["tube"], found["pause"], found["pause_end_ns"])
+        elif kind == "cleared":
+            self._clear(found["tube"], found["below"])
+        elif "id" not in found:
+            return  # of a later version, and may be skipped
         elif kind == "put":
             self.unknown.discard(found["id"])
             self.jobs[found["id"]] = self._job(found, found["created_ns"], found["ttr"], found["tube"], found["body"])
             self.id_limit = max(self.id_limit, found["id"] + 1)
+            self._put_lsns[found["id"]] = self.end_lsn
         elif found["id"] not in self.jobs:
             self._change_of_unknown(place, at, found["id"], kind == "delete")
         elif kind == "delete":
@@ -304,6 +350,11 @@ class Inspection:
         else:
             old = self.jobs[found["id"]]
             self.jobs[old.id] = self._job(found, old.created_ns, old.ttr_s, old.tube, old.body)
+
+    def _clear(self, tube: bytes, below: int) -> None:
+        ended = [job.id for job in self.jobs.values() if job.tube == tube and self._put_lsns[job.id] < below]
+        for id in ended:
+            del self.jobs[id]
 
     def _job(self, found: Members, created_ns: int, ttr_s: int, tube: bytes, body: bytes) -> SavedJob:
         return SavedJob(
@@ -348,14 +399,17 @@ class Inspection:
             mark = max(self.durable_lsn, *(self._mark_in(each) for each in self.segments[place:]))
             was_synced = (
                 mark > self.end_lsn
-                or damage_rules.lacks_first(self.segments[0].number, self.needed_from)
-                or (at < HEADER.size and damage_rules.is_misplaced(segment.read(), segment.number, self.end_lsn))
+                or self._lacks_first(self.segments[0].number)
+                or (
+                    at < HEADER.size
+                    and damage_rules.is_misplaced(segment.read(), segment.number, self.end_lsn, self._run)
+                )
             )
             self.fault = Fault(segment.path, at, what, torn=not was_synced)
 
     def _mark_in(self, segment: Segment) -> int:
         first_lsn = segment.header.first_lsn if segment.header is not None else self.end_lsn
-        mark: int = highest_mark(segment.read(), segment.number, first_lsn)
+        mark: int = highest_mark(segment.read(), segment.seed, first_lsn)
         return mark
 
     def _settles(self, place: int, at: int) -> bool:
@@ -373,9 +427,11 @@ class Inspection:
 
 
 def by_their_headers(found: list[Segment]) -> None:
-    """Order segments by the numbers in their headers instead of those in their names."""
+    """Order segments by the numbers in their headers instead of those in their names; not those of another run."""
     for segment in found:
-        if segment.header is None and segment.found_header is not None:
+        if segment.is_foreign:
+            segment.header = None
+        elif segment.header is None and segment.found_header is not None:
             segment.number = segment.found_header.number
             segment.header = segment.found_header
     found.sort(key=lambda segment: segment.number)

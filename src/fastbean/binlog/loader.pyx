@@ -1,4 +1,4 @@
-"""Reading at the start: restores the jobs of the engine, and the counts of the writer, from the segments' records."""
+"""Reading at the start: restores the jobs and tubes of the engine, and the counts of the writer, from the records."""
 
 cimport cython
 from libc.errno cimport ENOMEM
@@ -6,13 +6,14 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset, strerror
 
 from fastbean.binlog.record cimport (
-    FAULT_END, FAULT_NONE, RECORD_DELETE, RECORD_DURABLE, RECORD_NEXT_ID, RECORD_PUT, RECORD_UPDATE,
-    SEGMENT_HEADER_BYTES, Fault, Record, job_from_wall, read_record,
+    FAULT_END, FAULT_NEWER, FAULT_NONE, RECORD_CLEARED, RECORD_DELETE, RECORD_DURABLE, RECORD_NEXT_ID, RECORD_PUT,
+    RECORD_SHED, RECORD_TUBE, RECORD_UPDATE, SEGMENT_HEADER_BYTES, Fault, Record, job_from_wall, read_record,
+    tube_from_wall,
 )
 from fastbean.binlog.segments cimport ID_BYTES, Segment
 from fastbean.binlog.window cimport Window, window_end, window_open, window_reach
 from fastbean.binlog.writer cimport BinlogWriter
-from fastbean.engine.journal cimport JobImage, logged_bytes
+from fastbean.engine.journal cimport Clearing, JobImage, TubeImage, logged_bytes
 
 
 @cython.final
@@ -34,20 +35,18 @@ cdef class Loader:
     def __dealloc__(self):
         window_end(&self.window)
 
-    def load(self, uint32_t number, int fd, uint64_t size, uint64_t first_lsn, uint64_t id_limit, uint64_t floor):
+    def load(self, header, int fd, uint64_t size):
         """Restore the jobs from one segment; call it for each, the oldest first.
 
         Args:
-            number: the segment's number.
+            header: the segment's `fastbean.binlog.segment_files.Header`. All segments are of one run.
             fd: its file, open for reading.
             size: of the file, in bytes.
-            first_lsn: the LSN of its first record, from its header; likewise the next two.
-            id_limit: every id assigned before the segment was begun is below it.
-            floor: every id put before is below it.
 
         Returns:
-            What ended the reading ("end": zeros, or the end of the file; "broken": bytes that are no record; "unknown":
-            a change of a job whose put the binlog should have; "memory"), and the offset in the file where it ended.
+            What ended the reading ("end": zeros, or the end of the file; "broken": bytes that are no record; "newer": a
+            record that only a newer fastbean can read; "unknown": a change of a job whose put the binlog should have;
+            "memory"), and the offset in the file where it ended.
 
         Raises:
             OSError: the file cannot be read.
@@ -60,14 +59,15 @@ cdef class Loader:
         if error == 0 and self.window.file_bytes < SEGMENT_HEADER_BYTES:
             return "broken", 0
         if error == 0:
-            segment = journal.add_segment(number, -1, size, first_lsn)
+            segment = journal.add_segment(header.number, -1, size, header.first_lsn)
         if segment is NULL:
             return self.read_end(FAULT_NONE, -1), 0
         if journal.segment_count == 1:
-            self.known_from_id = floor
-        journal.id_limit = id_limit
-        journal.highest_id = max(journal.highest_id, floor - 1)
-        journal.end_lsn = first_lsn
+            self.known_from_id = header.floor
+            journal.begin_run(header.run)
+        journal.id_limit = header.id_limit
+        journal.highest_id = max(journal.highest_id, <uint64_t>header.floor - 1)
+        journal.end_lsn = segment.first_lsn
         return self.restore_records(segment), segment.used
 
     cdef str restore_records(self, Segment *segment):
@@ -80,7 +80,7 @@ cdef class Loader:
         cdef int outcome = 0
         while True:
             fault = read_record(
-                window.data + (segment.used - window.begin), window.begin + window.len - segment.used, segment.number,
+                window.data + (segment.used - window.begin), window.begin + window.len - segment.used, journal.seed,
                 journal.end_lsn, &record,
             )
             if fault != FAULT_NONE:
@@ -106,10 +106,13 @@ cdef class Loader:
             return "unknown"
         if outcome < 0 or self.window.error:
             return "memory"
-        return "end" if fault == FAULT_END else "broken"
+        return "end" if fault == FAULT_END else "newer" if fault == FAULT_NEWER else "broken"
 
     cdef int restore(self, Segment *segment, Record *record) noexcept:
-        """Apply one record. Returns 1 if it changes a job that should be known but is not, -1 without memory."""
+        """Apply one record. Returns 1 if it changes a job that should be known but is not, -1 without memory.
+
+        A record of an unknown type that a reader may skip changes nothing.
+        """
         cdef BinlogWriter journal = self.journal
         cdef uint64_t bytes = 0
         cdef uint64_t id = record.number
@@ -119,7 +122,7 @@ cdef class Loader:
             id = record.job.id
             job_from_wall(&record.job, journal.wall_offset_ns, journal.begun_ns)
             if record.type == RECORD_UPDATE:
-                outcome = journal.store.restore_update(&record.job, journal.end_lsn)
+                outcome = journal.store.restore_update(&record.job)
             else:
                 outcome = journal.store.restore_put(&record.job, segment.number, journal.end_lsn, &number)
                 if outcome == 0:
@@ -133,8 +136,12 @@ cdef class Loader:
             journal.durable_lsn = max(journal.durable_lsn, record.number)
         elif record.type == RECORD_NEXT_ID:
             journal.id_limit = record.number
-        else:
-            journal.needed_from = max(journal.needed_from, record.number)
+        elif record.type == RECORD_SHED:
+            journal.needed_lsn = max(journal.needed_lsn, record.number)
+        elif record.type == RECORD_TUBE:
+            return self.restore_settings(segment, &record.tube)
+        elif record.type == RECORD_CLEARED:
+            self.clear(&record.tube, record.number)
         # A dropped segment may have had the put of a job below the floor, and its delete too.
         return 0 if outcome > 0 and id < self.known_from_id else outcome
 
@@ -148,3 +155,42 @@ cdef class Loader:
         journal.highest_id = max(journal.highest_id, job.id)
         journal.count_in(segment, job)
         return 0
+
+    cdef int restore_settings(self, Segment *segment, TubeImage *tube) noexcept:
+        """Returns 0, or -1 without memory."""
+        cdef BinlogWriter journal = self.journal
+        cdef uint32_t before = 0
+        cdef int kept
+        tube_from_wall(tube, journal.wall_offset_ns, journal.begun_ns)
+        kept = journal.store.restore_tube(tube, segment.number, &before)
+        journal.settings_over(before, tube.name_bytes)
+        if kept > 0:
+            journal.count_tube_in(segment, tube.name_bytes)
+        return min(kept, 0)
+
+    cdef void clear(self, TubeImage *tube, uint64_t below) noexcept:
+        """End all jobs of a tube whose put record is below the LSN `below`.
+
+        A job knows the segment of its put record and the last 32 bits of an LSN, which is exact within a segment.
+        """
+        cdef BinlogWriter journal = self.journal
+        cdef Segment *segment = NULL
+        cdef Clearing clearing
+        cdef uint64_t bytes
+        cdef uint32_t number
+        for number in range(journal.segment_count):
+            if journal.segments[number].first_lsn < below:
+                segment = journal.segments[number]
+        if segment is NULL:
+            return
+        memset(&clearing, 0, sizeof(Clearing))
+        clearing.name = tube.name
+        clearing.name_bytes = tube.name_bytes
+        clearing.segment = segment.number
+        clearing.first_lsn = <uint32_t>segment.first_lsn
+        clearing.lsn = <uint32_t>below
+        while True:
+            number = journal.store.restore_clear(&clearing, &bytes)
+            if number == 0:
+                return
+            journal.count_out(number, bytes)

@@ -1,9 +1,13 @@
-"""The records of the binlog: encodes a job's state into bytes, and decodes it.
+"""The records of the binlog: encodes the state of a job or a tube into bytes, and decodes it.
 
 A record is: its CRC32C (4 bytes, little-endian), the length of what follows as a varint, a type, and the members of
 that type. Numbers are varints (seven bits per byte, the lowest first; the highest bit says that more follow). The
-checksum also covers the number of the segment and the record's LSN, so that bytes from another place or time are never
-taken for a record. docs/binlog.md describes each byte.
+checksum also covers the identity of the run and the record's LSN, so that bytes from another place or time are never
+taken for a record, while the bytes of a record do not depend on the file that they are in. Records of jobs and of tubes
+may have optional members, which a later version can add. docs/binlog.md describes each byte.
+
+The identity is the first thing that each checksum covers. So it is computed once, into a *seed*: the register of the
+CRC after those bytes.
 
 Encoding and decoding cost O(bytes) and allocate only the buffer's own memory.
 """
@@ -13,7 +17,7 @@ from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from fastbean.base.buffer cimport Buffer, buffer_reserve
-from fastbean.engine.journal cimport STATE_BURIED, RecordState
+from fastbean.engine.journal cimport STATE_BURIED, JobImage, RecordState, TubeImage
 
 import sys
 
@@ -28,7 +32,9 @@ cdef enum:
     POLYNOMIAL = 0x82F63B78             # CRC32C (Castagnoli), reflected
     SLICES = 8
     FORMAT_VERSION = 1
+    RUN_AT = 40
     HEADER_CRC_AT = 60
+    MEMBER_IS_REQUIRED = 1              # this bit of a member's type: a reader that does not know it must refuse it
 
 cdef extern from *:
     """
@@ -69,25 +75,23 @@ cdef extern from *:
         return fastbean_crc32c_from((uint32_t)~crc, data, size);
     }
 
-    /* Out of registers: to read at once what was stored in two pieces makes a processor wait. */
     __attribute__((target("sse4.2")))
-    static uint32_t fastbean_record_crc(uint32_t segment, uint64_t lsn, const char *data, size_t size) {
-        uint64_t state = _mm_crc32_u64((uint32_t)~0, segment | lsn << 32);
-        return fastbean_crc32c_from(_mm_crc32_u32((uint32_t)state, (uint32_t)(lsn >> 32)), data, size);
+    static uint32_t fastbean_record_crc(uint32_t seed, uint64_t lsn, const char *data, size_t size) {
+        return fastbean_crc32c_from(_mm_crc32_u64(seed, lsn), data, size);
     }
     #else
     static int fastbean_has_crc32c(void) { return 0; }
     static uint32_t fastbean_crc32c(uint32_t crc, const char *data, size_t size) {
         (void)data; (void)size; return crc;
     }
-    static uint32_t fastbean_record_crc(uint32_t segment, uint64_t lsn, const char *data, size_t size) {
-        (void)lsn; (void)data; (void)size; return segment;
+    static uint32_t fastbean_record_crc(uint32_t seed, uint64_t lsn, const char *data, size_t size) {
+        (void)lsn; (void)data; (void)size; return seed;
     }
     #endif
     """
     bint fastbean_has_crc32c() noexcept nogil
     uint32_t fastbean_crc32c(uint32_t crc, const char *data, size_t size) noexcept nogil
-    uint32_t fastbean_record_crc(uint32_t segment, uint64_t lsn, const char *data, size_t size) noexcept nogil
+    uint32_t fastbean_record_crc(uint32_t seed, uint64_t lsn, const char *data, size_t size) noexcept nogil
 
 cdef uint32_t[8][256] crc_tables
 cdef bint has_instruction = fastbean_has_crc32c()
@@ -137,19 +141,16 @@ cdef uint32_t crc32c_by_tables(uint32_t crc, const char *data, size_t size) noex
     return ~crc
 
 
-cdef inline uint32_t record_crc(uint32_t segment, uint64_t lsn, const char *data, size_t size) noexcept nogil:
-    cdef char[12] place
+cdef inline uint32_t record_crc(uint32_t seed, uint64_t lsn, const char *data, size_t size) noexcept nogil:
     if has_instruction:
-        return fastbean_record_crc(segment, lsn, data, size)
-    memcpy(place, &segment, 4)
-    memcpy(place + 4, &lsn, 8)
-    return crc32c_by_tables(crc32c_by_tables(0, place, 12), data, size)
+        return fastbean_record_crc(seed, lsn, data, size)
+    return crc32c_by_tables(crc32c_by_tables(~seed, <const char *>&lsn, 8), data, size)
 
 
 # Writing
 
 cdef void fill_segment_header(
-    char *header, uint32_t number, uint64_t first_lsn, uint64_t id_limit, uint64_t floor
+    char *header, uint32_t number, uint64_t first_lsn, uint64_t id_limit, uint64_t floor, const char *run
 ) noexcept nogil:
     """Write the SEGMENT_HEADER_BYTES before a segment's records."""
     cdef uint32_t version = FORMAT_VERSION
@@ -161,6 +162,7 @@ cdef void fill_segment_header(
     memcpy(header + 16, &first_lsn, 8)
     memcpy(header + 24, &id_limit, 8)
     memcpy(header + 32, &floor, 8)
+    memcpy(header + RUN_AT, run, RUN_BYTES)
     crc = crc32c(0, header, HEADER_CRC_AT)
     memcpy(header + HEADER_CRC_AT, &crc, 4)
 
@@ -171,8 +173,9 @@ cdef inline char *put_fixed(char *at, uint64_t number) noexcept nogil:
 
 
 cdef char *put_changing(char *at, JobImage *job) noexcept nogil:
-    """Write the members that a put and an update share."""
-    at = put_varint(at, job.id)
+    """Write the flags, and the members that a put and an update share."""
+    at[0] = 0
+    at = put_varint(at + 1, job.id)
     at[0] = <char>job.state
     at = put_varint(at + 1, job.pri)
     at = put_varint(at, job.delay_s)
@@ -189,7 +192,7 @@ cdef char *put_changing(char *at, JobImage *job) noexcept nogil:
 
 
 cdef void append_record(
-    Buffer *buffer, const char *head, size_t head_bytes, const char *body, size_t body_bytes, uint32_t segment,
+    Buffer *buffer, const char *head, size_t head_bytes, const char *body, size_t body_bytes, uint32_t seed,
     uint64_t lsn,
 ) noexcept nogil:
     """Append the record with the members `head`, followed by `body`. Without memory it sets the buffer's ``failed``."""
@@ -203,12 +206,12 @@ cdef void append_record(
     if body_bytes:
         memcpy(at + head_bytes, body, body_bytes)
     buffer.len = at + head_bytes + body_bytes - buffer.data
-    crc = record_crc(segment, lsn, buffer.data + start + CRC_BYTES, buffer.len - start - CRC_BYTES)
+    crc = record_crc(seed, lsn, buffer.data + start + CRC_BYTES, buffer.len - start - CRC_BYTES)
     memcpy(buffer.data + start, &crc, CRC_BYTES)
 
 
-cdef void append_put(Buffer *buffer, JobImage *job, uint32_t segment, uint64_t lsn) noexcept nogil:
-    """Append a put: everything about a job. `segment` and `lsn`: where the record begins."""
+cdef void append_put(Buffer *buffer, JobImage *job, uint32_t seed, uint64_t lsn) noexcept nogil:
+    """Append a put: everything about a job. `seed`: of the run; `lsn`: where the record begins."""
     cdef char[MAX_RECORD_OVERHEAD] head
     cdef char *at = head
     at[0] = <char>RECORD_PUT
@@ -217,32 +220,59 @@ cdef void append_put(Buffer *buffer, JobImage *job, uint32_t segment, uint64_t l
     at = put_fixed(at, <uint64_t>job.created_ns)
     at = put_varint(at, job.name_bytes)
     memcpy(at, job.name, job.name_bytes)
-    at += job.name_bytes
-    append_record(buffer, head, at - head, job.body, job.body_bytes, segment, lsn)
+    at = put_varint(at + job.name_bytes, job.body_bytes)
+    append_record(buffer, head, at - head, job.body, job.body_bytes, seed, lsn)
 
 
-cdef void append_update(Buffer *buffer, JobImage *job, uint32_t segment, uint64_t lsn) noexcept nogil:
+cdef void append_update(Buffer *buffer, JobImage *job, uint32_t seed, uint64_t lsn) noexcept nogil:
     """Append an update: what can change in a job."""
     cdef char[MAX_RECORD_OVERHEAD] head
     cdef char *at = head
     at[0] = <char>RECORD_UPDATE
     at = put_changing(at + 1, job)
-    append_record(buffer, head, at - head, NULL, 0, segment, lsn)
+    append_record(buffer, head, at - head, NULL, 0, seed, lsn)
 
 
-cdef void append_delete(Buffer *buffer, uint64_t id, uint32_t segment, uint64_t lsn) noexcept nogil:
-    append_number(buffer, RECORD_DELETE, id, segment, lsn)
+cdef void append_delete(Buffer *buffer, uint64_t id, uint32_t seed, uint64_t lsn) noexcept nogil:
+    append_number(buffer, RECORD_DELETE, id, seed, lsn)
 
 
 cdef void append_number(
-    Buffer *buffer, RecordType type, uint64_t number, uint32_t segment, uint64_t lsn,
+    Buffer *buffer, RecordType type, uint64_t number, uint32_t seed, uint64_t lsn,
 ) noexcept nogil:
     """Append a record of one number."""
     cdef char[1 + MAX_VARINT_BYTES] head
     cdef char *at = head
     at[0] = <char>type
     at = put_varint(at + 1, number)
-    append_record(buffer, head, at - head, NULL, 0, segment, lsn)
+    append_record(buffer, head, at - head, NULL, 0, seed, lsn)
+
+
+cdef char *put_tube_head(char *at, RecordType type, const char *name, uint32_t name_bytes) noexcept nogil:
+    """Write the type, the flags and the name that a record of a tube begins with."""
+    at[0] = <char>type
+    at[1] = 0
+    at = put_varint(at + 2, name_bytes)
+    memcpy(at, name, name_bytes)
+    return at + name_bytes
+
+
+cdef void append_tube(Buffer *buffer, TubeImage *tube, uint32_t seed, uint64_t lsn) noexcept nogil:
+    """Append all settings of a tube."""
+    cdef char[MAX_TUBE_BYTES] head
+    cdef char *at = put_varint(put_tube_head(head, RECORD_TUBE, tube.name, tube.name_bytes), tube.pause_s)
+    if tube.pause_s:
+        at = put_fixed(at, <uint64_t>tube.pause_end_ns)
+    append_record(buffer, head, at - head, NULL, 0, seed, lsn)
+
+
+cdef void append_cleared(
+    Buffer *buffer, const char *name, uint32_t name_bytes, uint64_t below, uint32_t seed, uint64_t lsn,
+) noexcept nogil:
+    """Append that all jobs of a tube whose put record is below the LSN `below` have ended."""
+    cdef char[MAX_TUBE_BYTES] head
+    cdef char *at = put_varint(put_tube_head(head, RECORD_CLEARED, name, name_bytes), below)
+    append_record(buffer, head, at - head, NULL, 0, seed, lsn)
 
 
 # Reading
@@ -360,27 +390,69 @@ cdef inline void take_changing(Reader *reader, JobImage *job) noexcept nogil:
         job.burial = take_varint(reader, <uint64_t>-1)
 
 
+cdef inline const char *take_name(Reader *reader, uint32_t *name_bytes) noexcept nogil:
+    cdef const char *name
+    name_bytes[0] = <uint32_t>take_varint(reader, MAX_NAME_BYTES)
+    name = reader.at
+    if reader.broken or reader.end - name < name_bytes[0]:
+        reader.broken = True
+    else:
+        reader.at = name + name_bytes[0]
+    return name
+
+
 cdef inline void take_rest_of_put(Reader *reader, JobImage *job) noexcept nogil:
     job.ttr_s = take_u32(reader)
     job.created_ns = take_fixed(reader)
-    job.name_bytes = <uint32_t>take_varint(reader, MAX_NAME_BYTES)
-    if reader.broken or reader.end - reader.at < job.name_bytes:
+    job.name = take_name(reader, &job.name_bytes)
+    job.body_bytes = take_u32(reader)
+    if reader.broken or <uint64_t>(reader.end - reader.at) < job.body_bytes:
         reader.broken = True
         return
-    job.name = reader.at
-    job.body = reader.at + job.name_bytes
-    job.body_bytes = <uint32_t>(reader.end - job.body)
-    reader.at = reader.end
+    job.body = reader.at
+    reader.at += job.body_bytes
 
 
-cdef Fault read_record(const char *data, size_t size, uint32_t segment, uint64_t lsn, Record *record) noexcept nogil:
-    """Read the record at `data`, where there are `size` bytes, and which should be at `segment` and `lsn`.
+cdef void take_tube(Reader *reader, Record *record) noexcept nogil:
+    """Take the members of a record of a tube, after its flags."""
+    record.tube.name = take_name(reader, &record.tube.name_bytes)
+    if record.type == RECORD_CLEARED:
+        record.number = take_varint(reader, <uint64_t>-1)
+        return
+    record.tube.pause_s = take_u32(reader)
+    record.tube.pause_end_ns = take_fixed(reader) if record.tube.pause_s else 0
+
+
+cdef Fault skip_members(Reader *reader, uint64_t flags) noexcept nogil:
+    """Take the optional members, of which this version knows none; or refuse flags that it does not know.
+
+    Such flags may change the form of the rest: whether that could be read does not matter then.
+    """
+    cdef uint64_t type, length
+    if flags > FLAG_MEMBERS:
+        return FAULT_NEWER
+    while reader.at != reader.end:
+        type = take_varint(reader, <uint64_t>-1)
+        length = take_varint(reader, <uint64_t>-1)
+        if reader.broken or length > <uint64_t>(reader.end - reader.at):
+            return FAULT_BROKEN
+        if type & MEMBER_IS_REQUIRED:
+            return FAULT_NEWER
+        reader.at += length
+    return FAULT_BROKEN if reader.broken else FAULT_NONE
+
+
+cdef Fault read_record(const char *data, size_t size, uint32_t seed, uint64_t lsn, Record *record) noexcept nogil:
+    """Read the record at `data`, where there are `size` bytes, and which should be at `lsn` in the run of this `seed`.
 
     Returns FAULT_NONE with the record filled in; FAULT_END when there are only zeros in place of its head, or nothing;
-    FAULT_BROKEN for anything else, including a truncated record.
+    FAULT_NEWER for a sound record with something unknown in it that must not be skipped; FAULT_BROKEN for anything
+    else, including a truncated record. A record of an unknown type may be skipped if its type is SKIPPABLE_TYPES or
+    more.
     """
     cdef Reader reader
     cdef uint64_t length
+    cdef uint64_t flags = 0
     cdef uint32_t crc
     cdef const char *start = data + CRC_BYTES
     if size <= CRC_BYTES:
@@ -395,22 +467,51 @@ cdef Fault read_record(const char *data, size_t size, uint32_t segment, uint64_t
     if reader.broken or length > <uint64_t>(reader.end - reader.at):
         return FAULT_BROKEN
     reader.end = reader.at + length
-    if record_crc(segment, lsn, start, reader.end - start) != crc:
+    if record_crc(seed, lsn, start, reader.end - start) != crc:
         return FAULT_BROKEN
     record.size = reader.end - data
     record.type = <RecordType>take_byte(&reader)
     if record.type == RECORD_PUT or record.type == RECORD_UPDATE:
+        flags = take_varint(&reader, <uint64_t>-1)
         take_changing(&reader, &record.job)
         if record.type == RECORD_PUT:
             take_rest_of_put(&reader, &record.job)
     elif RECORD_DELETE <= record.type <= RECORD_SHED:
         record.number = take_varint(&reader, <uint64_t>-1)
-        if record.type == RECORD_SHED and record.number > segment:
-            # A segment cannot declare itself unneeded: a binlog that accepted it would have no segment to continue in.
-            return FAULT_BROKEN
+    elif record.type == RECORD_TUBE or record.type == RECORD_CLEARED:
+        flags = take_varint(&reader, <uint64_t>-1)
+        take_tube(&reader, record)
+    elif record.type >= SKIPPABLE_TYPES:
+        return FAULT_NONE
     else:
+        return FAULT_BROKEN if record.type == RECORD_END else FAULT_NEWER
+    # A record cannot declare itself unneeded: a binlog that accepted it would have no segment to continue in. Nor can
+    # it clear a tube of jobs that come later.
+    if (record.type == RECORD_SHED or record.type == RECORD_CLEARED) and record.number > lsn:
         return FAULT_BROKEN
+    if flags:
+        return skip_members(&reader, flags)
     return FAULT_BROKEN if reader.broken or reader.at != reader.end else FAULT_NONE
+
+
+cdef uint32_t step_back(uint32_t crc, const char *data, size_t size) noexcept nogil:
+    """What the register of a CRC was before it took in these bytes."""
+    cdef uint8_t[256] entries           # of the table by their highest byte, which is different in each
+    cdef uint32_t entry
+    for entry in range(256):
+        entries[crc_tables[0][entry] >> 24] = <uint8_t>entry
+    while size:
+        size -= 1
+        entry = entries[crc >> 24]
+        crc = (crc ^ crc_tables[0][entry]) << 8 | (entry ^ <uint8_t>data[size])
+    return crc
+
+
+cdef uint32_t seed_of_record(const char *data, size_t size, uint64_t lsn) noexcept nogil:
+    """The seed with which the checksum of the record of `size` bytes at `data` is right."""
+    cdef uint32_t crc
+    memcpy(&crc, data, CRC_BYTES)
+    return step_back(step_back(~crc, data + CRC_BYTES, size - CRC_BYTES), <const char *>&lsn, 8)
 
 
 cdef bint is_zero(const char *data, size_t size) noexcept nogil:
@@ -428,6 +529,11 @@ cdef object crc_of(data, Crc compute):
     crc = compute(0, <const char *>view.buf, view.len)
     PyBuffer_Release(&view)
     return crc
+
+
+def run_seed(bytes run not None) -> int:
+    """The seed of the checksums of a run's records, from the RUN_BYTES of its identity."""
+    return <uint32_t>~crc32c(0, run, len(run))
 
 
 def checksum(data) -> int:

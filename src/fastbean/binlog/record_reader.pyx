@@ -7,39 +7,43 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from fastbean.base.buffer cimport Buffer, buffer_free
-from fastbean.engine.journal cimport STATE_BURIED, STATE_DELAYED, JobImage
+from fastbean.engine.journal cimport STATE_BURIED, STATE_DELAYED, JobImage, TubeImage
 from fastbean.binlog.record cimport (
-    FAULT_END, FAULT_NONE, MAX_NAME_BYTES, MAX_UPDATE_BYTES, RECORD_DELETE, RECORD_DURABLE, RECORD_NEXT_ID, RECORD_PUT,
-    RECORD_SHED, RECORD_UPDATE, SEGMENT_HEADER_BYTES, Fault, Record, append_number, append_put, is_zero, read_record,
+    FAULT_END, FAULT_NEWER, FAULT_NONE, MAX_NAME_BYTES, MAX_RECORD_HEAD_BYTES, MAX_TUBE_BYTES, MAX_UPDATE_BYTES,
+    RECORD_CLEARED, RECORD_DELETE, RECORD_DURABLE, RECORD_END, RECORD_NEXT_ID, RECORD_PUT, RECORD_SHED, RECORD_TUBE,
+    RECORD_UPDATE, SEGMENT_HEADER_BYTES, Fault, Record, append_cleared, append_number, append_put, append_tube, is_zero,
+    read_record, record_bytes, seed_of_record,
 )
 
 cdef enum:
     MARK_LENGTH_AT = 4              # the offset of the length in a record of one number
     SMALLEST_MARK = 7
+    SMALLEST_RECORD = 6             # of a type that a later version may add
     LONGEST_MARK = 11
+    SEED_RECORD_BYTES = 4096        # a judgement: most jobs are smaller
 
 
-def records(const uint8_t[::1] data not None, uint32_t number, uint64_t first_lsn):
+def records(const uint8_t[::1] data not None, uint32_t seed, uint64_t first_lsn):
     """Read the records of one segment, without restoring anything.
 
     Args:
         data: the whole file.
-        number: the segment's number.
+        seed: of the run, see `fastbean.binlog.record.run_seed`.
         first_lsn: the LSN of its first record.
 
     Yields:
         For each record its offset in the file and a dict of its members; finally the offset where reading ended, and
-        "end" or "broken".
+        "end", "broken", or "newer": a record with something that only a newer fastbean knows.
     """
     cdef size_t at = SEGMENT_HEADER_BYTES
     cdef Record record
     cdef Fault fault = FAULT_NONE
     while True:
         fault = read_record(
-            <const char *>&data[0] + at, data.shape[0] - at, number, first_lsn + at - SEGMENT_HEADER_BYTES, &record
+            <const char *>&data[0] + at, data.shape[0] - at, seed, first_lsn + at - SEGMENT_HEADER_BYTES, &record
         )
         if fault != FAULT_NONE:
-            yield at, "end" if fault == FAULT_END else "broken"
+            yield at, "end" if fault == FAULT_END else "newer" if fault == FAULT_NEWER else "broken"
             return
         yield at, members(&record)
         at += record.size
@@ -47,6 +51,7 @@ def records(const uint8_t[::1] data not None, uint32_t number, uint64_t first_ls
 
 cdef dict members(Record *record):
     cdef JobImage *job = &record.job
+    cdef TubeImage *tube = &record.tube
     if record.type == RECORD_DELETE:
         return {"type": "delete", "id": record.number}
     if record.type == RECORD_DURABLE:
@@ -55,6 +60,13 @@ cdef dict members(Record *record):
         return {"type": "next-id", "id": record.number}
     if record.type == RECORD_SHED:
         return {"type": "shed", "below": record.number}
+    if record.type == RECORD_CLEARED:
+        return {"type": "cleared", "tube": tube.name[:tube.name_bytes], "below": record.number}
+    if record.type == RECORD_TUBE:
+        found = {"type": "tube", "tube": tube.name[:tube.name_bytes], "pause": tube.pause_s}
+        return {**found, "pause_end_ns": tube.pause_end_ns} if tube.pause_s else found
+    if record.type > RECORD_CLEARED:
+        return {"type": f"unknown-{<int>record.type}"}
     found = {
         "type": "update" if record.type == RECORD_UPDATE else "put", "id": job.id,
         "state": ("ready", "delayed", "buried")[<int>job.state], "pri": job.pri, "delay": job.delay_s,
@@ -79,17 +91,17 @@ def is_zero_from(const uint8_t[::1] data not None, size_t offset=0) -> bool:
     return offset >= size or is_zero(<const char *>&data[0] + offset, size - offset)
 
 
-def highest_mark(const uint8_t[::1] data not None, uint32_t number, uint64_t first_lsn, str kind="durable") -> int:
+def highest_mark(const uint8_t[::1] data not None, uint32_t seed, uint64_t first_lsn, str kind="durable") -> int:
     """Search a damaged segment for what it says about the last sync, the ids, or the segments that are needed.
 
     Every offset is tried, since one unreadable record hides where the next one begins.
 
     Args:
         data: the whole file.
-        number: the segment's number.
+        seed: of the run, see `fastbean.binlog.record.run_seed`.
         first_lsn: the LSN of its first record.
         kind: "durable" looks for the LSN up to which the binlog was synced, "next-id" for the limit of the ids, "shed"
-            for the number of the first segment that is needed.
+            for the LSN of the first record that is needed.
 
     Returns:
         The highest such number, 0 if no readable record has one.
@@ -104,19 +116,19 @@ def highest_mark(const uint8_t[::1] data not None, uint32_t number, uint64_t fir
         # Only what looks like such a record is checked: computing a checksum at each offset would take too long.
         if (
             data[at + MARK_LENGTH_AT] <= LONGEST_MARK and data[at + MARK_LENGTH_AT + 1] == wanted
-            and read_record(start + at, size - at, number, first_lsn + at - SEGMENT_HEADER_BYTES, &record) == FAULT_NONE
+            and read_record(start + at, size - at, seed, first_lsn + at - SEGMENT_HEADER_BYTES, &record) == FAULT_NONE
         ):
             highest = max(highest, record.number)
         at += 1
     return highest
 
 
-def encode_put(job, uint32_t number, uint64_t lsn) -> bytes:
+def encode_put(job, uint32_t seed, uint64_t lsn) -> bytes:
     """Encode the record of a job, as a put or its copy by compaction writes it.
 
     Args:
         job: a `fastbean.binlog.saved_job.SavedJob`; only the ranges of its values are checked.
-        number: of the segment.
+        seed: of the run.
         lsn: where in the binlog the record begins.
 
     Raises:
@@ -152,31 +164,67 @@ def encode_put(job, uint32_t number, uint64_t lsn) -> bytes:
     image.body = body
     image.body_bytes = len(body)
     memset(&buffer, 0, sizeof(Buffer))
-    append_put(&buffer, &image, number, lsn)
+    append_put(&buffer, &image, seed, lsn)
     return take_bytes(&buffer)
 
 
-def encode_mark(uint64_t durable_lsn, uint32_t number, uint64_t lsn) -> bytes:
-    """Encode the mark that the binlog is synced up to `durable_lsn`; it begins at `lsn`, in segment `number`.
+def encode_tube(tube, uint32_t seed, uint64_t lsn) -> bytes:
+    """Encode the record of a tube's settings, a `fastbean.binlog.saved_job.SavedTube`; likewise.
+
+    Raises:
+        MemoryError, OverflowError, ValueError: as `encode_put`.
+    """
+    cdef TubeImage image
+    cdef Buffer buffer
+    cdef bytes name = checked_name(tube.name)
+    image.name = name
+    image.name_bytes = len(name)
+    image.pause_s = tube.pause_s
+    image.pause_end_ns = tube.pause_end_ns
+    memset(&buffer, 0, sizeof(Buffer))
+    append_tube(&buffer, &image, seed, lsn)
+    return take_bytes(&buffer)
+
+
+def encode_cleared(bytes name not None, uint64_t below, uint32_t seed, uint64_t lsn) -> bytes:
+    """Encode the record that all jobs of the tube `name` that were put below the LSN `below` have ended; likewise.
+
+    Raises:
+        MemoryError, ValueError: as `encode_put`.
+    """
+    cdef Buffer buffer
+    memset(&buffer, 0, sizeof(Buffer))
+    append_cleared(&buffer, checked_name(name), len(name), below, seed, lsn)
+    return take_bytes(&buffer)
+
+
+cdef bytes checked_name(bytes name):
+    if len(name) > MAX_NAME_BYTES:
+        raise ValueError(f"the name of a tube is longer than {MAX_NAME_BYTES} bytes")
+    return name
+
+
+def encode_mark(uint64_t durable_lsn, uint32_t seed, uint64_t lsn) -> bytes:
+    """Encode the mark that the binlog is synced up to `durable_lsn`; it begins at `lsn`, in the run of this `seed`.
 
     Raises:
         MemoryError: there is no memory for it.
     """
     cdef Buffer buffer
     memset(&buffer, 0, sizeof(Buffer))
-    append_number(&buffer, RECORD_DURABLE, durable_lsn, number, lsn)
+    append_number(&buffer, RECORD_DURABLE, durable_lsn, seed, lsn)
     return take_bytes(&buffer)
 
 
-def encode_shed(uint32_t below, uint32_t number, uint64_t lsn) -> bytes:
-    """Encode the record that segments below `below` are not needed; it begins at `lsn`, in segment `number`.
+def encode_shed(uint64_t below, uint32_t seed, uint64_t lsn) -> bytes:
+    """Encode the record that records below the LSN `below` are not needed; it begins at `lsn`, likewise.
 
     Raises:
         MemoryError: there is no memory for it.
     """
     cdef Buffer buffer
     memset(&buffer, 0, sizeof(Buffer))
-    append_number(&buffer, RECORD_SHED, below, number, lsn)
+    append_number(&buffer, RECORD_SHED, below, seed, lsn)
     return take_bytes(&buffer)
 
 
@@ -190,12 +238,12 @@ cdef bytes take_bytes(Buffer *buffer):
     return found
 
 
-def find_record(const uint8_t[::1] data not None, uint32_t number, uint64_t first_lsn, size_t at) -> int:
+def find_record(const uint8_t[::1] data not None, uint32_t seed, uint64_t first_lsn, size_t at) -> int:
     """Search for the next record after damage.
 
     Args:
         data: the whole file.
-        number: the segment's number.
+        seed: of the run, see `fastbean.binlog.record.run_seed`.
         first_lsn: the LSN of its first record.
         at: the offset at which to begin.
 
@@ -205,11 +253,12 @@ def find_record(const uint8_t[::1] data not None, uint32_t number, uint64_t firs
     cdef size_t size = data.shape[0]
     cdef const char *start = <const char *>&data[0] if size else NULL
     cdef Record record
-    while at + SMALLEST_MARK <= size:
-        if is_plausible(start + at + MARK_LENGTH_AT, size - at - MARK_LENGTH_AT) and read_record(
-            start + at, size - at, number, first_lsn + at - SEGMENT_HEADER_BYTES, &record
-        ) == FAULT_NONE:
-            return at
+    cdef Fault fault
+    while at + SMALLEST_RECORD <= size:
+        if is_plausible(start + at + MARK_LENGTH_AT, size - at - MARK_LENGTH_AT):
+            fault = read_record(start + at, size - at, seed, first_lsn + at - SEGMENT_HEADER_BYTES, &record)
+            if fault == FAULT_NONE or fault == FAULT_NEWER:
+                return at
         at += 1
     return size
 
@@ -220,20 +269,60 @@ cdef bint is_plausible(const char *head, size_t size) noexcept nogil:
     cdef const uint8_t *end = at + min(size, 24)
     cdef uint64_t length = 0
     cdef uint32_t shift = 0
-    cdef uint8_t type
+    cdef uint8_t type, flags
     while at < end and at[0] >= 0x80 and shift < 35:
         length |= <uint64_t>(at[0] & 0x7F) << shift
         shift += 7
         at += 1
-    if end - at < 3:
+    if end - at < 2:
         return False
     length |= <uint64_t>at[0] << shift
     type = at[1]
     at += 2
     if RECORD_DELETE <= type <= RECORD_SHED:
         return length <= LONGEST_MARK
-    if type != RECORD_PUT and (type != RECORD_UPDATE or length > MAX_UPDATE_BYTES):
+    if type == RECORD_END:
         return False
+    if type != RECORD_PUT and type != RECORD_UPDATE:
+        return length <= MAX_TUBE_BYTES     # of a tube, or of a later version
+    if at == end or at[0] >= 0x80:          # flags
+        return False
+    flags = at[0]
+    at += 1
     while at < end and at[0] >= 0x80:       # the id
         at += 1
-    return end - at >= 2 and at[1] <= STATE_BURIED
+    # Optional members make an update as long as they like.
+    return (type == RECORD_PUT or length <= MAX_UPDATE_BYTES or flags) and end - at >= 2 and at[1] <= STATE_BURIED
+
+
+def find_seed(const uint8_t[::1] data not None, uint64_t first_lsn) -> int:
+    """Compute the seed of a run from its records, in a file whose header is lost.
+
+    A record's checksum and bytes determine the seed that they need, because each step of a CRC can be undone. It is the
+    right one if the next record has the same. Only records of up to SEED_RECORD_BYTES are tried, so that this takes no
+    more than seconds in a file of noise.
+
+    Args:
+        data: the whole file.
+        first_lsn: the LSN of its first record.
+
+    Returns:
+        The seed; 0 if there are no two records one after the other.
+    """
+    cdef size_t size = data.shape[0]
+    cdef const char *start = <const char *>&data[0] if size else NULL
+    cdef size_t at = SEGMENT_HEADER_BYTES
+    cdef uint64_t lsn, bytes
+    cdef uint32_t seed
+    cdef Record record
+    while at + SMALLEST_RECORD <= size:
+        lsn = first_lsn + at - SEGMENT_HEADER_BYTES
+        bytes = record_bytes(start + at, min(size - at, <size_t>MAX_RECORD_HEAD_BYTES))
+        if is_plausible(start + at + MARK_LENGTH_AT, size - at - MARK_LENGTH_AT) and (
+            0 < bytes <= min(size - at, <size_t>SEED_RECORD_BYTES)
+        ):
+            seed = seed_of_record(start + at, bytes, lsn)
+            if read_record(start + at + bytes, size - at - bytes, seed, lsn + bytes, &record) == FAULT_NONE:
+                return seed
+        at += 1
+    return 0

@@ -16,78 +16,78 @@ from __future__ import annotations
 
 import contextlib
 import os
-import struct
 import time
 
 from fastbean.binlog import segment_files
-from fastbean.binlog.record import checksum
-from fastbean.binlog.record_reader import encode_mark, encode_put, encode_shed
-from fastbean.binlog.segment_files import PART, is_there
+from fastbean.binlog.record import run_seed
+from fastbean.binlog.record_reader import encode_mark, encode_put, encode_shed, encode_tube
+from fastbean.binlog.segment_files import PART, RUN_BYTES, Header, is_there
 from fastbean.errors import BinlogError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from fastbean.binlog.saved_job import SavedJob
+    from fastbean.binlog.saved_job import SavedJob, SavedTube
 
 MARKER = "replacing"
-CRC = struct.Struct("<I")  # at the end of a segment's header
 JOBS_PER_PROGRESS = 10000
 GROWTH = 40  # room after the jobs of a full segment, so that the last one also has room for its shed record and mark
 
 
 class PartWriter:
-    """Writes jobs into segments that are not in use yet.
+    """Writes jobs and settings of tubes into segments that are not in use yet.
 
     ``first_number``, ``first_lsn``: where the new binlog begins. ``id_limit``: every id ever assigned is below it.
+    ``run``: the identity of the run.
     """
 
-    def __init__(self, directory: str, *, segment_bytes: int, first_number: int, first_lsn: int, id_limit: int) -> None:
+    def __init__(
+        self, directory: str, *, segment_bytes: int, first_number: int, first_lsn: int, id_limit: int, run: bytes
+    ) -> None:
         self._directory = directory
         self._segment_bytes = segment_bytes
         self._id_limit = id_limit
         self._lsn = first_lsn
         self._highest_id = 0
-        self._first_number = first_number
+        self._first_lsn = first_lsn
+        self._run = run
+        self._seed = run_seed(run)
         self.numbers: list[int] = []
         self._begin(first_number)
 
     def add(self, job: SavedJob) -> None:
         """Append one job."""
-        record = encode_put(job, self._number, self._lsn)
+        self._append(encode_put(job, self._seed, self._lsn))
+        self._highest_id = max(self._highest_id, job.id)
+
+    def add_tube(self, tube: SavedTube) -> None:
+        """Append the settings of one tube."""
+        self._append(encode_tube(tube, self._seed, self._lsn))
+
+    def _append(self, record: bytes) -> None:
+        # The bytes of a record do not depend on the segment that it is in.
         if len(self._data) > segment_files.HEADER.size and len(self._data) + len(record) + GROWTH > self._segment_bytes:
             self._write(0)
             self._begin(self._number + 1)
-            record = encode_put(job, self._number, self._lsn)
         self._data += record
         self._lsn += len(record)
-        self._highest_id = max(self._highest_id, job.id)
 
     def finish(self) -> None:
         """Write the last segment, at full size, so that a server can append, with a shed record and a mark at its end.
 
         The shed record says where the binlog begins, the mark that all of it is synced.
         """
-        shed = encode_shed(self._first_number, self._number, self._lsn)
+        shed = encode_shed(self._first_lsn, self._seed, self._lsn)
         self._data += shed
         self._lsn += len(shed)
-        self._data += encode_mark(self._lsn, self._number, self._lsn)
+        self._data += encode_mark(self._lsn, self._seed, self._lsn)
         self._write(self._segment_bytes)
         segment_files.sync_directory(self._directory)
 
     def _begin(self, number: int) -> None:
         self._number = number
-        header = (
-            segment_files.MAGIC,
-            segment_files.FORMAT_VERSION,
-            number,
-            self._lsn,
-            self._id_limit,
-            self._highest_id + 1,
-        )
-        self._data = bytearray(segment_files.HEADER.pack(*header, 0))
-        CRC.pack_into(self._data, segment_files.HEADER.size - CRC.size, checksum(self._data[: -CRC.size]))
+        self._data = bytearray(Header(number, self._lsn, self._id_limit, self._highest_id + 1, self._run).encode())
 
     def _write(self, allocated_bytes: int) -> None:
         write_file(part_of(self._directory, self._number), self._data, allocated_bytes)
@@ -123,9 +123,10 @@ def replace(
     id_limit: int,
     first_number: int = 1,
     first_lsn: int = 0,
+    tubes: Iterable[SavedTube] = (),
     on_jobs: Callable[[int], None] = lambda _done: None,
 ) -> str:
-    """Replace the files ``old`` by a binlog of these jobs.
+    """Replace the files ``old`` by a binlog of these jobs and these settings of tubes.
 
     - ``aside``: the start of the name of the subfolder for the old files.
     - ``segment_bytes``: of a new segment. ``first_number``, ``first_lsn``: where the new binlog begins.
@@ -138,7 +139,12 @@ def replace(
 
     remove_parts(directory)
     writer = PartWriter(
-        directory, segment_bytes=segment_bytes, first_number=first_number, first_lsn=first_lsn, id_limit=id_limit
+        directory,
+        segment_bytes=segment_bytes,
+        first_number=first_number,
+        first_lsn=first_lsn,
+        id_limit=id_limit,
+        run=os.urandom(RUN_BYTES),
     )
     folder = new_folder_name(directory, aside)
     marker = os.path.join(directory, MARKER)
@@ -147,6 +153,8 @@ def replace(
             writer.add(job)
             if count % JOBS_PER_PROGRESS == 0:
                 on_jobs(count)
+        for tube in tubes:
+            writer.add_tube(tube)
         writer.finish()
         plan = {"aside": folder, "new": writer.numbers, "old": [os.path.basename(path) for path in old]}
         write_file(marker + PART, json.dumps(plan).encode() + b"\n")

@@ -13,7 +13,8 @@ import time
 
 from fastbean.binlog import damage_rules, replacement, segment_files
 from fastbean.binlog.loader import Loader
-from fastbean.binlog.record_reader import highest_mark
+from fastbean.binlog.record import run_seed
+from fastbean.binlog.record_reader import find_seed, highest_mark
 from fastbean.binlog.segment_files import HEADER, Header
 from fastbean.binlog.segments import reads_as_zeros, write_zeros
 from fastbean.binlog.writer import BinlogWriter
@@ -39,6 +40,8 @@ class Replay:
         self._progress = progress
         self._reported_s = time.monotonic()
         self.last: tuple[int, str] | None = None  # the segment in which the binlog continues
+        self._first_lsn: int | None = None  # where the binlog begins, once a header was read
+        self._run: bytes | None = None  # likewise, the identity of its run
         self.spares: list[str] = []
 
     def run(self) -> None:
@@ -53,7 +56,7 @@ class Replay:
             if damage is not None:
                 self._cut(path, damage, found, place)
                 return
-        if found and damage_rules.lacks_first(found[0][0], self._journal.first_needed):
+        if found and damage_rules.lacks_first(found[0][0], self._first_lsn, self._journal.first_needed):
             raise self._missing(found[0][0] - 1)
 
     def _missing(self, number: int) -> BinlogError:
@@ -86,7 +89,7 @@ class Replay:
             return None
         header = segment_files.parse_header(os.pread(fd, HEADER.size, 0), path)
         end_lsn = None if self.last is None else self._journal.end
-        trouble = damage_rules.trouble_at_head(header, number, end_lsn, after_spare=bool(self.spares))
+        trouble = damage_rules.trouble_at_head(header, number, end_lsn, self._run, after_spare=bool(self.spares))
         if header is None or trouble is not None:
             return 0
         end, offset = self._load(header, path, fd)
@@ -94,10 +97,13 @@ class Replay:
 
     def _load(self, header: Header, path: str, fd: int) -> tuple[str, int]:
         """Returns what ended the reading, and where."""
-        size = os.fstat(fd).st_size
-        end, offset = self._loader.load(header.number, fd, size, header.first_lsn, header.id_limit, header.floor)
+        if self._run is None:
+            self._first_lsn, self._run = header.first_lsn, header.run
+        end, offset = self._loader.load(header, fd, os.fstat(fd).st_size)
         if end == "memory":
             raise BinlogError("there is not enough memory for the jobs of the binlog")
+        if end == "newer":
+            raise segment_files.newer_record(path, offset)
         self.last = header.number, path
         if end == "unknown":
             raise BinlogError(
@@ -106,27 +112,33 @@ class Replay:
             )
         return end, offset
 
-    def _highest(self, number: int, path: str, kind: str) -> int:
-        """The highest number of this kind in a segment; see `highest_mark`. Without a header, at the present LSN."""
+    def _highest(self, path: str, kind: str) -> int:
+        """The highest number of this kind in a segment; see `highest_mark`.
+
+        Without a header, its first LSN is the present one, and its run that of the binlog so far, or the one that its
+        records show.
+        """
         data = segment_files.read_file(path)
         header = segment_files.parse_header(data)
         first_lsn = header.first_lsn if header else self._journal.end
+        run = header.run if header else self._run
+        seed = run_seed(run) if run else find_seed(data, first_lsn)
         in_header = header.id_limit if header and kind == "next-id" else 0
-        return max(in_header, highest_mark(data, number, first_lsn, kind)) if data else in_header
+        return max(in_header, highest_mark(data, seed, first_lsn, kind)) if data else in_header
 
     def _is_misplaced(self, number: int, path: str) -> bool:
-        return damage_rules.is_misplaced(segment_files.read_file(path), number, self._journal.end)
+        return damage_rules.is_misplaced(segment_files.read_file(path), number, self._journal.end, self._run)
 
     def _cut(self, path: str, offset: int, found: list[tuple[int, str]], place: int) -> None:
         """The binlog ends at `offset` of the file at this place; deal with everything after it."""
         rest = found[place:]
 
         def highest(kind: str) -> int:
-            return max(self._highest(number, each, kind) for number, each in rest)
+            return max(self._highest(each, kind) for _, each in rest)
 
         if (
             max(self._journal.durable, highest("durable")) > self._journal.end
-            or damage_rules.lacks_first(found[0][0], self._journal.first_needed)
+            or damage_rules.lacks_first(found[0][0], self._first_lsn, self._journal.first_needed)
             or (offset < HEADER.size and self._is_misplaced(found[place][0], path))
         ):
             raise BinlogError(

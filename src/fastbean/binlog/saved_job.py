@@ -1,7 +1,8 @@
-"""A job as the binlog stores it: everything that a restart must restore, in plain values.
+"""A job and a tube as the binlog stores them: everything that a restart must restore, in plain values.
 
-fastbean's own binlog, the reader and writer of beanstalkd's, and the tools exchange jobs in this form. It is immutable.
-Times are wall time, in nanoseconds since 1970, because they outlive the process and the machine's monotonic clock.
+fastbean's own binlog, the reader and writer of beanstalkd's, and the tools exchange them in this form. Both are
+immutable. Times are wall time, in nanoseconds since 1970, because they outlive the process and the machine's monotonic
+clock.
 """
 
 from __future__ import annotations
@@ -43,3 +44,16 @@ class SavedJob:
     kicks: int
     tube: bytes
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SavedTube:
+    """The settings of one tube.
+
+    - ``name``: of the tube. ``pause_s``: the length of its pause in seconds, 0 if it is not paused.
+    - ``pause_end_ns``: when the pause ends; 0 without one.
+    """
+
+    name: bytes
+    pause_s: int
+    pause_end_ns: int

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 MAGIC = b"fastbean"
 FORMAT_VERSION = 1
 NEWEST_PLAUSIBLE_VERSION = 255  # above this, the number is damage and not a format
-HEADER = struct.Struct("<8sIIQQQ20xI")  # magic, version, number, first LSN, id limit, floor, CRC32C of all before
+RUN_BYTES = 16
+# Magic, version, number, first LSN, id limit, floor, identity of the run, CRC32C of all before.
+HEADER = struct.Struct(f"<8sIIQQQ{RUN_BYTES}s4xI")
+CRC = struct.Struct("<I")  # at the end of a header
 VERSION_AT = 8
 BLOCK_BYTES = 512  # the unit of st_blocks
 REMOVE_RETRY_S = 1.0
@@ -45,16 +48,23 @@ class Header:
     """The header of a segment.
 
     ``number``: also in the name. ``first_lsn``: of its first record. ``id_limit``: every id assigned before the segment
-    was begun is below it. ``floor``: every id put before is below it.
+    was begun is below it. ``floor``: every id put before is below it. ``run``: the identity of the run, RUN_BYTES.
     """
 
-    __slots__ = ("first_lsn", "floor", "id_limit", "number")
+    __slots__ = ("first_lsn", "floor", "id_limit", "number", "run")
 
-    def __init__(self, number: int, first_lsn: int, id_limit: int, floor: int) -> None:
+    def __init__(self, number: int, first_lsn: int, id_limit: int, floor: int, run: bytes) -> None:
         self.number = number
         self.first_lsn = first_lsn
         self.id_limit = id_limit
         self.floor = floor
+        self.run = run
+
+    def encode(self) -> bytes:
+        """The bytes of the header, as they are at the start of the file."""
+        members = (self.number, self.first_lsn, self.id_limit, self.floor, self.run)
+        data = HEADER.pack(MAGIC, FORMAT_VERSION, *members, 0)[: -CRC.size]
+        return data + CRC.pack(checksum(data))
 
 
 def name_of(number: int, end: str = ".log") -> str:
@@ -127,7 +137,7 @@ def parse_header(data: bytes, name: str = "this binlog") -> Header | None:
     """
     if len(data) < HEADER.size:
         return None
-    magic, version, number, first_lsn, id_limit, floor, crc = HEADER.unpack_from(data)
+    magic, version, number, first_lsn, id_limit, floor, run, crc = HEADER.unpack_from(data)
     if magic != MAGIC:
         return None
     sound = checksum(data[: HEADER.size - 4]) == crc
@@ -137,7 +147,14 @@ def parse_header(data: bytes, name: str = "this binlog") -> Header | None:
             f"{name}: at offset 8 it says that it has format {version}, and this fastbean knows formats up to "
             f"{FORMAT_VERSION}: use a newer fastbean"
         )
-    return Header(number, first_lsn, id_limit, floor) if sound else None
+    return Header(number, first_lsn, id_limit, floor, run) if sound and any(run) else None
+
+
+def newer_record(path: str, offset: int) -> BinlogError:
+    """What to raise for a record with something unknown that must not be skipped."""
+    return BinlogError(
+        f"{path}: at offset {offset} there is a record that only a newer fastbean can read: use a newer fastbean"
+    )
 
 
 def _is_really_known(data: bytes, crc: int) -> bool:

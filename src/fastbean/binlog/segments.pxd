@@ -1,11 +1,11 @@
-"""The segments of the binlog: the room in them, and the live jobs of each."""
+"""The segments of the binlog: the room in them, and what is live in each."""
 
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastbean.base.buffer cimport Buffer, buffer_reserve
-from fastbean.engine.journal cimport JobImage, Journal, logged_bytes
-from fastbean.binlog.record cimport MAX_RECORD_OVERHEAD, put_varint
+from fastbean.engine.journal cimport JobImage, Journal, logged_bytes, settings_bytes
+from fastbean.binlog.record cimport MAX_RECORD_OVERHEAD, MAX_TUBE_BYTES, put_varint
 
 cdef enum:
     ID_BYTES = 10                   # at most, in a segment's list of ids
@@ -20,7 +20,8 @@ cdef struct Segment:
     uint64_t size                   # bytes allocated
     uint64_t used                   # bytes written or pending, its header included
     uint64_t live_jobs              # jobs whose put record is here
-    uint64_t live_bytes             # the sum of their `logged_bytes`
+    uint64_t live_tubes             # tubes whose settings have to be kept and are here
+    uint64_t live_bytes             # the sum of their `logged_bytes` and `settings_bytes`
     uint64_t dead_lsn               # end of the binlog when the last of them ended or moved
     Buffer ids                      # of its put records, as differences
     uint64_t last_id
@@ -33,6 +34,10 @@ cdef inline void append_id(Segment *segment, uint64_t id) noexcept nogil:
     cdef uint64_t coded = (<uint64_t>difference << 1) ^ <uint64_t>(difference >> 63)
     segment.ids.len = put_varint(segment.ids.data + segment.ids.len, coded) - segment.ids.data
     segment.last_id = id
+
+cdef inline bint is_needed(Segment *segment) noexcept nogil:
+    """Whether something in this segment is live, so that it cannot be dropped."""
+    return segment.live_jobs > 0 or segment.live_tubes > 0
 
 cdef uint64_t next_id_of(Segment *segment) noexcept nogil
 
@@ -58,11 +63,12 @@ cdef class Segments(Journal):
     cdef int64_t refused_at_ns
     cdef bint ask_again             # a segment was dropped: there may be room for another
     cdef uint64_t live_jobs
+    cdef uint64_t live_tubes        # whose settings have to be kept
     cdef uint64_t live_bytes
     cdef uint64_t used_bytes        # of all segments
     cdef uint64_t allocated_bytes   # of all files, including those that are about to be removed
     cdef uint64_t wasted_bytes      # at the ends of full segments: too short for the record that came next
-    cdef uint64_t largest_bytes     # of a put record
+    cdef uint64_t largest_bytes     # of a live record, at most
     cdef uint64_t next_copy_bytes   # of the live jobs in the segment that compaction copies next
     cdef uint64_t pass_lsn          # the present pass of compaction goes up to here; 0: there is none
     cdef uint64_t fresh_bytes       # estimate of what became dead since that pass began
@@ -74,6 +80,7 @@ cdef class Segments(Journal):
     cdef Segment *add_segment(self, uint32_t number, int fd, uint64_t size, uint64_t first_lsn) noexcept
     cdef bint drop_oldest(self) noexcept
     cdef void count_out(self, uint32_t number, uint64_t bytes) noexcept
+    cdef void count_tube_out(self, uint32_t number, uint32_t name_bytes) noexcept
     cdef uint64_t free_bytes(self) noexcept
     cdef uint64_t slack_bytes(self) noexcept
     cdef uint64_t wanted_bytes(self) noexcept
@@ -110,3 +117,12 @@ cdef class Segments(Journal):
         self.live_jobs += 1
         self.live_bytes += bytes
         self.largest_bytes = max(self.largest_bytes, <uint64_t>job.body_bytes + MAX_RECORD_OVERHEAD)
+
+    @cython.final
+    cdef inline void count_tube_in(self, Segment *segment, uint32_t name_bytes) noexcept:
+        """Count a record in `segment` of settings that have to be kept."""
+        segment.live_tubes += 1
+        segment.live_bytes += settings_bytes(name_bytes)
+        self.live_tubes += 1
+        self.live_bytes += settings_bytes(name_bytes)
+        self.largest_bytes = max(self.largest_bytes, <uint64_t>MAX_TUBE_BYTES)

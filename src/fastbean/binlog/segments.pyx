@@ -1,8 +1,9 @@
-"""The segments of the binlog: the room in them, and the live jobs of each.
+"""The segments of the binlog: the room in them, and what is live in each: jobs, and settings of tubes.
 
 Room is always allocated before it is needed, in segments that are prepared ahead. The free room must be enough for
 
-- the delete of every live job, and some updates (`slack_bytes`), so that only puts are ever refused;
+- the delete of every live job, the end of every pause, and some updates (`slack_bytes`), so that only puts are ever
+  refused;
 - a copy of the largest segment, without which compaction could not free one (`wanted_bytes`);
 - the bytes that are lost at the ends of segments, where the next record did not fit, when all live jobs are copied
   (`packing_bytes`).
@@ -19,9 +20,11 @@ from libc.string cimport memmove, memset, strerror
 
 from fastbean.base.buffer cimport buffer_free
 from fastbean.base.clock cimport monotonic_ns
-from fastbean.engine.journal cimport SPACE_COMING, SPACE_NO_MEMORY, SPACE_NONE, SPACE_READY, Journal, Space
+from fastbean.engine.journal cimport (
+    SPACE_COMING, SPACE_NO_MEMORY, SPACE_NONE, SPACE_READY, Journal, Space, settings_bytes,
+)
 from fastbean.base.debug_counters cimport LIVE_SEGMENTS, live_born, live_gone
-from fastbean.binlog.record cimport MAX_RECORD_OVERHEAD, SEGMENT_HEADER_BYTES, get_varint, is_zero
+from fastbean.binlog.record cimport MAX_RECORD_OVERHEAD, MAX_TUBE_BYTES, SEGMENT_HEADER_BYTES, get_varint, is_zero
 
 cdef extern from *:
     """
@@ -42,7 +45,7 @@ cdef extern from *:
     ssize_t pread(int fd, void *data, size_t size, long long offset) nogil
     ssize_t pwrite(int fd, const void *data, size_t size, long long offset) nogil
 
-# ROOM_OF_JOB: a delete takes 7 to 16 bytes and an update 15 to 25 (docs/binlog.md): 40 bytes hold the job's delete,
+# ROOM_OF_JOB: a delete takes 7 to 16 bytes and an update 16 to 26 (docs/binlog.md): 40 bytes hold the job's delete,
 # which must never fail, and one update before it. With more, a full disk refuses puts earlier; with less, compaction
 # has to run after fewer changes.
 #
@@ -336,7 +339,16 @@ cdef class Segments(Journal):
         segment.live_bytes -= bytes
         segment.dead_lsn = self.end_lsn
         if self.live_jobs == 0:
-            self.largest_bytes = 0
+            self.largest_bytes = MAX_TUBE_BYTES if self.live_tubes else 0
+
+    cdef void count_tube_out(self, uint32_t number, uint32_t name_bytes) noexcept:
+        """Uncount settings that were recorded in segment `number`: they ended, or were copied."""
+        cdef Segment *segment = self.segment_of(number)
+        self.live_tubes -= 1
+        self.live_bytes -= settings_bytes(name_bytes)
+        segment.live_tubes -= 1
+        segment.live_bytes -= settings_bytes(name_bytes)
+        segment.dead_lsn = self.end_lsn
 
     # Room
 
@@ -349,8 +361,8 @@ cdef class Segments(Journal):
     # `short_of_room`, which are fractions of it, would come within a few records of each other. That it is a quarter is
     # a judgement: it is refused to puts on a full disk, and costs nothing otherwise.
     cdef uint64_t slack_bytes(self) noexcept:
-        """Room for changes of the live jobs, before compaction has to make new room for them."""
-        return max(self.live_jobs * ROOM_OF_JOB, self.segment_bytes // 4)
+        """Room for changes of the live jobs and tubes, before compaction has to make new room for them."""
+        return max(self.live_jobs * ROOM_OF_JOB + self.live_tubes * MAX_TUBE_BYTES, self.segment_bytes // 4)
 
     # A record is in one segment, so each segment may lose up to one record of the largest size at its end. A segment
     # then holds at least `segment_bytes - largest_bytes` of live data, which gives the number of segments. If the

@@ -139,10 +139,11 @@ def dump(arguments: argparse.Namespace) -> int:
 
 
 def _printable(members: dict[str, Any]) -> dict[str, Any]:
+    if "tube" in members:
+        members["tube"] = members["tube"].decode("latin-1")
     if "body" not in members:
         return members
     body = members.pop("body")
-    members["tube"] = members["tube"].decode("latin-1")
     try:
         members["body"] = body.decode("utf-8")
     except UnicodeDecodeError:
@@ -186,6 +187,7 @@ def _replace_damaged(directory: str) -> None:
         id_limit=found.id_limit + UNREADABLE_IDS,
         first_number=old[-1][0] + 1,
         first_lsn=found.end_lsn,
+        tubes=found.tubes.values(),
     )
     for gap in found.gaps:
         _print(f"lost: {gap}: jobs that were put there may be gone, and jobs that were deleted there may be back")
@@ -210,6 +212,8 @@ def export(arguments: argparse.Namespace) -> int:
             raise BinlogError(f"{error}; delete it and export again") from error
     jobs, files = _counted(written.jobs, "job"), _counted(len(written.files), "file")
     _print(f"{jobs} written into {arguments.beanstalkd}, in {files}")
+    if found.tubes:
+        _print(f"left out, which beanstalkd does not keep: {_counted(len(found.tubes), 'pause')}")
     if found.fault is not None:
         _print(f"left out, a torn tail: {found.fault}")
     return _report_oversized(written.oversized)

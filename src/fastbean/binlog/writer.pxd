@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastbean.engine.journal cimport JobSource
-from fastbean.binlog.record cimport RecordType
+from fastbean.binlog.record cimport RUN_BYTES, RecordType
 from fastbean.binlog.segments cimport Segment, Segments
 from fastbean.binlog.sync cimport SyncRound
 
@@ -43,6 +43,8 @@ cdef enum:
 
 cdef class BinlogWriter(Segments):
     cdef JobSource store
+    cdef char[RUN_BYTES] run_id     # the identity of the run
+    cdef uint32_t seed              # of the checksums of its records
     cdef int64_t sync_every_ns      # 0: before each reply; -1: never
     cdef int64_t wall_offset_ns
     cdef int64_t begun_ns           # monotonic time of the start: every restored job was made before it
@@ -59,7 +61,7 @@ cdef class BinlogWriter(Segments):
     cdef int closing                # how many of them the running round syncs
     cdef bint left_unsynced         # a full segment was not synced, because of -F
     cdef uint64_t highest_id        # of all puts
-    cdef uint64_t needed_from       # number of the oldest segment that is needed, by the last shed record
+    cdef uint64_t needed_lsn        # no record below it is needed, by the last shed record
     cdef uint64_t shed_lsn          # end of that record
     cdef uint64_t floor_bytes       # with less free room than this, commands wait
     cdef uint64_t appended_bytes    # since the last compaction step
@@ -69,6 +71,7 @@ cdef class BinlogWriter(Segments):
     cdef uint64_t write_longest_us
 
     cdef void rotate(self) noexcept
+    cdef void fill_header(self, char *header, Segment *segment) noexcept
     cdef size_t begin_record(self, uint64_t bytes) noexcept
     cdef void end_record(self, size_t start, bint gates) noexcept
     cdef void number_record(self, RecordType type, uint64_t number, bint gates) noexcept
@@ -85,4 +88,6 @@ cdef class BinlogWriter(Segments):
     cdef bint is_tight(self) noexcept
     cdef void sync_early(self) noexcept
     cdef bint copy_some(self, Segment *segment) noexcept
+    cdef bint copy_settings(self, Segment *segment, uint64_t end_lsn) noexcept
+    cdef bint has_room_to_copy(self, uint64_t bytes) noexcept
     cdef void shed(self) noexcept

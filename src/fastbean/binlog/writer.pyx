@@ -8,8 +8,8 @@ the loop continues, and new records form the next group.
 Invariants:
 
 - ``committed_lsn`` never passes what is written, nor, if every reply waits for its sync, what is synced.
-- A segment is dropped, oldest first, when no live job's put record is in it, the records that ended or moved those jobs
-  are as safe as the policy makes anything, and a shed record says so.
+- A segment is dropped, oldest first, when no live job's put record and no setting of a tube that has to be kept is in
+  it, the records that ended or moved those are as safe as the policy makes anything, and a shed record says so.
 - A failed write or sync is never retried: ``failure`` has the reason, nothing is committed any more, and the server
   must end.
 """
@@ -18,17 +18,20 @@ cimport cython
 from libc.errno cimport EINTR, errno
 from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
-from libc.string cimport strerror
+from libc.string cimport memcpy, strerror
 
 from fastbean.base.buffer cimport buffer_append
 from fastbean.base.clock cimport NEVER, monotonic_ns, wall_ns
-from fastbean.engine.journal cimport JobImage, BinlogFigures, JobSource, logged_bytes
+from fastbean.engine.journal cimport JobImage, BinlogFigures, JobSource, TubeImage, logged_bytes, settings_bytes
 from fastbean.binlog.record cimport (
-    MAX_RECORD_OVERHEAD, MAX_UPDATE_BYTES, RECORD_DURABLE, RECORD_NEXT_ID, RECORD_SHED, SEGMENT_HEADER_BYTES,
-    RecordType, append_delete, append_number, append_put, append_update, fill_segment_header, job_to_wall,
+    MAX_RECORD_OVERHEAD, MAX_TUBE_BYTES, MAX_UPDATE_BYTES, RECORD_DURABLE, RECORD_NEXT_ID, RECORD_SHED, RUN_BYTES,
+    SEGMENT_HEADER_BYTES, RecordType, append_delete, append_number, append_put, append_tube, append_update,
+    fill_segment_header, job_to_wall, tube_to_wall,
 )
-from fastbean.binlog.segments cimport STEP_BYTES, Segment, Segments, next_id_of
+from fastbean.binlog.segments cimport STEP_BYTES, Segment, Segments, is_needed, next_id_of
 from fastbean.binlog.sync cimport sync_begin, sync_finished, sync_inline, sync_rounds, sync_stop
+
+from fastbean.binlog.record import run_seed
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t pwrite(int fd, const void *data, size_t size, long long offset)
@@ -76,8 +79,13 @@ cdef class BinlogWriter(Segments):
         if segment is NULL:
             self.fail("no memory for another segment", 0)
             return
-        fill_segment_header(header, segment.number, segment.first_lsn, self.id_limit, self.highest_id + 1)
+        self.fill_header(header, segment)
         buffer_append(&self.pending, header, SEGMENT_HEADER_BYTES)
+
+    cdef void fill_header(self, char *header, Segment *segment) noexcept:
+        fill_segment_header(
+            header, segment.number, segment.first_lsn, self.id_limit, self.highest_id + 1, self.run_id,
+        )
 
     cdef size_t begin_record(self, uint64_t bytes) noexcept:
         """Prepare for a record of at most `bytes`. Returns where it begins in `pending`."""
@@ -113,7 +121,7 @@ cdef class BinlogWriter(Segments):
         cdef size_t start = self.begin_record(job.body_bytes + MAX_RECORD_OVERHEAD)
         cdef Segment *segment = self.current()
         job_to_wall(job, self.wall_offset_ns)
-        append_put(&self.pending, job, segment.number, self.end_lsn)
+        append_put(&self.pending, job, self.seed, self.end_lsn)
         self.end_record(start, True)
         self.highest_id = max(self.highest_id, job.id)
         self.count_in(segment, job)
@@ -122,16 +130,35 @@ cdef class BinlogWriter(Segments):
     cdef void update(self, JobImage *job, bint gates) noexcept:
         cdef size_t start = self.begin_record(MAX_UPDATE_BYTES)
         job_to_wall(job, self.wall_offset_ns)
-        append_update(&self.pending, job, self.current().number, self.end_lsn)
+        append_update(&self.pending, job, self.seed, self.end_lsn)
         self.end_record(start, gates)
-        self.fresh_bytes += MAX_UPDATE_BYTES // 4  # of 80: an update takes 15 to 25 bytes
+        self.fresh_bytes += MAX_UPDATE_BYTES // 4  # of 80: an update takes 16 to 26 bytes
 
     cdef void delete(self, uint64_t id, uint32_t segment, uint64_t bytes) noexcept:
         cdef size_t start = self.begin_record(MAX_UPDATE_BYTES)
-        append_delete(&self.pending, id, self.current().number, self.end_lsn)
+        append_delete(&self.pending, id, self.seed, self.end_lsn)
         self.end_record(start, True)
         self.count_out(segment, bytes)
         self.fresh_bytes += bytes
+
+    cdef uint32_t settings(self, TubeImage *tube, uint32_t segment) noexcept:
+        cdef size_t start = self.begin_record(MAX_TUBE_BYTES)
+        tube_to_wall(tube, self.wall_offset_ns)
+        append_tube(&self.pending, tube, self.seed, self.end_lsn)
+        self.end_record(start, True)
+        self.settings_over(segment, tube.name_bytes)
+        # Settings without a pause are those of every new tube. An older record that says otherwise is in this segment
+        # or an earlier one, which is dropped before this one.
+        if tube.pause_s == 0:
+            self.fresh_bytes += settings_bytes(tube.name_bytes)
+            return 0
+        self.count_tube_in(self.current(), tube.name_bytes)
+        return self.current().number
+
+    cdef void settings_over(self, uint32_t segment, uint32_t name_bytes) noexcept:
+        if segment:
+            self.count_tube_out(segment, name_bytes)
+            self.fresh_bytes += settings_bytes(name_bytes)
 
     cdef void more_ids(self) noexcept:
         self.number_record(RECORD_NEXT_ID, self.id_limit + IDS_AT_ONCE, True)
@@ -141,7 +168,7 @@ cdef class BinlogWriter(Segments):
 
     cdef void number_record(self, RecordType type, uint64_t number, bint gates) noexcept:
         cdef size_t start = self.begin_record(MAX_UPDATE_BYTES)
-        append_number(&self.pending, type, number, self.current().number, self.end_lsn)
+        append_number(&self.pending, type, number, self.seed, self.end_lsn)
         self.end_record(start, gates)
 
     # Writing and syncing
@@ -307,7 +334,7 @@ cdef class BinlogWriter(Segments):
         cdef uint32_t place = 0
         cdef bint copies = False
         self.shed()
-        while place < self.segment_count - 1 and self.segments[place].live_jobs == 0:
+        while place < self.segment_count - 1 and not is_needed(self.segments[place]):
             going_bytes += self.segments[place].used
             place += 1
         if self.failure is None and place < self.segment_count - 1:
@@ -369,22 +396,45 @@ cdef class BinlogWriter(Segments):
             if not self.store.image_of(id, segment.number, &job):
                 continue
             bytes = <uint64_t>job.body_bytes + MAX_RECORD_OVERHEAD
-            if not self.fits(bytes) or self.make_memory(bytes) < 0:
+            if not self.has_room_to_copy(bytes):
                 segment.copied = before
                 segment.copied_id = before_id
-                # On a full disk this is repeated with every step; ask only once in RETRY_NS.
-                if not self.refused and not self.fits(bytes):
-                    self.ask(bytes)
                 return False
             start = self.begin_record(bytes)
             job_to_wall(&job, self.wall_offset_ns)
-            append_put(&self.pending, &job, self.current().number, self.end_lsn)
+            append_put(&self.pending, &job, self.seed, self.end_lsn)
             self.end_record(start, False)
             self.count_out(segment.number, logged_bytes(job.body_bytes, job.name_bytes))
             self.count_in(self.current(), &job)
             self.store.moved(id, self.current().number)
             self.records_migrated += 1
+        return segment.copied < segment.ids.len or self.copy_settings(segment, end)
+
+    cdef bint copy_settings(self, Segment *segment, uint64_t end_lsn) noexcept:
+        """The same for settings of tubes that have to be kept, until the binlog reaches `end_lsn`."""
+        cdef TubeImage tube
+        cdef size_t start
+        while self.end_lsn < end_lsn and self.failure is None and self.store.oldest_settings(segment.number, &tube):
+            if not self.has_room_to_copy(MAX_TUBE_BYTES):
+                return False
+            start = self.begin_record(MAX_TUBE_BYTES)
+            tube_to_wall(&tube, self.wall_offset_ns)
+            append_tube(&self.pending, &tube, self.seed, self.end_lsn)
+            self.end_record(start, False)
+            self.count_tube_out(segment.number, tube.name_bytes)
+            self.count_tube_in(self.current(), tube.name_bytes)
+            self.store.settings_moved(self.current().number)
+            self.records_migrated += 1
         return True
+
+    cdef bint has_room_to_copy(self, uint64_t bytes) noexcept:
+        """Whether a copy of at most `bytes` can be written now; if not, ask for room."""
+        if self.fits(bytes) and self.make_memory(bytes) == 0:
+            return True
+        # On a full disk this is repeated with every step; ask only once in RETRY_NS.
+        if not self.refused and not self.fits(bytes):
+            self.ask(bytes)
+        return False
 
     cdef void shed(self) noexcept:
         """Drop the oldest segments that are no longer needed.
@@ -393,16 +443,16 @@ cdef class BinlogWriter(Segments):
         """
         cdef uint64_t safe_lsn = self.written_lsn if self.sync_every_ns < 0 else self.durable_lsn
         cdef uint32_t place = 0
-        while place < self.segment_count - 1 and self.segments[place].live_jobs == 0:
+        while place < self.segment_count - 1 and not is_needed(self.segments[place]):
             place += 1
-        if self.segments[place].number > self.needed_from:
-            self.needed_from = self.segments[place].number
-            self.number_record(RECORD_SHED, self.needed_from, False)
+        if self.segments[place].first_lsn > self.needed_lsn:
+            self.needed_lsn = self.segments[place].first_lsn
+            self.number_record(RECORD_SHED, self.needed_lsn, False)
             self.shed_lsn = self.end_lsn
             if self.sync_every_ns < 0:
                 self.sync_before_removal = self.current().number
         while (
-            self.segments[0].number < self.needed_from and self.shed_lsn <= safe_lsn
+            self.segment_count > 1 and self.segments[1].first_lsn <= self.needed_lsn and self.shed_lsn <= safe_lsn
             and self.segments[0].dead_lsn <= safe_lsn
             # The next segment's header has the limit of the ids: it must be as safe as what is dropped.
             and self.segments[1].first_lsn < safe_lsn
@@ -431,11 +481,11 @@ cdef class BinlogWriter(Segments):
         segment = self.current()
         if is_new:
             self.allocated_bytes = size
-            fill_segment_header(header, segment.number, segment.first_lsn, self.id_limit, self.highest_id + 1)
+            self.fill_header(header, segment)
             buffer_append(&self.pending, header, SEGMENT_HEADER_BYTES)
         segment.fd = fd
         segment.size = size
-        self.needed_from = max(self.needed_from, self.segments[0].number)
+        self.needed_lsn = max(self.needed_lsn, self.segments[0].first_lsn)
         # It is not known how much of what was read a compaction could win back.
         self.fresh_bytes = self.used_bytes
         # What was read is on the disk: the start has synced it.
@@ -481,11 +531,16 @@ cdef class BinlogWriter(Segments):
         """The LSN at which the binlog ends."""
         return self.end_lsn
 
+    def begin_run(self, bytes run not None):
+        """Set the identity of the run, RUN_BYTES, before anything is read or written."""
+        assert len(run) == RUN_BYTES
+        memcpy(self.run_id, <const char *>run, RUN_BYTES)
+        self.seed = run_seed(run)
+
     @property
     def first_needed(self):
-        """The number of the oldest segment that is needed, as far as the binlog has been read; 0 if it does not
-        say."""
-        return self.needed_from
+        """The LSN below which no record is needed, as far as the binlog has been read; 0 if it does not say."""
+        return self.needed_lsn
 
     @property
     def durable(self):

@@ -368,16 +368,23 @@ cdef Reply pause_tube(State state, Client *client, Command *command, int64_t now
     tube.pause_ns = seconds_ns(command.delay_s)
     tube.unpause_at_ns = now_ns + tube.pause_ns
     state.schedule(&tube.timer, tube.unpause_at_ns)
+    state.journal_settings(tube)
     return REPLY_PAUSED
 
 
 cdef void end_pause(State state, Tube *tube, int64_t now_ns) noexcept:
-    """Serve the waiting clients at once; if there are very many, `expire` does the rest, and the pause lasts."""
+    """Serve the waiting clients at once; if there are very many, `expire` does the rest, and the pause lasts. After a
+    restart it has ended in any case."""
+    cdef int64_t pause_ns = tube.pause_ns
     cdef int _step
     tube.unpause_at_ns = now_ns
+    if tube.segment:
+        tube.pause_ns = 0
+        state.journal_settings(tube)
+        tube.pause_ns = pause_ns
     for _step in range(STEPS_AT_ONCE):
         if tube.pause_ns == 0 or not state.match(tube, now_ns):
-            tube.pause_ns = 0
+            state.pause_over(tube)
             return
         if state.effort >= state.effort_limit:
             break

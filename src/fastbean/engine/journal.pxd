@@ -26,6 +26,21 @@ cdef struct JobImage:               # what a journal stores of a job; in a file 
     const char *body
     RecordState state
 
+cdef struct TubeImage:              # what a journal stores of a tube; in a file its time is wall time
+    int64_t pause_end_ns            # of a paused tube
+    uint32_t pause_s                # as pause-tube set it; 0: not paused
+    uint32_t name_bytes
+    const char *name
+
+cdef struct Clearing:               # a tube is being cleared: its jobs up to a place in the binlog end
+    const char *name
+    uint32_t name_bytes
+    uint32_t segment                # all jobs whose put record is in an earlier segment
+    uint32_t first_lsn              # where that segment begins; this and the next one modulo 2**32
+    uint32_t lsn                    # of the jobs with a put record in it, those before this LSN
+    uint32_t kept                   # jobs at the end of the heap being searched that stay
+    uint32_t heap                   # 0: ready, 1: delayed, 2: buried
+
 cdef enum Space:
     SPACE_READY
     SPACE_COMING                # not yet: the put is held
@@ -51,10 +66,14 @@ cdef class JobSource:
     """The owner of the jobs: the engine."""
 
     cdef int restore_put(self, JobImage *job, uint32_t segment, uint64_t lsn, uint32_t *before) noexcept
-    cdef int restore_update(self, JobImage *job, uint64_t lsn) noexcept
+    cdef int restore_update(self, JobImage *job) noexcept
     cdef uint32_t restore_delete(self, uint64_t id, uint64_t *bytes) noexcept
+    cdef int restore_tube(self, TubeImage *tube, uint32_t segment, uint32_t *before) noexcept
+    cdef uint32_t restore_clear(self, Clearing *clearing, uint64_t *bytes) noexcept
     cdef bint image_of(self, uint64_t id, uint32_t segment, JobImage *job) noexcept
     cdef void moved(self, uint64_t id, uint32_t segment) noexcept
+    cdef bint oldest_settings(self, uint32_t segment, TubeImage *tube) noexcept
+    cdef void settings_moved(self, uint32_t segment) noexcept
 
 
 cdef class Journal:
@@ -71,6 +90,8 @@ cdef class Journal:
     cdef uint32_t put(self, JobImage *job) noexcept
     cdef void update(self, JobImage *job, bint gates) noexcept
     cdef void delete(self, uint64_t id, uint32_t segment, uint64_t bytes) noexcept
+    cdef uint32_t settings(self, TubeImage *tube, uint32_t segment) noexcept
+    cdef void settings_over(self, uint32_t segment, uint32_t name_bytes) noexcept
     cdef void more_ids(self) noexcept
     cdef void commit(self, int64_t now_ns, bint alone) noexcept
     cdef bint syncs_shortly(self) noexcept
@@ -82,3 +103,8 @@ cdef class Journal:
 cdef inline uint64_t logged_bytes(uint64_t body_bytes, uint32_t name_bytes) noexcept nogil:
     """The size that a put record counts with: about its real one, and always the same for the same job."""
     return body_bytes + name_bytes + 40
+
+
+cdef inline uint64_t settings_bytes(uint32_t name_bytes) noexcept nogil:
+    """The size that a record of a tube's settings counts with."""
+    return name_bytes + 24

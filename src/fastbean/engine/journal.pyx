@@ -3,13 +3,14 @@
 The engine writes to a ``Journal``. This one stores nothing: every LSN is 0, so replies never have to wait, and there is
 always space. ``fastbean.binlog.writer.BinlogWriter`` is the one that writes a binlog.
 
-A binlog uses the engine as a ``JobSource``: to restore jobs at the start, and to read them again for compaction.
+A binlog uses the engine as a ``JobSource``: to restore jobs and tubes at the start, and to read them again for
+compaction.
 
 While ``tight`` is set, nothing may be recorded: commands wait.
 
 Order of calls for a put: `reserve` before anything has changed, `put` when the job is in its heap. Only a put can be
-refused; the journal always keeps room for updates and deletes. The times of a JobImage are monotonic here; the binlog
-converts them to wall time and back.
+refused; the journal always keeps room for updates and deletes. The times of a JobImage and a TubeImage are monotonic
+here; the binlog converts them to wall time and back.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -27,12 +28,24 @@ cdef class JobSource:
         """
         return 0
 
-    cdef int restore_update(self, JobImage *job, uint64_t lsn) noexcept:
+    cdef int restore_update(self, JobImage *job) noexcept:
         """An update was read. Returns 1 when there is no such job, -1 without memory."""
         return 0
 
     cdef uint32_t restore_delete(self, uint64_t id, uint64_t *bytes) noexcept:
         """A delete was read. Returns the segment of the job's put (0: no such job); `bytes`: its `logged_bytes`."""
+        return 0
+
+    cdef int restore_tube(self, TubeImage *tube, uint32_t segment, uint32_t *before) noexcept:
+        """Settings of a tube were read, in `segment`: they replace those before.
+
+        `before` is set to the segment of the record that was needed until now, or to 0. Returns 1 if the new record has
+        to be kept, 0 if not, -1 without memory.
+        """
+        return 0
+
+    cdef uint32_t restore_clear(self, Clearing *clearing, uint64_t *bytes) noexcept:
+        """Remove one job that a record of a cleared tube has ended; as `restore_delete`. 0: there is none left."""
         return 0
 
     cdef bint image_of(self, uint64_t id, uint32_t segment, JobImage *job) noexcept:
@@ -41,6 +54,13 @@ cdef class JobSource:
 
     cdef void moved(self, uint64_t id, uint32_t segment) noexcept:
         """The job's put record is now in `segment`."""
+
+    cdef bint oldest_settings(self, uint32_t segment, TubeImage *tube) noexcept:
+        """Fill in `tube` with the tube that has the oldest record of settings, if that is in `segment`."""
+        return False
+
+    cdef void settings_moved(self, uint32_t segment) noexcept:
+        """The settings of that tube have a new record, in `segment`."""
 
 
 cdef class Journal:
@@ -62,6 +82,16 @@ cdef class Journal:
 
     cdef void delete(self, uint64_t id, uint32_t segment, uint64_t bytes) noexcept:
         """Record the end of a job whose put record is in `segment` and counted for `bytes`."""
+
+    cdef uint32_t settings(self, TubeImage *tube, uint32_t segment) noexcept:
+        """Record all settings of a tube. `segment`: of the record that they replace; 0 if none was needed.
+
+        Returns the segment of the new record, 0 if it does not have to be kept: only a pause needs that.
+        """
+        return 0
+
+    cdef void settings_over(self, uint32_t segment, uint32_t name_bytes) noexcept:
+        """A pause has ended by itself: its record, in `segment`, is not needed any more."""
 
     cdef void more_ids(self) noexcept:
         """``id_limit`` is reached: record a higher one, and raise it."""

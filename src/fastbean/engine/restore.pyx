@@ -1,4 +1,4 @@
-"""`JobSource` on the state: restoring jobs at the start, and reading them for compaction.
+"""`JobSource` on the state: restoring jobs and tubes at the start, and reading them for compaction.
 
 The binlog reads its records, the oldest first, and calls these functions for each (`engine.journal` says what they
 promise). A restored job is put into its heap at once; no client is waiting yet, so nothing else has to move.
@@ -8,23 +8,30 @@ cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from fastbean._core cimport Heap, heap_reserve
+from fastbean._core cimport Heap, HeapSlot, heap_at, heap_reserve
 from fastbean.engine.job cimport (
     LEAF_JOBS, Job, job_body, job_cost, job_discard, job_new, job_table_get, job_table_put,
 )
 from fastbean.engine.journal cimport (
-    STATE_BURIED, STATE_DELAYED, STATE_READY, JobImage, JobSource, Journal, logged_bytes,
+    STATE_BURIED, STATE_DELAYED, STATE_READY, Clearing, JobImage, JobSource, Journal, TubeImage, logged_bytes,
 )
 from fastbean.engine.memory cimport memory_keep
 from fastbean.base.slab cimport slab_expect_many, slab_expect_no_more
-from fastbean.engine.state cimport State
+from fastbean.engine.state cimport State, seconds_ns
 from fastbean.base.hash_table cimport table_expect
-from fastbean.engine.tube cimport Tube
+from fastbean.engine.tube cimport Tube, tube_find, tube_keep_settings
 
 cdef enum:
     USUAL_RECORD_BYTES = 128
     KEPT_SHARE = 64                 # of the limit on memory, what the journal may keep of an empty buffer
     MOST_EXPECTED = 4000000         # jobs may be large: an upper bound for the room allocated in advance
+
+
+cdef inline bint is_cleared(Job *job, Clearing *clearing) noexcept nogil:
+    """Whether the job's put record is before the place up to which its tube is cleared."""
+    if job.segment != clearing.segment:
+        return job.segment < clearing.segment
+    return <uint32_t>(job.lsn - clearing.first_lsn) < <uint32_t>(clearing.lsn - clearing.first_lsn)
 
 
 @cython.final
@@ -81,12 +88,13 @@ cdef class EngineJobs(JobSource):
         job.lsn = <uint32_t>lsn
         return restore_place(self.state, job, image)
 
-    cdef int restore_update(self, JobImage *image, uint64_t lsn) noexcept:
+    # The LSN stays that of the put record, which `restore_clear` needs. For replies it makes no difference: all that
+    # was read is safe.
+    cdef int restore_update(self, JobImage *image) noexcept:
         cdef Job *job = job_table_get(&self.state.jobs, image.id)
         if job is NULL:
             return 1
         self.state.take(job)
-        job.lsn = <uint32_t>lsn
         return restore_place(self.state, job, image)
 
     cdef uint32_t restore_delete(self, uint64_t id, uint64_t *bytes) noexcept:
@@ -101,6 +109,52 @@ cdef class EngineJobs(JobSource):
         self.state.remove_job(job, id)
         return segment
 
+    # Tubes
+
+    cdef int restore_tube(self, TubeImage *image, uint32_t segment, uint32_t *before) noexcept:
+        cdef State state = self.state
+        cdef Tube *tube
+        if image.pause_s:
+            tube = state.find_or_make_tube(image.name, image.name_bytes)
+            if tube is NULL:
+                return -1
+            before[0] = tube.segment
+            tube.pause_ns = seconds_ns(image.pause_s)
+            tube.unpause_at_ns = image.pause_end_ns
+            tube_keep_settings(&state.tubes, tube, segment)
+            state.schedule(&tube.timer, tube.unpause_at_ns)
+            return 1
+        tube = tube_find(&state.tubes, image.name, image.name_bytes)
+        if tube is not NULL and tube.pause_ns:
+            before[0] = tube.segment
+            tube.pause_ns = 0
+            tube_keep_settings(&state.tubes, tube, 0)
+            state.release_tube(tube)
+        return 0
+
+    # The heap is searched from its end. A removal moves its last entry, which was already searched, into the gap or
+    # above it; so an entry that was not may have moved down into the gap, which is then searched once more.
+    cdef uint32_t restore_clear(self, Clearing *clearing, uint64_t *bytes) noexcept:
+        cdef Tube *tube = tube_find(&self.state.tubes, clearing.name, clearing.name_bytes)
+        cdef HeapSlot *slot
+        cdef Heap *heap
+        cdef Job *job
+        while tube is not NULL and clearing.heap < 3:
+            heap = &tube.ready
+            if clearing.heap:
+                heap = &tube.delayed if clearing.heap == 1 else &tube.buried
+            if clearing.kept == heap.len:
+                clearing.heap += 1
+                clearing.kept = 0
+                continue
+            slot = heap_at(heap, heap.len - clearing.kept - 1)
+            job = <Job *>slot.node
+            if is_cleared(job, clearing):
+                clearing.kept -= clearing.kept > 0
+                return self.restore_delete(slot.tie, bytes)
+            clearing.kept += 1
+        return 0
+
     # For compaction
 
     cdef bint image_of(self, uint64_t id, uint32_t segment, JobImage *image) noexcept:
@@ -112,6 +166,16 @@ cdef class EngineJobs(JobSource):
 
     cdef void moved(self, uint64_t id, uint32_t segment) noexcept:
         job_table_get(&self.state.jobs, id).segment = segment
+
+    cdef bint oldest_settings(self, uint32_t segment, TubeImage *image) noexcept:
+        cdef Tube *tube = self.state.tubes.oldest_settings
+        if tube is NULL or tube.segment != segment:
+            return False
+        self.state.fill_settings(tube, image)
+        return True
+
+    cdef void settings_moved(self, uint32_t segment) noexcept:
+        tube_keep_settings(&self.state.tubes, self.state.tubes.oldest_settings, segment)
 
 
 cdef Job *restore_job(State state, JobImage *image) noexcept:

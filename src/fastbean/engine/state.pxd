@@ -6,7 +6,7 @@ from fastbean.engine.client cimport Client, ClientQueue, ClientSet
 from fastbean._core cimport Heap, heap_push
 from fastbean.engine.figure cimport Text
 from fastbean.engine.job cimport JOB_READY, Job, JobTable
-from fastbean.engine.journal cimport JobImage, Journal
+from fastbean.engine.journal cimport JobImage, Journal, TubeImage
 from fastbean.engine.memory cimport Memory, memory_count_body, memory_is_full
 from fastbean.engine.oldest_ready cimport oldest_enters
 from fastbean.protocol.commands cimport MAX_COMMANDS
@@ -114,6 +114,9 @@ cdef class State:
     cdef bint match(self, Tube *tube, int64_t now_ns) noexcept
     cdef void fill_image(self, Job *job, uint64_t id, JobImage *image) noexcept
     cdef void journal_change(self, Job *job, bint gates) noexcept
+    cdef void fill_settings(self, Tube *tube, TubeImage *image) noexcept
+    cdef void journal_settings(self, Tube *tube) noexcept
+    cdef void pause_over(self, Tube *tube) noexcept
     cdef int time_out(self, Client *client, int64_t now_ns) noexcept
 
     cdef void begin_iteration(self, int64_t now_ns) noexcept

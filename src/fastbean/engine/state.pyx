@@ -6,6 +6,7 @@ Invariants, between two calls:
   client that holds it (once that client has left, its heap of returning jobs). The job's state says which heap it is;
   the heap's slot has its id, and its deadline if there is one.
 - No unpaused tube has a ready job while a client waits for that tube.
+- A tube exists while it is paused, has a job, or is used or watched by a client; default always does.
 - A tube with a delayed job or a pause has a timer that is due no later than they are, and so has a client with a
   reservation or a wait. Timers are lazy: one that is due too early is corrected when it reaches the top.
 - Every tube and every client is in the timer heap, those with nothing to do at its far end, so that setting a timer
@@ -32,13 +33,13 @@ from fastbean.engine.job cimport (
     JOB_BURIED, JOB_DELAYED, JOB_READY, JOB_RESERVED, JOB_RETURNING, Job, job_body, job_discard, job_table_free,
     job_table_remove,
 )
-from fastbean.engine.journal cimport STATE_BURIED, STATE_DELAYED, STATE_READY, JobImage, Journal
+from fastbean.engine.journal cimport STATE_BURIED, STATE_DELAYED, STATE_READY, JobImage, Journal, TubeImage
 from fastbean.engine.memory cimport memory_count_buffers, memory_drop, memory_each_iteration
 from fastbean.protocol.replies cimport REPLY_RESERVED, Reply
 from fastbean.base.slab cimport slab_end
 from fastbean.engine.tube cimport (
-    TIMER_CLIENT, TIMER_TUBE, Timer, TimerKind, Tube, timer_tie, tube_find_or_make, tube_name, tube_remove,
-    tube_set_free,
+    TIMER_CLIENT, TIMER_TUBE, Timer, TimerKind, Tube, timer_tie, tube_find_or_make, tube_keep_settings, tube_name,
+    tube_remove, tube_set_free,
 )
 
 cdef uint64_t NOT_DUE = <uint64_t>-1
@@ -169,8 +170,9 @@ cdef class State:
         return tube
 
     cdef void release_tube(self, Tube *tube) noexcept:
-        """Free the tube if nothing refers to it: no job, no client that uses or watches it. default is never freed."""
-        if tube.jobs or tube.using or tube.watching or tube == self.default_tube:
+        """Free the tube if it is not paused and nothing refers to it: no job, no client that uses or watches it.
+        default is never freed."""
+        if tube.jobs or tube.using or tube.watching or tube.pause_ns or tube == self.default_tube:
             return
         heap_remove(&self.timers, &tube.timer.node)
         self.relist(tube)
@@ -356,6 +358,28 @@ cdef class State:
         self.journal.update(&image, gates)
         if gates:
             job.lsn = <uint32_t>self.journal.end_lsn
+
+    cdef void fill_settings(self, Tube *tube, TubeImage *image) noexcept:
+        """What the journal stores of a tube."""
+        image.name = tube_name(tube)
+        image.name_bytes = tube.name_bytes
+        image.pause_s = <uint32_t>(tube.pause_ns // 1000000000)
+        image.pause_end_ns = tube.unpause_at_ns
+
+    cdef void journal_settings(self, Tube *tube) noexcept:
+        """Record the tube's present settings; a reply may depend on them."""
+        cdef TubeImage image
+        if self.has_binlog:
+            self.fill_settings(tube, &image)
+            tube_keep_settings(&self.tubes, tube, self.journal.settings(&image, tube.segment))
+
+    cdef void pause_over(self, Tube *tube) noexcept:
+        """The tube is not paused any more: free it if nothing else keeps it."""
+        tube.pause_ns = 0
+        if tube.segment:
+            self.journal.settings_over(tube.segment, tube.name_bytes)
+            tube_keep_settings(&self.tubes, tube, 0)
+        self.release_tube(tube)
 
     # Waiting, and replies that come later
 

@@ -59,7 +59,7 @@ cdef int tube_step(State state, Tube *tube, int64_t now_ns) noexcept:
         return state.make_ready(<Job *>first.node, now_ns)
     # The tube stays paused until its last waiting client is served, so that no other client overtakes them.
     if not state.match(tube, now_ns):
-        tube.pause_ns = 0
+        state.pause_over(tube)
     return 0
 
 

@@ -55,6 +55,9 @@ cdef struct Tube:               # the name follows, with a terminating NUL
     uint64_t pauses
     int64_t unpause_at_ns
     uint64_t birth              # which tube of this server it is: no other one ever has the same
+    Tube *earlier_settings      # its neighbours in the set's list of settings
+    Tube *later_settings
+    uint32_t segment            # where the binlog has its settings, if they have to be kept there; else 0
 
 cdef struct TubeSet:
     Table names
@@ -69,6 +72,8 @@ cdef struct TubeSet:
     uint64_t births             # tubes so far
     uint64_t names_bytes        # size of the names of all tubes
     Tube *last                  # the last one found by its name, or NULL
+    Tube *oldest_settings       # the tubes whose settings are in the binlog, in the order of their records
+    Tube *latest_settings
 
 cdef inline char *tube_name(Tube *tube) noexcept nogil:
     return <char *>tube + sizeof(Tube)
@@ -85,4 +90,5 @@ cdef Tube *tube_find_or_make(TubeSet *tubes, const char *name, uint32_t name_byt
 cdef void tube_remove(TubeSet *tubes, Tube *tube) noexcept nogil
 cdef void tube_set_free(TubeSet *tubes) noexcept nogil
 cdef void waiting_line_join(Tube *tube, Watch *watch) noexcept nogil
+cdef void tube_keep_settings(TubeSet *tubes, Tube *tube, uint32_t segment) noexcept nogil
 cdef void waiting_line_leave(Tube *tube, Watch *watch) noexcept nogil

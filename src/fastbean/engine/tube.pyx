@@ -149,3 +149,26 @@ cdef void waiting_line_leave(Tube *tube, Watch *watch) noexcept nogil:
     else:
         watch.later.earlier = watch.earlier
     tube.waiting -= 1
+
+
+cdef void tube_keep_settings(TubeSet *tubes, Tube *tube, uint32_t segment) noexcept nogil:
+    """The newest record of the tube's settings is in `segment`; 0: none has to be kept."""
+    if tube.segment:
+        if tube.earlier_settings is NULL:
+            tubes.oldest_settings = tube.later_settings
+        else:
+            tube.earlier_settings.later_settings = tube.later_settings
+        if tube.later_settings is NULL:
+            tubes.latest_settings = tube.earlier_settings
+        else:
+            tube.later_settings.earlier_settings = tube.earlier_settings
+    tube.segment = segment
+    if segment == 0:
+        return
+    tube.earlier_settings = tubes.latest_settings
+    tube.later_settings = NULL
+    if tubes.latest_settings is NULL:
+        tubes.oldest_settings = tube
+    else:
+        tubes.latest_settings.later_settings = tube
+    tubes.latest_settings = tube

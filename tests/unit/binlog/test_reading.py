@@ -10,23 +10,10 @@ import pytest
 
 import fastbean
 from fastbean.binlog import inspection, segment_files
-from fastbean.binlog.binlog import Binlog
-from fastbean.daemon import stderr_log
-from fastbean.engine.restore import EngineJobs
-from fastbean.engine.state import State
 from fastbean.errors import BinlogError
-from made_binlogs import HEADER_BYTES, io_client, saved, write_log
+from made_binlogs import HEADER_BYTES, io_client, restored, saved, write_log
 
 WINDOW_BYTES = 131072
-
-
-def restored(directory, segment_bytes=1 << 22):
-    """An engine with the jobs of this directory."""
-    engine = State()
-    binlog = Binlog(directory, EngineJobs(engine), segment_bytes=segment_bytes, fsync_ms=None, log=stderr_log.silent)
-    binlog.open(lambda _text: None)
-    binlog.close()
-    return engine
 
 
 def bodies_of(directory, ids):

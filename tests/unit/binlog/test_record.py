@@ -7,15 +7,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastbean.binlog.record import checksum, checksum_by_tables
-from fastbean.binlog.record_reader import encode_mark, encode_put, encode_shed, find_record, highest_mark, records
-from fastbean.binlog.saved_job import SavedJob
+from fastbean.binlog.record import checksum, checksum_by_tables, run_seed
+from fastbean.binlog.record_reader import (
+    encode_cleared,
+    encode_mark,
+    encode_put,
+    encode_shed,
+    encode_tube,
+    find_record,
+    find_seed,
+    highest_mark,
+    records,
+)
+from fastbean.binlog.saved_job import SavedJob, SavedTube
 
 HEADER = bytes(64)  # the reader of records does not look at it
-SEGMENT, LSN = 7, 1 << 40
+RUN = bytes(range(16))
+SEED, LSN = run_seed(RUN), 1 << 40
 MAX_U32, MAX_U64 = (1 << 32) - 1, (1 << 64) - 1
 STATES = ("ready", "delayed", "buried")
-PUT, UPDATE, DELETE, DURABLE, NEXT_ID, SHED = range(1, 7)
+PUT, UPDATE, DELETE, DURABLE, NEXT_ID, SHED, TUBE, CLEARED = range(1, 9)
+MEMBERS = 1  # a flag: optional members follow
+SKIPPABLE = 128  # unknown types at or above it are skipped
 
 PLAIN = SavedJob(1, 2, 3, 4, 5, 0, "ready", 0, 6, 7, 8, 9, 10, b"default", b"body")
 FULL = SavedJob(
@@ -74,15 +87,15 @@ def varint(number):
     return bytes([*out, number])
 
 
-def framed(members, segment=SEGMENT, lsn=LSN):
+def framed(members, run=RUN, lsn=LSN):
     """A record of these bytes, type first."""
     rest = varint(len(members)) + members
-    return struct.pack("<I", checksum(struct.pack("<IQ", segment, lsn) + rest)) + rest
+    return struct.pack("<I", checksum(run + struct.pack("<Q", lsn) + rest)) + rest
 
 
-def changing(job):
+def changing(job, flags=0):
     numbers = (job.pri, job.delay_s, job.reserves, job.timeouts, job.releases, job.buries, job.kicks)
-    out = varint(job.id) + bytes([STATES.index(job.state)]) + b"".join(map(varint, numbers))
+    out = varint(flags) + varint(job.id) + bytes([STATES.index(job.state)]) + b"".join(map(varint, numbers))
     if job.state == "delayed":
         out += struct.pack("<q", job.deadline_ns)
     elif job.state == "buried":
@@ -90,14 +103,28 @@ def changing(job):
     return out
 
 
-def put_members(job):
-    head = bytes([PUT]) + changing(job) + varint(job.ttr_s) + struct.pack("<q", job.created_ns)
-    return head + varint(len(job.tube)) + job.tube + job.body
+def put_members(job, flags=0):
+    head = bytes([PUT]) + changing(job, flags) + varint(job.ttr_s) + struct.pack("<q", job.created_ns)
+    return head + varint(len(job.tube)) + job.tube + varint(len(job.body)) + job.body
 
 
-def read(data, segment=SEGMENT, lsn=LSN):
+def tube_members(tube, flags=0):
+    end = struct.pack("<q", tube.pause_end_ns) if tube.pause_s else b""
+    return bytes([TUBE]) + varint(flags) + varint(len(tube.name)) + tube.name + varint(tube.pause_s) + end
+
+
+def cleared_members(name, below, flags=0):
+    return bytes([CLEARED]) + varint(flags) + varint(len(name)) + name + varint(below)
+
+
+def member(kind, value):
+    """An optional member; odd kinds are required."""
+    return varint(kind) + varint(len(value)) + value
+
+
+def read(data, seed=SEED, lsn=LSN):
     """The records of these bytes, without offsets, and how they end."""
-    *found, (_, end) = records(HEADER + data, segment, lsn)
+    *found, (_, end) = records(HEADER + data, seed, lsn)
     return [members for _, members in found], end
 
 
@@ -158,12 +185,12 @@ def test_the_checksum_is_that_of_the_slow_way(data):
 
 @pytest.mark.parametrize("job", [PLAIN, FULL, LATE], ids=["plain", "full", "late"])
 def test_a_put_is_as_documented(job):
-    assert encode_put(job, SEGMENT, LSN) == framed(put_members(job))
+    assert encode_put(job, SEED, LSN) == framed(put_members(job))
 
 
 @given(jobs())
 def test_every_job_comes_back_from_its_put(job):
-    data = encode_put(job, SEGMENT, LSN)
+    data = encode_put(job, SEED, LSN)
     assert data == framed(put_members(job))
     assert read(data) == ([expected(job)], "end")
 
@@ -182,29 +209,100 @@ def test_records_of_one_number(number):
         (NEXT_ID, {"type": "next-id", "id": number}),
     ):
         assert read(framed(bytes([kind]) + varint(number))) == ([wanted], "end")
-    assert encode_mark(number, SEGMENT, LSN) == framed(bytes([DURABLE]) + varint(number))
-    number &= MAX_U32
-    assert encode_shed(number, SEGMENT, LSN) == framed(bytes([SHED]) + varint(number))
+    assert encode_mark(number, SEED, LSN) == framed(bytes([DURABLE]) + varint(number))
+    assert encode_shed(number, SEED, LSN) == framed(bytes([SHED]) + varint(number))
 
 
-@pytest.mark.parametrize("below", [0, 1, SEGMENT, SEGMENT + 1, 127, 128, MAX_U32, MAX_U64])
-def test_no_segment_calls_itself_needless(below):
+@pytest.mark.parametrize("below", [0, 1, LSN - 1, LSN, LSN + 1, 127, 128, MAX_U32, MAX_U64])
+def test_no_record_calls_itself_needless(below):
     data = framed(bytes([SHED]) + varint(below))
-    sound = below <= SEGMENT
+    sound = below <= LSN
     assert read(data) == (([{"type": "shed", "below": below}], "end") if sound else ([], "broken"))
-    assert highest_mark(HEADER + data, SEGMENT, LSN, "shed") == (below if sound else 0)
+    assert highest_mark(HEADER + data, SEED, LSN, "shed") == (below if sound else 0)
 
 
 def test_each_record_knows_where_it_stands():
-    first = encode_put(PLAIN, SEGMENT, LSN)
-    second = encode_put(LATE, SEGMENT, LSN + len(first))
-    found = list(records(HEADER + first + second + bytes(20), SEGMENT, LSN))
+    first = encode_put(PLAIN, SEED, LSN)
+    second = encode_put(LATE, SEED, LSN + len(first))
+    found = list(records(HEADER + first + second + bytes(20), SEED, LSN))
     assert found == [
         (64, expected(PLAIN)),
         (64 + len(first), expected(LATE)),
         (64 + len(first + second), "end"),
     ]
     assert read(second + first) == ([], "broken")
+
+
+# --- records of tubes
+
+PAUSED = SavedTube(b"tube", 300, 2**62)
+
+
+@given(st.binary(max_size=200), u32s, times)
+def test_settings_of_a_tube(name, pause_s, end_ns):
+    tube = SavedTube(name, pause_s, end_ns)
+    wanted = {"type": "tube", "tube": name, "pause": pause_s}
+    data = encode_tube(tube, SEED, LSN)
+    assert data == framed(tube_members(tube))
+    assert read(data) == ([{**wanted, "pause_end_ns": end_ns} if pause_s else wanted], "end")
+
+
+@given(st.binary(max_size=200), st.integers(0, LSN))
+def test_a_tube_that_was_cleared(name, below):
+    data = encode_cleared(name, below, SEED, LSN)
+    assert data == framed(cleared_members(name, below))
+    assert read(data) == ([{"type": "cleared", "tube": name, "below": below}], "end")
+
+
+def test_nothing_that_comes_later_is_cleared():
+    assert read(encode_cleared(b"tube", LSN + 1, SEED, LSN)) == ([], "broken")
+
+
+# --- what later versions may add
+
+RECORDS = {
+    "put": lambda flags: put_members(PLAIN, flags),
+    "update": lambda flags: bytes([UPDATE]) + changing(LATE, flags),
+    "tube": lambda flags: tube_members(PAUSED, flags),
+    "cleared": lambda flags: cleared_members(b"tube", 5, flags),
+}
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+@pytest.mark.parametrize(
+    "added", [b"", member(2, b""), member(0, b"x"), member(1 << 40, b"\1" * 300), member(2, b"a") + member(4, b"b")]
+)
+def test_an_unknown_optional_member_is_skipped(kind, added):
+    plain, *_ = read(framed(RECORDS[kind](0)))
+    assert read(framed(RECORDS[kind](MEMBERS) + added)) == (plain, "end")
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+@pytest.mark.parametrize("added", [member(1, b""), member(2, b"a") + member(3, b"b") + member(4, b"c")])
+def test_an_unknown_required_member_is_not_skipped(kind, added):
+    assert read(framed(RECORDS[kind](MEMBERS) + added)) == ([], "newer")
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+@pytest.mark.parametrize("flags", [2, 3, 128, MAX_U64])
+def test_an_unknown_flag_is_not_skipped(kind, flags):
+    assert read(framed(RECORDS[kind](flags))) == ([], "newer")
+
+
+@pytest.mark.parametrize("type_", [9, 64, SKIPPABLE - 1])
+def test_a_record_of_an_unknown_type_is_not_skipped(type_):
+    data = framed(bytes([type_]) + b"anything")
+    assert read(data) == ([], "newer")
+    assert find_record(HEADER + data, SEED, LSN, 64) == 64
+
+
+@pytest.mark.parametrize("type_", [SKIPPABLE, 255])
+def test_a_record_of_a_type_that_may_be_skipped(type_):
+    for rest in (b"", b"anything"):
+        data = framed(bytes([type_]) + rest)
+        assert find_record(HEADER + data, SEED, LSN, 64) == 64
+        second = encode_put(PLAIN, SEED, LSN + len(data))
+        assert read(data + second) == ([{"type": f"unknown-{type_}"}, expected(PLAIN)], "end")
 
 
 # --- what cannot be written
@@ -223,20 +321,20 @@ def test_each_record_knows_where_it_stands():
 )
 def test_a_job_that_is_out_of_range_is_refused(wrong, error):
     with pytest.raises(error):
-        encode_put(replace(PLAIN, **wrong), SEGMENT, LSN)
+        encode_put(replace(PLAIN, **wrong), SEED, LSN)
 
 
 # --- what is no record
 
 
-@pytest.mark.parametrize("place", [(SEGMENT + 1, LSN), (SEGMENT, LSN + 1), (SEGMENT, 0)])
+@pytest.mark.parametrize("place", [(SEED + 1, LSN), (SEED, LSN + 1), (SEED, 0)])
 def test_bytes_of_another_place_are_no_record(place):
-    assert read(encode_put(PLAIN, SEGMENT, LSN), *place) == ([], "broken")
+    assert read(encode_put(PLAIN, SEED, LSN), *place) == ([], "broken")
 
 
 @pytest.mark.parametrize("job", [PLAIN, LATE, replace(PLAIN, body=bytes(300))], ids=["plain", "late", "long"])
 def test_no_flipped_bit_goes_unnoticed(job):
-    data = encode_put(job, SEGMENT, LSN)
+    data = encode_put(job, SEED, LSN)
     for bit in range(8 * len(data)):
         flipped = bytearray(data)
         flipped[bit // 8] ^= 1 << bit % 8
@@ -244,7 +342,7 @@ def test_no_flipped_bit_goes_unnoticed(job):
 
 
 def test_a_cut_record_is_broken_and_nothing_is_the_end():
-    data = encode_put(FULL, SEGMENT, LSN)
+    data = encode_put(FULL, SEED, LSN)
     for size in range(1, len(data)):
         assert read(data[:size]) == ([], "broken"), size
         assert read(data[:size] + b"\1" * 50)[0] == [], size
@@ -261,7 +359,6 @@ def test_zeros_are_the_end(count):
     [
         b"",
         b"\0",
-        b"\x07\x01",
         b"\x06",
         b"\x06\x01\0",
         bytes([DELETE]),
@@ -270,13 +367,26 @@ def test_zeros_are_the_end(count):
         bytes([DELETE]) + b"\xff" * 10 + b"\x01",
         bytes([UPDATE]) + changing(PLAIN) + b"\0",
         bytes([UPDATE]) + changing(PLAIN)[:-1],
-        bytes([UPDATE]) + varint(1) + b"\x03" + bytes(8),
-        bytes([UPDATE]) + varint(1) + b"\0" + varint(1 << 32) + bytes(6),
+        bytes([UPDATE, 0]) + varint(1) + b"\x03" + bytes(8),
+        bytes([UPDATE, 0]) + varint(1) + b"\0" + varint(1 << 32) + bytes(6),
         bytes([UPDATE]) + changing(LATE)[:-1],
         put_members(PLAIN)[:20],
         put_members(replace(PLAIN, tube=b"t" * 201)),
         put_members(replace(PLAIN, tube=b"tube", body=b""))[:-1],
         put_members(replace(PLAIN, ttr_s=1 << 32)),
+        put_members(PLAIN)[:-1],
+        put_members(PLAIN) + b"\0",
+        put_members(PLAIN, MEMBERS) + b"\2",
+        put_members(PLAIN, MEMBERS) + b"\2\2x",
+        put_members(PLAIN, MEMBERS) + b"\2" + b"\xff" * 10,
+        bytes([UPDATE]),
+        bytes([TUBE]),
+        tube_members(SavedTube(b"t" * 201, 0, 0)),
+        tube_members(SavedTube(b"tube", 1 << 32, 5)),
+        tube_members(SavedTube(b"tube", 5, 5))[:-1],
+        tube_members(SavedTube(b"tube", 0, 0)) + b"\0",
+        cleared_members(b"tube", 5)[:-1],
+        cleared_members(b"tube", 5) + b"\0",
     ],
     ids=lambda members: members[:24].hex(),
 )
@@ -287,28 +397,38 @@ def test_a_right_checksum_does_not_make_a_record(members):
 # --- behind damage
 
 
+def test_records_show_the_run_that_they_belong_to():
+    first = encode_put(PLAIN, SEED, LSN)
+    second = encode_put(LATE, SEED, LSN + len(first))
+    data = bytearray(HEADER + first + second + bytes(20))
+    assert find_seed(bytes(data), LSN) == SEED
+    data[66] ^= 1
+    assert find_seed(bytes(data), LSN) == 0
+    assert find_seed(b"", LSN) == 0
+
+
 def test_the_next_record_is_found_behind_damage():
-    first = encode_put(PLAIN, SEGMENT, LSN)
-    mark = encode_mark(5, SEGMENT, LSN + len(first))
+    first = encode_put(PLAIN, SEED, LSN)
+    mark = encode_mark(5, SEED, LSN + len(first))
     update = framed(bytes([UPDATE]) + changing(FULL), lsn=LSN + len(first + mark))
-    second = encode_put(FULL, SEGMENT, LSN + len(first + mark + update))
+    second = encode_put(FULL, SEED, LSN + len(first + mark + update))
     data = HEADER + first + mark + update + second + bytes(30)
     starts = [64, 64 + len(first), 64 + len(first + mark), 64 + len(first + mark + update)]
     for at in range(64, len(data)):
         wanted = next((start for start in starts if start >= at), len(data))
-        assert find_record(data, SEGMENT, LSN, at) == wanted
-    assert highest_mark(data, SEGMENT, LSN) == 5
+        assert find_record(data, SEED, LSN, at) == wanted
+    assert highest_mark(data, SEED, LSN) == 5
     damaged = bytearray(data)
     damaged[70] ^= 1
-    assert highest_mark(bytes(damaged), SEGMENT, LSN) == 5
-    assert find_record(bytes(damaged), SEGMENT, LSN, 64) == 64 + len(first)
+    assert highest_mark(bytes(damaged), SEED, LSN) == 5
+    assert find_record(bytes(damaged), SEED, LSN, 64) == 64 + len(first)
 
 
 @given(st.binary(max_size=2000))
 def test_noise_is_no_record(noise):
     data = HEADER + noise
-    assert find_record(data, SEGMENT, LSN, 64) == len(data)
-    assert highest_mark(data, SEGMENT, LSN) == 0
+    assert find_record(data, SEED, LSN, 64) == len(data)
+    assert highest_mark(data, SEED, LSN) == 0
 
 
 def test_each_kind_of_mark_is_found_for_itself():
@@ -316,4 +436,4 @@ def test_each_kind_of_mark_is_found_for_itself():
     data = HEADER
     for number, kind in enumerate(("shed", "durable", "next-id", "shed", "durable", "next-id"), 1):
         data += framed(bytes([kinds[kind]]) + varint(number), lsn=LSN + len(data) - len(HEADER))
-    assert [highest_mark(data, SEGMENT, LSN, kind) for kind in ("shed", "durable", "next-id")] == [4, 5, 6]
+    assert [highest_mark(data, SEED, LSN, kind) for kind in ("shed", "durable", "next-id")] == [4, 5, 6]

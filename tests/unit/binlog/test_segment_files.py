@@ -497,16 +497,19 @@ def test_a_number_that_is_missing_between_others(found, lost):
 
 
 @pytest.mark.parametrize(
-    ("first", "needed", "lacks"),
-    [(1, 0, False), (1, 1, False), (2, 0, True), (2, 2, False), (2, 3, False), (4, 3, True)],
-)
-def test_segments_before_the_first_one_may_go_once_the_log_says_so(first, needed, lacks):
-    assert damage_rules.lacks_first(first, needed) is lacks
+    ("number", "first_lsn", "needed", "lacks"),
+    [(1, 0, 0, False), (2, 9, 0, True), (2, 9, 8, True), (2, 9, 9, False), (2, 9, 10, False), (1, None, 0, False),
+     (2, None, 0, True)],
+)  # fmt: skip
+def test_segments_before_the_first_one_may_go_once_the_log_says_so(number, first_lsn, needed, lacks):
+    assert damage_rules.lacks_first(number, first_lsn, needed) is lacks
 
 
-def head(number=3, first_lsn=1000):
-    data = segment_files.HEADER.pack(segment_files.MAGIC, 1, number, first_lsn, 5, 5, 0)[:-4]
-    return data + segment_files.checksum(data).to_bytes(4, "little")
+RUN = bytes(range(16))
+
+
+def head(number=3, first_lsn=1000, run=RUN):
+    return segment_files.Header(number, first_lsn, 5, 5, run).encode()
 
 
 @pytest.mark.parametrize(
@@ -520,10 +523,12 @@ def head(number=3, first_lsn=1000):
         (head() + b"records", False),
         (head(first_lsn=999), True),
         (head(number=4), True),
+        (head(run=bytes(range(1, 17))), True),
+        (head(run=bytes(16)) + b"records", True),
     ],
 )
 def test_what_the_head_of_a_segment_in_trouble_proves(data, misplaced):
-    assert damage_rules.is_misplaced(memoryview(data), 3, 1000) is misplaced
+    assert damage_rules.is_misplaced(memoryview(data), 3, 1000, RUN) is misplaced
 
 
 def test_a_damaged_version_is_damage_and_no_newer_format():
@@ -542,7 +547,7 @@ def test_the_server_of_a_compacted_log_starts_without_complaints(directory):
     live_log(directory)
     found = inspection.Inspection(directory)
     assert found.segments[0].number > 1
-    assert found.needed_from >= found.segments[0].number
+    assert found.needed_lsn >= found.first_lsn > 0
 
 
 @pytest.mark.parametrize(("slow_ns", "works"), [(0, []), (1, ["make", "make", "recycle", "remove"]), (10**18, [])])

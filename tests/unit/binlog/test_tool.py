@@ -110,7 +110,7 @@ def test_dump_writes_one_line_a_record(directory, run):
     assert base64.b64decode(lines[1]["body_base64"]) == b"\xff\0"
     assert (lines[1]["state"], lines[1]["burial"], lines[1]["tube"]) == ("buried", 7, "default")
     assert lines[2]["body"] == ""
-    assert lines[3]["below"] == 1
+    assert lines[3]["below"] == 0
     assert lines[4]["lsn"] == lines[4]["at_lsn"]
 
 

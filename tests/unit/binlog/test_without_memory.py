@@ -13,6 +13,7 @@ import pytest
 
 from allocations import FOR_EVER, Allocations, attempt
 from fastbean.binlog import binlog
+from fastbean.binlog.saved_job import SavedTube
 from fastbean.errors import BinlogError
 from made_binlogs import SEGMENT_BYTES, many_jobs, write_log
 from oom_world import OomWorld, Step
@@ -22,22 +23,25 @@ MANY = {f"j{number}": b"%03d" % number * 300 for number in range(24)}
 
 # Four jobs fill a segment. Few stay, so that segments become free, and what stays in others is copied.
 MOVING: list[Step] = [
-    step
-    for number, (name, body) in enumerate(MANY.items())
-    for step in (
-        ("client", b"put 1 0 60 900\r\n%b\r\n" % body, b"INSERTED {%b=}\r\n" % name.encode()),
-        *(
-            [("client", b"delete {%b}\r\n" % name.encode(), b"DELETED\r\n")]
-            if number % 8
-            else [
-                (
-                    "client",
-                    b"reserve-job {%b}\r\n" % name.encode(),
-                    b"RESERVED {%b} 900\r\n%b\r\n" % (name.encode(), body),
-                )
-            ]
-        ),
-    )
+    ("client", b"pause-tube default 4294967295\r\n", b"PAUSED\r\n"),
+    *(
+        step
+        for number, (name, body) in enumerate(MANY.items())
+        for step in (
+            ("client", b"put 1 0 60 900\r\n%b\r\n" % body, b"INSERTED {%b=}\r\n" % name.encode()),
+            *(
+                [("client", b"delete {%b}\r\n" % name.encode(), b"DELETED\r\n")]
+                if number % 8
+                else [
+                    (
+                        "client",
+                        b"reserve-job {%b}\r\n" % name.encode(),
+                        b"RESERVED {%b} 900\r\n%b\r\n" % (name.encode(), body),
+                    )
+                ]
+            ),
+        )
+    ),
 ]
 
 
@@ -79,6 +83,8 @@ def test_segments_follow_one_another(allocations: Allocations, directories: Iter
         assert not world.log_failed
         with OomWorld(directory, SEGMENT_BYTES) as again:
             world.after_a_restart(again).check_jobs(MANY)
+            if world.is_played:
+                assert b"\npause: 4294967295\n" in again.client("looker").ask(b"stats-tube default\r\n")
             again.check_end()
         shutil.rmtree(directory)
     assert world.is_played
@@ -115,7 +121,7 @@ def test_a_start_on_a_log_fails_whole_or_restores_all(
     allocations: Allocations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large_bytes: int
 ) -> None:
     monkeypatch.setattr(binlog, "LARGE_BINLOG_BYTES", large_bytes)
-    write_log(tmp_path / "log")
+    write_log(tmp_path / "log", tubes=[SavedTube(b"paused", 4294967295, 2**62)])
     failures = 0
     for outage in allocations.in_turn():
         before = open_descriptors()
@@ -129,4 +135,5 @@ def test_a_start_on_a_log_fails_whole_or_restores_all(
         with world:
             assert world.engine.counters()["jobs"] == len(many_jobs())
             assert world.client("looker").ask(b"peek 1\r\n").endswith(b"\r\n%b\r\n" % many_jobs()[0].body)
+            assert b"\npause: 4294967295\n" in world.client("other").ask(b"stats-tube paused\r\n")
     assert failures > 30

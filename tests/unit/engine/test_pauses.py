@@ -1,0 +1,88 @@
+"""Paused tubes do not vanish, and a reply that promises a pause waits until the pause is safe."""
+
+import time
+
+import pytest
+
+from fastbean.binlog.binlog import Binlog
+from fastbean.daemon import stderr_log
+from fastbean.engine.restore import EngineJobs
+from memory_client import MemoryServer
+
+
+def tubes_of(client):
+    return client(b"list-tubes\r\n").partition(b"---\n")[2].removesuffix(b"\r\n")
+
+
+def paused_alone(client, seconds=10):
+    client(b"use a\r\n", b"pause-tube a %d\r\n" % seconds, b"use default\r\n")
+
+
+def test_a_paused_tube_does_not_vanish(server, client):
+    paused_alone(client)
+    assert tubes_of(client) == b"- default\n- a\n"
+    assert client(b"pause-tube a 10\r\n") == b"PAUSED\r\n"
+    server.advance(9.999)
+    assert client.stats(b"stats-tube a")["cmd-pause-tube"] == "2"
+    server.advance(0.001)
+    assert tubes_of(client) == b"- default\n"
+
+
+def test_it_ends_when_its_pause_is_ended(server, client):
+    paused_alone(client)
+    assert client(b"pause-tube a 0\r\n") == b"PAUSED\r\n"
+    assert client(b"pause-tube a 0\r\n") == b"NOT_FOUND\r\n"
+    assert tubes_of(client) == b"- default\n"
+
+
+@pytest.mark.parametrize("command", [b"watch a\r\n", b"use a\r\n", b"use a\r\nput 0 0 60 0\r\n\r\n"])
+def test_it_stays_while_something_refers_to_it(server, client, command):
+    paused_alone(client)
+    client(command)
+    server.advance(10)
+    assert tubes_of(client) == b"- default\n- a\n"
+    assert client.stats(b"stats-tube a")["pause"] == "0"
+
+
+def test_a_paused_tube_survives_its_clients_and_jobs(server, client):
+    other = server.client()
+    other(b"watch a\r\n", b"use a\r\n")
+    job = other.put(b"x")
+    other(b"pause-tube a 10\r\n", b"delete %d\r\n" % job)
+    other.close()
+    assert tubes_of(client) == b"- default\n- a\n"
+    server.advance(10)
+    assert tubes_of(client) == b"- default\n"
+
+
+def test_many_waiting_clients_see_the_end_of_a_pause(server):
+    """More of them than one slice serves: the tube is still there for the last one."""
+    waiting = [server.client() for _ in range(1500)]
+    for each in waiting:
+        each(b"watch a\r\n", b"ignore default\r\n", b"reserve\r\n")
+    producer = server.client()
+    producer(b"use a\r\n", b"pause-tube a 10\r\n")
+    for _ in waiting:
+        producer.put()
+    producer(b"use default\r\n", b"pause-tube a 0\r\n")
+    assert all(each().startswith(b"RESERVED") for each in waiting)
+    assert producer.stats(b"stats-tube a")["pause"] == "0"
+
+
+@pytest.mark.parametrize("seconds", [0, 100])
+def test_the_reply_waits_for_the_sync(directory, seconds):
+    server = MemoryServer()
+    binlog = Binlog(directory, EngineJobs(server.engine), segment_bytes=1 << 20, fsync_ms=0, log=stderr_log.silent)
+    directory.mkdir()
+    binlog.open(lambda _text: None)
+    server.now_ns = time.monotonic_ns()
+    client = server.client()
+    client(b"pause-tube default 9\r\n")
+    durable = binlog.journal.durable
+    client.connection.feed(b"pause-tube default %d\r\n" % seconds, server.now_ns)
+    assert client.connection.take_output() == b""
+    while not (said := client()):
+        binlog.journal.sync_done()
+    assert said == b"PAUSED\r\n"
+    assert binlog.journal.durable > durable
+    binlog.close()
