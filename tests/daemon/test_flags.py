@@ -71,7 +71,14 @@ def test_the_status_is_that_of_beanstalkd(run, beanstalkd, arguments):
 
 @pytest.mark.parametrize(
     ("arguments", "status"),
-    [(["-z", "-1"], 5), (["-f", "-1"], 5), (["-s", "-1"], 5), (["-b", ""], 5), (["-p", ""], 111), (["-p", "65536"], 111)],
+    [
+        (["-z", "-1"], 5),
+        (["-f", "-1"], 5),
+        (["-s", "-1"], 5),
+        (["-b", ""], 5),
+        (["-p", ""], 111),
+        (["-p", "65536"], 111),
+    ],
 )
 def test_values_that_beanstalkd_takes_for_others_are_refused(run, beanstalkd, arguments, status):
     """docs/protocol.md lists them."""

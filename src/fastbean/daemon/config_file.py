@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from fastbean.daemon.command_line import Option
 
-# What decides where a statement ends: strings and comments, which hide brackets and ends of lines, brackets, those ends.
+# What decides where a statement ends: strings and comments, which hide brackets and ends of lines; brackets; line ends.
 TOKEN = re.compile(
     r'''
     """ (?: \\. | [^\\] )*? """ (?!") | \'\'\' .*? \'\'\' (?!\')
