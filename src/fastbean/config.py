@@ -39,7 +39,7 @@ class Config:
     - ``max_job_size``: largest body in bytes, 0..1073741824.
     - ``user``: the user to become once the sockets are bound; only the daemon does it.
     - ``verbosity``: 0; 1 logs connections too; 2 logs every command and reply.
-    - ``binlog_dir``: the directory of the binlog; None: no binlog.
+    - ``binlog_dir``: the directory of the binlog, a string or a path; None: no binlog.
     - ``fsync_ms``: sync the binlog within this many milliseconds of a write, 0..10**12; 0 syncs before every
       reply; None: never.
     - ``binlog_size``: size of each file of the binlog in bytes, 0..2147483648.
