@@ -1,7 +1,7 @@
 """Builds the compiled half of fastbean.
 
 Every ``src/fastbean/*.pyx`` becomes the extension ``fastbean.<name>``. What all of them share - the Cython directives,
-the flags of the C compiler - stands here and nowhere else. Environment variables choose another build, each with a
+the flags of the C compiler - is here and nowhere else. Environment variables choose another build, each with a
 build folder of its own, so that builds never mix:
 
 - ``FASTBEAN_DEBUG=1``: bounds checks, the checks on our own code (macro ``FASTBEAN_DEBUG``), ``-O0 -g``.

@@ -32,7 +32,7 @@ PICTURE = "rates.svg"
 PICTURE_ROWS = {
     "cycle-1": "1 client: put, reserve, delete",
     "cycle-50": "50 clients: put, reserve, delete",
-    "log-cycle-50": "50 clients: the same with a binlog (-b)",
+    "binlog-cycle-50": "50 clients: the same with a binlog (-b)",
     "cycle-1000": "1,000 clients: put, reserve, delete",
     "sync-put-64": "64 clients: put, each one synced (-b -f 0)",
     "put-1x100": "1 client: 100 puts in flight",

@@ -202,7 +202,7 @@ PLAYED_ROWS = (
         (rate(BEANSTALKD),),
     ),
     Row(
-        "log-cycle-50",
+        "binlog-cycle-50",
         "`-b -f 50`, 50 clients: put, reserve, delete",
         Played(CYCLE_50, PAIR, ("-f", "50")),
         (rate(BEANSTALKD, 1.3),),
@@ -210,7 +210,7 @@ PLAYED_ROWS = (
         (1.49, 1.49),
     ),
     Row(
-        "log-put-16x100",
+        "binlog-put-16x100",
         "`-b -f 50`, 16 clients, 100 puts in flight each",
         Played(PUT_16_PIPELINED, PAIR, ("-f", "50")),
         (rate(BEANSTALKD, 10),),

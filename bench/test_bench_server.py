@@ -31,7 +31,7 @@ NAMES = (
     "put-1x100",
     "put-16x100",
     "put-60k",
-    "log-cycle-50",
+    "binlog-cycle-50",
     "sync-put-1",
     "sync-put-64",
 )

@@ -63,7 +63,7 @@ def _run_tool(word: str, arguments: list[str]) -> int:
 def _run_daemon(arguments: list[str]) -> int:
     from fastbean.daemon import command_line
 
-    log = None
+    log = wanted = None
     try:
         wanted = command_line.parse_command_line(arguments)
         if wanted.action == "help":
@@ -79,7 +79,7 @@ def _run_daemon(arguments: list[str]) -> int:
             process_name.set_process_name("fastbean", arguments)
             Daemon(wanted, wanted.config).run()
     except FastbeanError as error:
-        return _complain(error, log)
+        return _complain(error if wanted is None else wanted.with_place(error), log)
     except MemoryError:
         return _complain(ResourceError("there is not enough memory; give the process more of it, or less to do"), log)
     except OSError as error:
@@ -95,7 +95,7 @@ def _check(wanted: CommandLine) -> int:
     assert wanted.config is not None
     problems = check.problems(wanted.config)
     for problem in problems:
-        _complain(problem)
+        _complain(wanted.with_place(problem))
     if problems:
         return problems[0].exit_status
     stderr_log.write_text(STDOUT, "\n".join(check.report(wanted, wanted.config)) + "\n")
@@ -144,9 +144,9 @@ class Daemon:
                 privileges.become(self._config.user)
                 self._log("INFO", "user-changed", user=self._config.user)
             _keep_freed_memory()
-            self._server.open_binlog(self._tell_progress)
+            self._server.open_binlog(self._notify_progress)
             self._log("INFO", "serving", version=__version__, pid=os.getpid(), open_files_limit=limit)
-            self._tell_ready()
+            self._notify_ready()
             self._server.run()
         finally:
             signal.set_wakeup_fd(-1)
@@ -190,36 +190,36 @@ class Daemon:
             return
         self._stopping = True
         self._log("INFO", "stopping", signal=name)
-        self._notifier.tell("STOPPING=1", "STATUS=stopping")
+        self._notifier.notify("STOPPING=1", "STATUS=stopping")
         self._server.stop()
 
     def _drain(self, _number: int, _frame: FrameType | None) -> None:
-        self._notifier.tell("STATUS=draining: new jobs are refused")
+        self._notifier.notify("STATUS=draining: new jobs are refused")
         self._server.drain()
 
     def _undrain(self, _number: int, _frame: FrameType | None) -> None:
-        self._notifier.tell(self._serving_status())
+        self._notifier.notify(self._serving_status())
         self._server.undrain()
 
     def _hang_up(self, _number: int, _frame: FrameType | None) -> None:
         self._log("INFO", "hang-up-ignored", reason="settings are read at the start only")
 
-    def _tell_progress(self, text: str) -> None:
+    def _notify_progress(self, text: str) -> None:
         self._log("INFO", "starting", text=text)
-        self._notifier.tell(f"STATUS={text}", f"EXTEND_TIMEOUT_USEC={START_EXTENSION_US}")
+        self._notifier.notify(f"STATUS={text}", f"EXTEND_TIMEOUT_USEC={START_EXTENSION_US}")
 
-    def _tell_ready(self) -> None:
-        self._notifier.tell("READY=1", self._serving_status())
+    def _notify_ready(self) -> None:
+        self._notifier.notify("READY=1", self._serving_status())
         interval_ns = systemd.watchdog_interval_ns(os.environ, os.getpid())
         if interval_ns is not None:
-            self._tell_alive(interval_ns)
+            self._notify_alive(interval_ns)
 
     def _serving_status(self) -> str:
         return f"STATUS=serving {' '.join(self._server.addresses)}"
 
-    def _tell_alive(self, interval_ns: int) -> None:
-        self._notifier.tell("WATCHDOG=1")
-        self._server.call_later(interval_ns, lambda: self._tell_alive(interval_ns))
+    def _notify_alive(self, interval_ns: int) -> None:
+        self._notifier.notify("WATCHDOG=1")
+        self._server.call_later(interval_ns, lambda: self._notify_alive(interval_ns))
 
 
 def _keep_freed_memory() -> None:

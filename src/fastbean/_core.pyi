@@ -44,7 +44,8 @@ class PriorityHeap(Generic[_Item]):
     """A heap of any objects, smallest priority first; equal priorities come out first-in first-out.
 
     Args:
-        entries: an iterable of (item, priority) pairs to start with; O(n). See extend.
+        entries: an iterable of (item, priority) pairs to start with; O(n). See extend. A second call of __init__, on a
+            heap that exists, adds its entries to the others, unlike that of list, which replaces them.
 
     A priority is an int from 0 to 2**64 - 1. push, pop, pushpop, replace, remove and update are O(log n), peek, len and
     `handle in heap` are O(1), and iteration is O(n log n).

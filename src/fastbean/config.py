@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 
 from fastbean.base import limits
@@ -21,6 +22,11 @@ class SettingError(UsageError):
         self.setting = setting
 
 
+def _is_number(value: object, *types: type) -> bool:
+    """Whether it is of one of these types, and not a truth value, which Python counts among the whole numbers."""
+    return isinstance(value, types) and not isinstance(value, bool)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """The settings of one server. They cannot be changed; ``replace`` returns changed copies.
@@ -33,7 +39,7 @@ class Config:
     - ``max_job_size``: largest body in bytes, 0..1073741824.
     - ``user``: the user to become once the sockets are bound; only the daemon does it.
     - ``verbosity``: 0; 1 logs connections too; 2 logs every command and reply.
-    - ``binlog_dir``: the directory of the binlog; None: no binlog.
+    - ``binlog_dir``: the directory of the binlog, a string or a path; None: no binlog.
     - ``fsync_ms``: sync the binlog within this many milliseconds of a write, 0..10**12; 0 syncs before every
       reply; None: never.
     - ``binlog_size``: size of each file of the binlog in bytes, 0..2147483648.
@@ -83,11 +89,17 @@ class Config:
     def __post_init__(self) -> None:
         if isinstance(self.listen, str):
             raise UsageError(f"listen is a list of addresses, not one string: write [{self.listen!r}]")
+        if not isinstance(self.listen, Sequence) or not all(isinstance(address, str) for address in self.listen):
+            raise UsageError(f"listen is {self.listen!r}; it must be a list of strings, for example ['127.0.0.1']")
         object.__setattr__(self, "listen", tuple(self.listen))
-        if not isinstance(self.port, int) or not 0 <= self.port <= limits.MAX_PORT:
-            raise ListenError(f"port {self.port} does not exist; choose one in 0..{limits.MAX_PORT}")
+        if not _is_number(self.port, int) or not 0 <= self.port <= limits.MAX_PORT:
+            raise ListenError(f"port {self.port!r} does not exist; choose one in 0..{limits.MAX_PORT}")
         for address in self.listen:
             parse_address(address, self.port)
+        if not (self.user is None or isinstance(self.user, str)):
+            raise SettingError("user", f"user is {self.user!r}; it must be a string")
+        if not (self.binlog_dir is None or isinstance(self.binlog_dir, (str, os.PathLike))):
+            raise SettingError("binlog_dir", f"binlog_dir is {self.binlog_dir!r}; it must be a string or a path")
         for name, (low, high) in limits.RANGES.items():
             self._check_range(name, low, high)
         for name, words in limits.CHOICES.items():
@@ -111,7 +123,7 @@ class Config:
             return
         whole = name != "stop_timeout_s"
         # "Not a number" is neither below nor above anything.
-        if not isinstance(value, int if whole else (int, float)) or not low <= value <= high:
+        if not _is_number(value, *((int,) if whole else (int, float))) or not low <= value <= high:
             kind = "whole number" if whole else "number"
             raise SettingError(name, f"{name} is {value!r}; it must be a {kind} in {low}..{high}")
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from .process import Client, Reply, parse_stats
 
 ALL = 1_000_000
-NOBODY = -1
+UNOWNED = -1
 SHARED = "shared"  # the one tube that all writers reserve from; its ready jobs have no owner
 NEVER = 1 << 62  # a place in a trace that is never reached
 SECOND_S = 1.0  # statistics show whole seconds, rounded down or up
@@ -383,7 +383,7 @@ class ExpectedState:
         self.highest_id = self.highest_id if self._strict_ids else 0
         self._first_new_id = self.highest_id + 1
         token = b"first%d" % next(self._numbers)
-        job = Job(token, NOBODY, "probe", token + b"|", 5, 0, 1000)
+        job = Job(token, UNOWNED, "probe", token + b"|", 5, 0, 1000)
         self.do(client, 0, Op("use", b"use probe\r\n"))
         self.do(client, 0, put(job))
         self._first_new_id = self.highest_id
@@ -515,7 +515,7 @@ def _as_seen(job: Job, seen: Mapping[int, Seen | None]) -> Job:
     found = seen[job.id] if job.id is not None else None
     assert found is not None
     state, reserves = found.stats["state"], int(found.stats["reserves"])
-    owner = NOBODY if job.tube == SHARED and state == "ready" else job.owner
+    owner = UNOWNED if job.tube == SHARED and state == "ready" else job.owner
     return replace(job, owner=owner, state=state, reserves=reserves, kept_reserves=reserves)
 
 

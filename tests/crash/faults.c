@@ -36,7 +36,7 @@
 /* The numbers are part of the trace's format and of the control file. */
 enum kind {
     CREATE, WRITE, SYNC, SYNC_FOLDER, ALLOCATE, TRUNCATE, RENAME, UNLINK, MKDIR, LINK, OPEN, CLOSE, SEND,
-    SYNC_BEGIN, SYNC_FOLDER_BEGIN, READ, LOCK    /* the last two are counted, and not recorded */
+    SYNC_BEGIN, SYNC_FOLDER_BEGIN, READ, LOCK, DATA_SYNC    /* the last three are counted, and not recorded */
 };
 
 struct control {
@@ -350,7 +350,9 @@ static int sync_any(int fd, int (*real)(int)) {
 }
 
 EXPORT int fsync(int fd) { return sync_any(fd, REAL(fsync)); }
-EXPORT int fdatasync(int fd) { return sync_any(fd, REAL(fdatasync)); }
+EXPORT int fdatasync(int fd) {
+    return kind_of(fd) == 1 && fails_unrecorded(DATA_SYNC) ? -1 : sync_any(fd, REAL(fdatasync));
+}
 
 /* Space */
 

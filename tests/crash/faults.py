@@ -38,8 +38,9 @@ class Kind(IntEnum):
     SEND = 12
     SYNC_BEGIN = 13
     SYNC_FOLDER_BEGIN = 14
-    READ = 15  # counted, and not recorded, as the next one
+    READ = 15  # counted, and not recorded, as the next ones
     LOCK = 16
+    DATA_SYNC = 17  # fdatasync, which is counted and recorded as a SYNC, too, unless it fails as a DATA_SYNC
 
 
 @dataclass(frozen=True)

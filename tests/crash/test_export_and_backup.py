@@ -40,7 +40,7 @@ def tool(*words: str | Path) -> str:
     return done.stdout
 
 
-def tell(client: Client, ids: Iterable[int]) -> Told:
+def read_jobs(client: Client, ids: Iterable[int]) -> Told:
     """What a client is told of these jobs: body, what stays the same of stats-job, when it was put and comes due."""
     told = {}
     for id in ids:
@@ -146,7 +146,7 @@ def test_a_backup_under_load_has_everything_that_was_acknowledged_before_it(
         ends.append(found.end_lsn)
         with started(copy, SEGMENT_BYTES) as (client, warnings):
             assert warnings == []
-            told = tell(client, found.jobs)
+            told = read_jobs(client, found.jobs)
             assert {id: body for id, (body, *_) in told.items()} == {id: job.body for id, job in found.jobs.items()}
             stats = client.stats()
             assert len(told) == sum(int(stats[f"current-jobs-{state}"]) for state in ("ready", "delayed", "buried"))
@@ -201,11 +201,11 @@ def test_a_restored_backup_has_every_job_as_it_was(tmp_path: Path) -> None:
     directory.mkdir()
     with Server(directory, segment_bytes=SEGMENT_BYTES) as server, server.connect() as client:
         highest = work(client, random.Random(3))
-        told = tell(client, range(1, highest + 1))
+        told = read_jobs(client, range(1, highest + 1))
         tool("backup", directory, copy)
         order = buried_order(client)
     with Server(copy, segment_bytes=SEGMENT_BYTES) as server, server.connect() as client:
-        assert_same(tell(client, range(1, highest + 1)), told)
+        assert_same(read_jobs(client, range(1, highest + 1)), told)
         assert order
         assert buried_order(client) == order
         assert client.ask(b"put 0 0 1 0", b"").number > highest
@@ -220,7 +220,7 @@ def test_an_exported_log_is_read_by_the_real_one_with_every_job_equal(tmp_path: 
     directory.mkdir()
     with Server(directory, segment_bytes=SEGMENT_BYTES) as server, server.connect() as client:
         highest = work(client, random.Random(4))
-        told = tell(client, range(1, highest + 1))
+        told = read_jobs(client, range(1, highest + 1))
         server.kill()
     said = tool("export", directory, "--beanstalkd", exported)
     assert said.startswith(f"{len(told)} jobs written")
@@ -229,7 +229,7 @@ def test_an_exported_log_is_read_by_the_real_one_with_every_job_equal(tmp_path: 
         server.kill()
     with Server(exported, kind=BEANSTALKD) as server, server.connect() as client:
         assert server.said() == ""
-        assert_same(tell(client, range(1, highest + 1)), told)
+        assert_same(read_jobs(client, range(1, highest + 1)), told)
         assert order
         assert buried_order(client) == order
         assert client.ask(b"put 0 0 1 0", b"").number > highest
@@ -248,7 +248,7 @@ def test_exported_large_jobs_are_read_with_the_z_that_was_told(tmp_path: Path) -
     assert [line.split()[1] for line in said.splitlines() if line.startswith("job ")] == ["2", "3", "4"]
     needed = said.splitlines()[-1].removeprefix("start beanstalkd with -z ")
     with Server(exported, kind=BEANSTALKD, extra=("-z", needed)) as server, server.connect() as client:
-        assert {id: told[0] for id, told in tell(client, bodies).items()} == bodies
+        assert {id: told[0] for id, told in read_jobs(client, bodies).items()} == bodies
 
 
 @pytest.mark.usefixtures("beanstalkd")
@@ -258,13 +258,13 @@ def test_the_log_of_the_real_one_is_taken_over_with_every_job_equal(tmp_path: Pa
     directory.mkdir()
     with Server(directory, kind=BEANSTALKD, segment_bytes=SEGMENT_BYTES) as server, server.connect() as client:
         highest = work(client, random.Random(5))
-        told = tell(client, range(1, highest + 1))
+        told = read_jobs(client, range(1, highest + 1))
         server.kill() if stopped == "killed" else server.stop()
     old = {path.name: path.read_bytes() for path in old_log.has_binlog(directory)}
     assert len(old) > 3
     for start in range(3):
         with Server(directory, segment_bytes=SEGMENT_BYTES) as server, server.connect() as client:
-            assert_same(tell(client, range(1, highest + 1)), told)
+            assert_same(read_jobs(client, range(1, highest + 1)), told)
             assert int(client.stats()["current-jobs-buried"]) > 0
             if start == 2:
                 order = buried_order(client)
@@ -290,13 +290,13 @@ def test_there_and_back_again(tmp_path: Path) -> None:
     directory.mkdir()
     with Server(directory, kind=BEANSTALKD, segment_bytes=SEGMENT_BYTES) as server, server.connect() as client:
         highest = work(client, random.Random(7))
-        told = tell(client, range(1, highest + 1))
+        told = read_jobs(client, range(1, highest + 1))
         server.kill()
     with Server(directory) as server:
         server.kill()
     tool("export", directory, "--beanstalkd", back)
     with Server(back, kind=BEANSTALKD) as server, server.connect() as client:
-        assert_same(tell(client, range(1, highest + 1)), told)
+        assert_same(read_jobs(client, range(1, highest + 1)), told)
 
 
 def test_a_damaged_old_log_refuses_the_start_until_it_is_repaired(tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_a_damaged_old_log_refuses_the_start_until_it_is_repaired(tmp_path: Path
     assert {**before, "lock": b""} == read_image(directory)
     tool("repair", directory)
     with Server(directory) as server, server.connect() as client:
-        assert 45 <= len(tell(client, range(1, 51))) < 50
+        assert 45 <= len(read_jobs(client, range(1, 51))) < 50
 
 
 def test_a_power_cut_during_the_takeover_loses_nothing(shim: Path, tmp_path: Path, memory_path: Path) -> None:
@@ -338,7 +338,7 @@ def test_a_power_cut_during_the_takeover_loses_nothing(shim: Path, tmp_path: Pat
             write_image(cut, after)
             with started(after, 4096) as (client, _):
                 place = f"power cut after {event.kind.name} {event.path}"
-                assert {id: told[0] for id, told in tell(client, range(1, 501)).items()} == wanted, place
+                assert {id: told[0] for id, told in read_jobs(client, range(1, 501)).items()} == wanted, place
                 assert int(client.stats()["current-jobs-ready"]) == len(jobs), place
             kept = {path.name for path in after.glob("beanstalkd-*/binlog.*")}
             assert kept == set(image), f"old files are gone after a {place}"

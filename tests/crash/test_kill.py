@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .expected_state import NOBODY, ExpectedState, Job, Op, put
+from .expected_state import UNOWNED, ExpectedState, Job, Op, put
 from .process import Client, Server, segment_numbers
 from .writers import Load
 
@@ -43,7 +43,7 @@ def put_the_oldest(expected: ExpectedState, client: Client) -> None:
     expected.do(client, 0, Op("use", b"use oldest\r\n"))
     for place in range(6):
         token = b"oldest%d" % place
-        job = Job(token, NOBODY, "oldest", token + b"|" + bytes(range(256)) * place, place, 5000 * (place % 2), 500)
+        job = Job(token, UNOWNED, "oldest", token + b"|" + bytes(range(256)) * place, place, 5000 * (place % 2), 500)
         expected.do(client, 0, put(job))
 
 

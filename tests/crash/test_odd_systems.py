@@ -17,7 +17,7 @@ import pytest
 from .all_commands_session import Session
 from .expected_state import ExpectedState
 from .faults import Faults, Kind
-from .process import BEANSTALKD, FASTBEAN, Server, StartError
+from .process import BEANSTALKD, FASTBEAN, Server, StartError, wait_until
 from .replay import started
 
 SEGMENT_BYTES = 8192
@@ -25,6 +25,7 @@ REFUSED = 10
 TOOLS = ("check", "dump", "backup", "repair", "export")
 # What file systems answer that have no such thing: vboxsf, 9p, NFS, vfat, FUSE.
 MISSING = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
+NO_DIRECTORY_SYNC = (*MISSING, errno.EBADF)
 
 
 def names(errors: tuple[int, ...]) -> list[str]:
@@ -127,7 +128,7 @@ def test_a_tool_that_cannot_read_says_so_in_one_line(
 # --- a file system that cannot sync directories, or allocate
 
 
-@pytest.mark.parametrize("error", MISSING, ids=names(MISSING))
+@pytest.mark.parametrize("error", NO_DIRECTORY_SYNC, ids=names(NO_DIRECTORY_SYNC))
 def test_a_directory_that_cannot_be_synced_is_warned_of_once(directory: Path, faults: Faults, error: int) -> None:
     faults.set(Kind.SYNC_FOLDER, error=error)
     expected = work(directory, faults.env)
@@ -137,6 +138,25 @@ def test_a_directory_that_cannot_be_synced_is_warned_of_once(directory: Path, fa
     assert [line for line in said.splitlines() if " WARNING " in line or " ERROR " in line] == [
         line for line in said.splitlines() if f"directory-not-synced directory={directory}" in line
     ]
+    with started(directory, SEGMENT_BYTES) as (client, warnings):
+        expected.check(client)
+        assert warnings == []
+
+
+@pytest.mark.parametrize("policy", [("-f", "0"), ("-f", "50")], ids=["inline", "thread"])
+@pytest.mark.parametrize("error", MISSING, ids=names(MISSING))
+def test_without_fdatasync_files_are_synced_by_fsync(
+    directory: Path, faults: Faults, error: int, policy: tuple[str, ...]
+) -> None:
+    faults.set(Kind.DATA_SYNC, error=error)
+    with Server(directory, policy, segment_bytes=SEGMENT_BYTES, env=faults.env) as server, server.connect() as client:
+        session = Session(expected := ExpectedState(1), client)
+        for number in range(30):
+            assert session.put(f"job{number}", 800).word == "INSERTED"
+        wait_until(lambda: faults.failed > 0, "a sync")
+        server.kill()
+    assert faults.failed == 1, "it is remembered"
+    assert faults.calls(Kind.SYNC) > 5
     with started(directory, SEGMENT_BYTES) as (client, warnings):
         expected.check(client)
         assert warnings == []

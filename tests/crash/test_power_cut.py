@@ -49,7 +49,7 @@ def traced_run(
 
 
 def is_enough(expected: ExpectedState, server: Server, goal: int) -> bool:
-    """So many commands, and more until a segment was not needed any more."""
+    """Whether `goal` commands are done; up to four times as many if no segment has become unneeded by then."""
     done = expected.acknowledged
     numbers = segment_numbers(server.directory)
     return done >= goal and (done >= 4 * goal or not numbers or numbers[0] > 1)

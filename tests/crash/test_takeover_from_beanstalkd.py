@@ -56,7 +56,7 @@ def start(directory: Path, *flags: str) -> Server:
     return Server(directory, kind=BEANSTALKD, segment_bytes=FILE_BYTES, extra=flags)
 
 
-def tell(client: Client, ids: Iterable[int]) -> dict[int, Told]:
+def read_jobs(client: Client, ids: Iterable[int]) -> dict[int, Told]:
     """What stats-job and peek say of these jobs; a missing one is left out."""
     told = {}
     for id in ids:
@@ -153,7 +153,7 @@ def test_every_state_is_read_as_its_clients_saw_it(tmp_path: Path) -> None:
         do(client, f"kick-job {ids[1]}", "KICKED")
         do(client, f"delete {ids[3]}", "DELETED")
         do(client, f"delete {ids[2]}", "DELETED")
-        told = tell(client, ids)
+        told = read_jobs(client, ids)
         server.kill()
     log = read(directory)
     assert_sound(log)
@@ -239,7 +239,7 @@ def test_a_rotated_and_compacted_log_is_read_as_its_clients_saw_it(tmp_path: Pat
         for _ in range(700):
             work.step()
         work.reserve_some()
-        told = tell(client, work.live)
+        told = read_jobs(client, work.live)
         stats = client.stats()
         server.kill()
     assert int(stats["binlog-records-migrated"]) > 0
@@ -296,7 +296,7 @@ def test_what_beanstalkd_does_not_log_is_read_as_it_was_logged(tmp_path: Path) -
         while client.stats(b"stats-job %d" % timed_out)["timeouts"] == "0":
             client.ask(b"reserve-with-timeout 1")
         assert client.stats(b"stats-job %d" % expired)["state"] == "ready"
-        told = tell(client, [released, reserved, dug_up, hurried, expired, timed_out])
+        told = read_jobs(client, [released, reserved, dug_up, hurried, expired, timed_out])
         server.kill()
     log = read(directory)
     assert_sound(log)
@@ -327,7 +327,7 @@ def test_a_log_is_read_after_many_kills(tmp_path: Path) -> None:
                 do(client, f"delete {id}", "DELETED")
             bury(client, new[1], pri=1)
             ids += new
-            told = tell(client, ids)
+            told = read_jobs(client, ids)
             server.kill()
     log = read(directory)
     assert_sound(log)
@@ -371,7 +371,7 @@ def test_beanstalkd_starts_from_what_was_written_with_every_job(tmp_path: Path) 
     assert (written.jobs, written.oversized) == (len(jobs), [])
     with start(directory) as server, server.connect() as client:
         assert server.said() == ""
-        told = tell(client, range(1, 5001))
+        told = read_jobs(client, range(1, 5001))
         assert told.keys() == {job.id for job in jobs}
         for job in jobs:
             assert_same(job, told[job.id])
@@ -385,7 +385,7 @@ def test_a_deadline_that_has_passed_makes_a_job_ready(tmp_path: Path) -> None:
     passed = replace(plain(1), state="delayed", delay_s=5, deadline_ns=time.time_ns() - 10**9)
     write(tmp_path / "log", [passed, plain(2)])
     with start(tmp_path / "log") as server, server.connect() as client:
-        states = {id: told.stats["state"] for id, told in tell(client, [1, 2]).items()}
+        states = {id: told.stats["state"] for id, told in read_jobs(client, [1, 2]).items()}
         assert states == {1: "ready", 2: "ready"}
 
 
@@ -399,14 +399,14 @@ def test_large_jobs_are_there_with_the_z_that_was_told_and_harm_no_others_withou
     jobs[4] = replace(jobs[4], state="buried", burial=1, buries=1)
     write(tmp_path / "without", jobs)
     with start(tmp_path / "without") as server, server.connect() as client:
-        assert tell(client, range(1, 7)).keys() == {1, 2, 5, 6}
+        assert read_jobs(client, range(1, 7)).keys() == {1, 2, 5, 6}
     written = write(tmp_path / "with", jobs)
     assert written.oversized == [Oversized(3, 65536), Oversized(4, 65537)]
     needed = max(job.max_job_size or 0 for job in written.oversized)
     for less, missing in ((0, set()), (1, {4})):
         write(tmp_path / f"with{less}", jobs)
         with start(tmp_path / f"with{less}", "-z", str(needed - less)) as server, server.connect() as client:
-            assert tell(client, range(1, 7)).keys() == {1, 2, 3, 4, 5, 6} - missing
+            assert read_jobs(client, range(1, 7)).keys() == {1, 2, 3, 4, 5, 6} - missing
 
 
 @pytest.mark.usefixtures("beanstalkd")
@@ -460,7 +460,7 @@ def test_version_5_is_read_as_the_real_one_reads_it(tmp_path: Path) -> None:
     log = read(directory)
     assert_sound(log)
     with start(directory) as server, server.connect() as client:
-        told = tell(client, range(1, 10))
+        told = read_jobs(client, range(1, 10))
         server.kill()
     jobs = {job.id: job for job in log.jobs}
     assert jobs.keys() == told.keys() == {1, 2, 3}

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .expected_state import ALL, NOBODY, SHARED, ExpectedState, Job, Op, put, to_kick
+from .expected_state import ALL, SHARED, UNOWNED, ExpectedState, Job, Op, put, to_kick
 from .process import HOST, PATIENCE_S, Replies, Server
 
 WINDOW = 6
@@ -103,7 +103,7 @@ class Maker:
         most = rng.choices([100, 2000, 20000, self._largest], [60, 34, 5, 1])[0]
         start, size = rng.randrange(len(NOISE) // 2), rng.randrange(min(most, self._largest) - 60)
         body = token + b"|" + NOISE[start : start + size]
-        owner = NOBODY if tube == SHARED else self._number
+        owner = UNOWNED if tube == SHARED else self._number
         return Job(token, owner, tube, body, self._priority(), delay, TTR_S + rng.randrange(1000))
 
     def _priority(self) -> int:

@@ -58,6 +58,9 @@ def test_a_place_for_a_socket_is_not_taken(run, tmp_path):
         report_of(run, "-l", "127.0.0.1", "-p", str(taken.getsockname()[1]))
 
 
+UNUSABLE = ("2: user nosuchuser-: no such", "3: cannot listen on unix:no/s: No such", "4: binlog-dir none: cannot use")
+
+
 @pytest.mark.parametrize(
     ("flags", "status", "lines"),
     [
@@ -68,19 +71,34 @@ def test_a_place_for_a_socket_is_not_taken(run, tmp_path):
         (["-b", "none"], 10, ["-b none: cannot use it: No such file or directory; the directory must exist"]),
         (["-b", "file"], 10, ["-b file: this is not a directory"]),
         (["-u", "nosuchuser-", "-b", "none"], 33, ["-u nosuchuser-", "-b none"]),
+        (["-l", "nosuchhost.invalid"], 111, ["cannot listen on nosuchhost.invalid:0: "]),
+        (["-l", "192.0.2.1"], 111, ["cannot listen on 192.0.2.1:0: Cannot assign requested address"]),
+        (["-l", "unix:no/dir/s"], 111, ["cannot listen on unix:no/dir/s: No such file or directory; the folder"]),
+        (["-l", "unix:file/s"], 111, ["cannot listen on unix:file/s: Not a directory"]),
+        (["-l", "unix:file"], 111, ["cannot listen on unix:"]),
+        (["-l", f"unix:{'x' * 200}"], 111, [f"cannot listen on unix:{'x' * 200}: AF_UNIX path too long; choose"]),
+        (["-l", "unix:no/s", "-l", "unix:no/t", "-b", "none"], 111, ["cannot listen"] * 2 + ["-b none"]),
+        (["--config", "unusable.toml"], 33, [f"unusable.toml:{each}" for each in UNUSABLE]),
+        (["--config", "unusable.toml", "-u", "x-"], 33, ["-u x-", *[f"unusable.toml:{each}" for each in UNUSABLE[1:]]]),
         (["--config", "wrong.toml"], 5, ["wrong.toml:1: port is", "wrong.toml:3: unknown key"]),
     ],
 )
 def test_what_is_wrong_is_reported(run, tmp_path, flags, status, lines):
     (tmp_path / "file").touch()
     (tmp_path / "wrong.toml").write_text("port = 'x'\n# note\nprot = 1\n")
-    done = run("--check-config", *flags)
+    (tmp_path / "unusable.toml").write_text(
+        '# note\nuser = "nosuchuser-"\nlisten = ["unix:no/s"]\nbinlog-dir = "none"\n'
+    )
+    done = run("--check-config", "-p", "0", *flags)
     assert (done.returncode, done.stdout) == (status, "")
     found = done.stderr.splitlines()
     assert len(found) == len(lines)
     for line, words in zip(found, lines, strict=True):
         assert line.startswith(f"fastbean: {words}")
-    assert run("-l", "127.0.0.1", "-p", "0", *flags).returncode == status  # as a start does
+    started = run(*("-l", "127.0.0.1") * ("-l" not in flags and "unusable.toml" not in flags), "-p", "0", *flags)
+    # As a start does, which names the lock where the directory is wrong.
+    assert started.returncode == status
+    assert status == 10 or found[0] in started.stderr.splitlines()
 
 
 def test_a_start_reports_every_problem_of_the_file(run, tmp_path):

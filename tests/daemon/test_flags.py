@@ -61,12 +61,30 @@ def test_a_wrong_start_is_one_line_and_a_status(run, arguments, status):
         "-x", "-xv", "-F0", "-p", "-l", "-f", "-z abc", "-z1k", "-f1.5", "-s x", "stray", "-p 0 stray", "--", "-",
         "-p abc", "-p -1",
         "-l 192.0.2.1 -p 0", "-l x..y -p 0", "-l unix:/no/such/folder/s", "-u nosuchuser- -p 0", "-v", "-vx",
-        "-hv", "-h", "-b /no/such/folder -p 0",
+        "-hv", "-h", "-b /no/such/folder -p 0", "-z +5 -h", "-s 99999999999 -h", "-f +7 -h", "-p +5 -h",
     ],
 )  # fmt: skip
 def test_the_status_is_that_of_beanstalkd(run, beanstalkd, arguments):
     theirs = subprocess.run([beanstalkd, *arguments.split()], capture_output=True, timeout=PATIENCE_S, check=False)
     assert run(*arguments.split()).returncode == theirs.returncode
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["-z", "-1"], 5),
+        (["-f", "-1"], 5),
+        (["-s", "-1"], 5),
+        (["-b", ""], 5),
+        (["-p", ""], 111),
+        (["-p", "65536"], 111),
+    ],
+)
+def test_values_that_beanstalkd_takes_for_others_are_refused(run, beanstalkd, arguments, status):
+    """docs/protocol.md lists them."""
+    theirs = subprocess.run([beanstalkd, *arguments, "-h"], capture_output=True, timeout=PATIENCE_S, check=False)
+    assert theirs.returncode == 0
+    assert run(*arguments, "-l", "127.0.0.1").returncode == status
 
 
 def test_an_empty_argument_is_refused_as_by_beanstalkd(run, beanstalkd):

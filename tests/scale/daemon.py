@@ -102,7 +102,7 @@ class Daemon:
     """A running fastbean. before: the command of a program that runs it. flags: more arguments for fastbean."""
 
     def __init__(self, before: Sequence[str] = (), flags: Sequence[str] = (), unix: Path | None = None) -> None:
-        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by whoever made the daemon, once the log is read
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the test that made the daemon, once the log is read
         self.clients: list[Client] = []
         where = ["-l", HOST, "-p", "0"] if unix is None else ["-l", f"unix:{unix}"]
         words = [*before, sys.executable, "-m", "fastbean", *where, *flags]

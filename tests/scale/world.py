@@ -81,7 +81,7 @@ class World:
             client.call(batch)
 
     def put(self, client: Client, count: int, delay_s: int = 0, ttr_s: int = 1000) -> None:
-        """So many jobs of one byte."""
+        """Puts `count` jobs of one byte."""
         self.fill(client, (b"put 0 %d %d 1\r\nx\r\n" % (delay_s, ttr_s) for _ in range(count)), PUTS_AT_ONCE)
 
     def reserve_all(self, client: Client, count: int) -> None:

@@ -1,5 +1,7 @@
 """The settings of a server, as Python gives them."""
 
+from pathlib import Path
+
 import pytest
 
 from fastbean.config import Config
@@ -28,6 +30,33 @@ def test_a_setting_that_is_no_such_number_is_refused(name, value):
 def test_a_port_is_a_whole_number():
     with pytest.raises(ListenError, match="choose one in"):
         Config(port=80.5)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "error"),
+    [
+        ("port", True, ListenError),
+        ("port", "11300", ListenError),
+        ("port", None, ListenError),
+        ("user", 5, UsageError),
+        ("user", b"root", UsageError),
+        ("binlog_dir", 5, UsageError),
+        ("binlog_dir", b"/tmp", UsageError),
+        ("listen", [5], UsageError),
+        ("listen", [b"127.0.0.1"], UsageError),
+        ("listen", None, UsageError),
+        ("listen", b"127.0.0.1", UsageError),
+        ("max_tubes", True, UsageError),
+        ("stop_timeout_s", False, UsageError),
+    ],
+)
+def test_a_value_of_another_type_is_an_error_that_names_the_field(field, value, error):
+    with pytest.raises(error, match=f"^{field} is |^{field} {value!r} "):
+        Config(**{field: value})
+
+
+def test_the_directory_may_be_a_path():
+    assert Config(binlog_dir=Path("x")).binlog_dir == Path("x")
 
 
 def test_the_time_of_a_stop_may_be_a_fraction():

@@ -86,6 +86,12 @@ def test_wrong_entries_change_nothing(entries, error):
     assert drained(heap) == [1, 2, 3]
 
 
+def test_a_second_call_of_init_adds_its_entries_to_the_others():
+    heap = PriorityHeap([("b", 2)])
+    heap.__init__([("a", 1)])
+    assert list(heap) == ["a", "b"]
+
+
 def test_wrong_entries_make_no_heap():
     item = Thing()
     before = sys.getrefcount(item)

@@ -1,6 +1,8 @@
 """A start that fails at any step, for any reason, leaves nothing behind: no thread, no descriptor, no lock, no file."""
 
+import dis
 import errno
+import functools
 import gc
 import itertools
 import os
@@ -18,6 +20,7 @@ from fastbean.errors import ResourceError
 from made_binlogs import SEGMENT_BYTES, many_jobs, write_log
 
 PACKAGE = str(Path(fastbean.__file__).parent)
+OPENING = tuple(str(Path(PACKAGE, "binlog", name)) for name in ("binlog.py", "lock.py", "segment_files.py"))
 # Python closes a socket that is lost between the call that makes it and the next step, and warns of it.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 ENDS = ("close", "__exit__", "release")  # what these end has ended, also when they fail
@@ -214,6 +217,87 @@ def test_ctrl_c_while_a_thread_begins_leaves_nothing(memory_path, monkeypatch, n
     assert_nothing_is_left(before, directory, memory_path / "socket")
 
 
+def test_ctrl_c_that_threading_replaces_by_its_own_error_is_still_ctrl_c(memory_path, monkeypatch):
+    """It comes in the middle of `Thread.start`, whose condition then releases a lock that it does not hold."""
+    directory = memory_path / "log"
+    directory.mkdir()
+
+    def begin(_thread):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            threading.Lock().release()
+
+    before = state()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", begin)
+        with pytest.raises(KeyboardInterrupt):
+            fastbean.Server(config(directory, memory_path / "socket")).start()
+    assert_nothing_is_left(before, directory, memory_path / "socket")
+
+
+@functools.cache
+def after_calls(code):
+    """The offsets in a function at which the handler of a signal may run: after each call, before its result is stored.
+
+    What enters a `with` is no such call.
+    """
+    before, last, offsets = "", "", set()
+    for instruction in dis.get_instructions(code):
+        if last.startswith("CALL") and before != "LOAD_SPECIAL":
+            offsets.add(instruction.offset)
+        before, last = last, instruction.opname
+    return offsets
+
+
+class Interruption:
+    """Raises after the `at`-th call that the modules that open files make, as the handler of a signal may."""
+
+    def __init__(self, at):
+        self._at = at
+        self.steps = 0
+
+    def __enter__(self):
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_):
+        sys.settrace(None)
+
+    def _trace(self, frame, event, _argument):
+        if not frame.f_code.co_filename.startswith(OPENING):
+            return None
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        if event == "opcode" and frame.f_lasti in after_calls(frame.f_code):
+            self.steps += 1
+            if self.steps == self._at:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return self._trace
+
+
+@pytest.mark.parametrize("kind", ["new", "old"])
+def test_a_start_that_ctrl_c_ends_after_any_call_leaves_no_descriptor(made, memory_path, kind):
+    """What the call has opened is not stored yet then."""
+    directory = memory_path / "log"
+    for at in itertools.count(1):
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.copytree(made, directory) if kind == "old" else directory.mkdir()
+        server = fastbean.Server(config(directory))
+        before = state()
+        with Interruption(at) as interruption:
+            failed = start(server)
+        server.close()
+        if state() != before:
+            gc.collect()
+        assert state() == before, f"after {at} calls"
+        if not failed:
+            break
+    assert interruption.steps < at
+    assert at > 30
+
+
 def test_a_start_whose_thread_cannot_serve_leaves_nothing(memory_path, monkeypatch):
     directory = memory_path / "log"
     directory.mkdir()
@@ -241,11 +325,11 @@ def test_a_sync_thread_whose_pipe_is_gone_ends(memory_path):
     directory.mkdir()
     with fastbean.Server(config(directory)) as server:
         thread = server._binlog._sync_thread
-        reading, writing = server._binlog._begin_pipe
+        pipe = server._binlog._begin_pipe
         null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, reading)
+        os.dup2(null, pipe.reading)
         # What waits in the pipe is woken by its end alone.
-        os.dup2(null, writing)
+        os.dup2(null, pipe.writing)
         os.close(null)
         thread.join(60)
         assert not thread.is_alive()

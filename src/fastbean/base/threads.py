@@ -12,6 +12,9 @@ def join(thread: threading.Thread) -> None:
 
     After an exception from ``Thread.start``, such as Ctrl-C, it is unknown whether the thread runs. If it is about to,
     it is in the list of threads, but its own `join` still refuses to wait. Raises RuntimeError for the calling thread.
+
+    One gap stays, which is in `threading` itself: an exception from a signal handler may leave a lock of `Thread.start`
+    locked for ever. Its thread then waits for that lock, before its first step, and stays in the list: we stop waiting.
     """
     for _ in range(START_CHECKS):
         try:

@@ -12,6 +12,7 @@ import threading
 from fastbean.base import limits, threads
 from fastbean.binlog import segment_files, takeover
 from fastbean.binlog.advice import advice
+from fastbean.binlog.descriptors import OpenFile, Pipe
 from fastbean.binlog.lock import DirectoryLock
 from fastbean.binlog.replay import Replay
 from fastbean.binlog.writer import BinlogWriter
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from fastbean.net.selector_poller import SelectorPoller
 
 LARGE_BINLOG_BYTES = 1 << 25
-NO_PIPE = (-1, -1)
 
 
 class Binlog:
@@ -57,7 +57,9 @@ class Binlog:
         self._written = fsync_ms == 0
         # What `_release` has to end and close, as far as it exists.
         self._lock: DirectoryLock | None = None
-        self._wake_pipe = self._begin_pipe = self._done_pipe = NO_PIPE
+        self._wake_pipe: Pipe | None = None
+        self._begin_pipe: Pipe | None = None
+        self._done_pipe: Pipe | None = None
         self._journal: BinlogWriter | None = None
         self._segment_worker: segment_files.SegmentWorker | None = None
         self._sync_thread: threading.Thread | None = None
@@ -87,11 +89,12 @@ class Binlog:
             raise
 
     def _open(self, progress: Callable[[str], None]) -> None:
-        # Each is stored in its attribute at once, so that `_release` finds it after an error or Ctrl-C.
+        # Each is stored in its attribute at once, so that `_release` finds it after an error or Ctrl-C. What comes
+        # between the two drops the object, which closes what it holds.
         self._lock = DirectoryLock(self._directory)
-        self._wake_pipe = os.pipe()
-        self._begin_pipe = os.pipe()
-        self._done_pipe = os.pipe()
+        self._wake_pipe = Pipe()
+        self._begin_pipe = begin = Pipe()
+        self._done_pipe = done = Pipe()
         self._journal = journal = BinlogWriter(
             self._jobs,
             segment_bytes=self._segment_bytes,
@@ -100,7 +103,7 @@ class Binlog:
             ask_for_segment=self._ask_for_segment,
             ask_to_recycle=self._ask_to_recycle,
             ask_to_remove=self._ask_to_remove,
-            sync_pipes=(*self._begin_pipe, *self._done_pipe),
+            sync_pipes=(begin.reading, begin.writing, done.reading, done.writing),
         )
         self._read(journal, progress)
         if not segment_files.sync_directory(self._directory):
@@ -124,19 +127,13 @@ class Binlog:
             segment_files.remove_newest(self._directory, replay.spares)
             journal.begin_run(os.urandom(segment_files.RUN_BYTES))
             size = journal.segment_size
-            self._continue_in(1, segment_files.create(self._directory, 1, size, written=self._written), size)
+            with segment_files.create(self._directory, 1, size, written=self._written) as first:
+                first.hand_over(journal.start, 1, size)
         else:
             number, path = replay.last
-            self._continue_in(number, os.open(path, os.O_RDWR | os.O_CLOEXEC))
+            with OpenFile(path, os.O_RDWR) as last:
+                last.hand_over(journal.start, number, segment_files.allocated(last.fd))
             self._take_spares(replay.spares)
-
-    def _continue_in(self, number: int, fd: int, size: int | None = None) -> None:
-        """Have the journal continue in this file. ``size``: of the file; None: as ``allocated`` finds it."""
-        try:
-            self.journal.start(number, fd, segment_files.allocated(fd) if size is None else size)
-        except BaseException:
-            os.close(fd)
-            raise
 
     def _take_spares(self, spares: list[str]) -> None:
         """Keep the spares of an earlier run, since a full disk may have no room for others; remove unusable ones."""
@@ -149,18 +146,12 @@ class Binlog:
         number = self.journal.next_segment
         if path != segment_files.path_of(self._directory, number):
             return False
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            size = segment_files.allocated(fd)
-            taken = size >= self.journal.segment_size
-            if taken:
-                self.journal.add_spare(number, fd, size)
-        except BaseException:
-            os.close(fd)
-            raise
-        if not taken:
-            os.close(fd)
-        return taken
+        with OpenFile(path, os.O_RDWR) as spare:
+            size = segment_files.allocated(spare.fd)
+            if size < self.journal.segment_size:
+                return False
+            spare.hand_over(self.journal.add_spare, number, size)
+        return True
 
     def _begin_threads(self, journal: BinlogWriter) -> None:
         """Start the threads. It comes last, so that an earlier error has no thread to end."""
@@ -172,6 +163,11 @@ class Binlog:
             self._segment_worker.start()
             self._sync_thread.start()
         except RuntimeError as error:
+            # An exception from a signal handler, such as Ctrl-C, in the middle of `Thread.start` makes its own locks
+            # raise a RuntimeError in the place of it.
+            interruption = error.__context__
+            if interruption is not None and not isinstance(interruption, Exception):
+                raise interruption from None
             raise ResourceError(f"-b {self._directory}: {error}: raise ulimit -u (TasksMax=)") from error
 
     def warn_of_slow_syncs(self, slow_ns: int, on_slow_sync: Callable[[bool, int, int, int], None]) -> None:
@@ -190,8 +186,10 @@ class Binlog:
         """Have the loop watch for finished syncs and finished segments."""
         import selectors
 
-        poller.add(self._done_pipe[0], selectors.EVENT_READ, lambda _mask: self.journal.sync_done())
-        poller.add(self._wake_pipe[0], selectors.EVENT_READ, self._take_results)
+        assert self._done_pipe is not None
+        assert self._wake_pipe is not None
+        poller.add(self._done_pipe.reading, selectors.EVENT_READ, lambda _mask: self.journal.sync_done())
+        poller.add(self._wake_pipe.reading, selectors.EVENT_READ, self._take_results)
 
     def close(self) -> None:
         """Write and sync the rest, end the threads, release the directory. Does nothing if the binlog is not open."""
@@ -217,10 +215,9 @@ class Binlog:
                     os.close(result.fd)
         if self._journal is not None:
             self._journal.close_files()
-        for fd in (*self._wake_pipe, *self._begin_pipe, *self._done_pipe):
-            if fd >= 0:
-                os.close(fd)
-        self._wake_pipe = self._begin_pipe = self._done_pipe = NO_PIPE
+        for pipe in (self._wake_pipe, self._begin_pipe, self._done_pipe):
+            if pipe is not None:
+                pipe.close()
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -244,11 +241,13 @@ class Binlog:
         self._segment_worker.remove(number, size, self.journal.sync_before_removal)
 
     def _wake(self) -> None:
-        os.write(self._wake_pipe[1], b"\0")
+        assert self._wake_pipe is not None
+        os.write(self._wake_pipe.writing, b"\0")
 
     def _take_results(self, _mask: int) -> None:
         assert self._segment_worker is not None
-        os.read(self._wake_pipe[0], 4096)
+        assert self._wake_pipe is not None
+        os.read(self._wake_pipe.reading, 4096)
         while (result := self._segment_worker.next_result()) is not None:
             try:
                 self._take(result)

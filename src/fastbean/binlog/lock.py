@@ -17,6 +17,7 @@ import sys
 import threading
 
 from fastbean.binlog.advice import NO_ACCESS, advice
+from fastbean.binlog.descriptors import OpenFile
 from fastbean.errors import BinlogError
 
 # The command's argument is the C struct flock; elsewhere than on Linux its members have another order. The zeros at the
@@ -25,21 +26,23 @@ _FLOCK = struct.Struct("hhqqi16x")
 _HELD_BY_ANOTHER = frozenset({errno.EAGAIN, errno.EACCES})
 _NO_SUCH_LOCKS = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
 
-_held: dict[tuple[int, int], DirectoryLock] = {}  # by device and inode of the directory
+_held: dict[tuple[int, int], OpenFile] = {}  # by device and inode of the directory
 _guard = threading.Lock()
 
 
 class DirectoryLock:
-    """Holds ``DIR/lock``, for writing, until ``release``, or the end of the process.
+    """Holds ``DIR/lock``, for writing, until ``release``, or until it is dropped, or the end of the process.
 
     Raises BinlogError when another server holds it, when the directory cannot be used, and when its file system has no
     locks: without one, two servers would overwrite each other's jobs.
     """
 
+    # Here, since an exception may end the constructor before its first line; `__del__` follows.
+    _file: OpenFile | None = None
+    _key: tuple[int, int] | None = None
+
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.path = os.path.join(directory, "lock")
-        self._fd = -1
-        self._key: tuple[int, int] | None = None
         try:
             with _guard:
                 self._take(directory)
@@ -47,30 +50,32 @@ class DirectoryLock:
             self.release()
             raise
 
+    def __del__(self) -> None:
+        self.release()
+
     def _take(self, directory: str | os.PathLike[str]) -> None:
         try:
             found = os.stat(directory)
             if (found.st_dev, found.st_ino) in _held:
                 raise _taken(directory)
-            self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._file = file = OpenFile(self.path, os.O_WRONLY | os.O_CREAT)
         except OSError as error:
             what_to_do = "the directory must exist and be writable" if error.errno in NO_ACCESS else advice(error)
             raise BinlogError(f"-b {directory}: cannot open its lock: {error.strerror}; {what_to_do}") from error
         try:
-            _lock(self._fd)
+            _lock(file.fd)
         except OSError as error:
             raise _taken(directory) if error.errno in _HELD_BY_ANOTHER else _refusal(directory, error) from error
         self._key = (found.st_dev, found.st_ino)
-        _held[self._key] = self
+        _held[self._key] = file
 
     def release(self) -> None:
         """Release the directory. May be called again."""
-        fd, self._fd = self._fd, -1
         if self._key is not None:
             _held.pop(self._key, None)
             self._key = None
-        if fd >= 0:
-            os.close(fd)
+        if self._file is not None:
+            self._file.close()
 
 
 def _lock(fd: int) -> None:
@@ -106,8 +111,9 @@ def _forget_all() -> None:
     """In the child of a fork, which shares the locks: a parent that ends must not leave its directory locked."""
     global _guard
     _guard = threading.Lock()
-    for lock in list(_held.values()):
-        lock.release()
+    for file in _held.values():
+        file.close()
+    _held.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -19,6 +19,7 @@ import os
 import time
 
 from fastbean.binlog import segment_files
+from fastbean.binlog.descriptors import OpenFile
 from fastbean.binlog.record import run_seed
 from fastbean.binlog.record_reader import encode_mark, encode_put, encode_shed, encode_tube
 from fastbean.binlog.segment_files import PART, RUN_BYTES, Header, is_there
@@ -96,16 +97,13 @@ class PartWriter:
 
 def write_file(path: str, data: bytes | bytearray | memoryview, allocated_bytes: int = 0) -> None:
     """Create a file with this content and at least ``allocated_bytes``; sync it, but not its directory."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
+    with OpenFile(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as file:
         rest = memoryview(data)
         while rest:
-            rest = rest[os.write(fd, rest) :]
+            rest = rest[os.write(file.fd, rest) :]
         if allocated_bytes > len(data):
-            segment_files.allocate(fd, allocated_bytes)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+            segment_files.allocate(file.fd, allocated_bytes)
+        os.fsync(file.fd)
 
 
 def part_of(directory: str, number: int) -> str:

@@ -20,6 +20,7 @@ from collections import deque
 from fastbean.base import clock, threads
 from fastbean.base.limits import NS_IN_MS
 from fastbean.binlog.advice import NO_ROOM
+from fastbean.binlog.descriptors import OpenFile
 from fastbean.binlog.record import checksum
 from fastbean.binlog.segments import fill_holes, write_zeros
 from fastbean.errors import BinlogError
@@ -40,6 +41,7 @@ BLOCK_BYTES = 512  # the unit of st_blocks
 REMOVE_RETRY_S = 1.0
 MEMORY_RETRY_S = 0.1
 UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
+NO_DIRECTORY_SYNC = UNSUPPORTED | {errno.EBADF}  # EBADF: a system that syncs only what is open for writing
 PART = ".part"  # the end of the name of a file that is not in use yet
 
 
@@ -165,22 +167,30 @@ def _is_really_known(data: bytes, crc: int) -> bool:
     )
 
 
+class DirectorySyncError(OSError):
+    """The disk failed (EIO) while the names in a directory were synced.
+
+    The kernel reports that once: a second sync would succeed, and the names might still be lost.
+    """
+
+
 def sync_directory(directory: str) -> bool:
     """Sync the names in a directory. Returns false where the file system cannot sync directories.
 
-    The shared folders of virtual machines (vboxsf, 9p) always return EINVAL or ENOTSUP. That is not a fault: names are
-    as safe there as the host makes them. Any other error means that the disk failed, and is raised. For files there is
-    no such exception: jobs should not be kept on a file system that cannot sync files.
+    The shared folders of virtual machines (vboxsf, 9p) always return EINVAL or ENOTSUP, and some systems EBADF. That is
+    not a fault: names are as safe there as the host makes them. PostgreSQL ignores EINVAL and EBADF, too. For files
+    there is no such exception: jobs should not be kept on a file system that cannot sync files. Raises
+    DirectorySyncError for EIO, and OSError otherwise.
     """
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno not in UNSUPPORTED:
-            raise
-        return False
-    finally:
-        os.close(fd)
+    with OpenFile(directory, os.O_RDONLY | os.O_DIRECTORY) as opened:
+        try:
+            os.fsync(opened.fd)
+        except OSError as error:
+            if error.errno == errno.EIO:
+                raise DirectorySyncError(error.errno, error.strerror) from error
+            if error.errno not in NO_DIRECTORY_SYNC:
+                raise
+            return False
     return True
 
 
@@ -215,25 +225,25 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
         raise
 
 
-def create(directory: str, number: int, size: int, *, written: bool = False) -> int:
-    """Create a spare segment of ``size`` zero bytes, allocated and synced; returns its descriptor. OSError leaves none.
+def create(directory: str, number: int, size: int, *, written: bool = False) -> OpenFile:
+    """Create a spare segment of ``size`` zero bytes, allocated and synced; returns it open. OSError leaves none.
 
     ``written``: write the zeros too. A later sync then does not have to record that a block is in use, which about
     halves its time on ext4 or xfs; the price is that the file is written twice.
     """
     path = path_of(directory, number)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    spare = OpenFile(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     try:
-        allocate(fd, size)
+        allocate(spare.fd, size)
         if written:
-            write_zeros(fd, size)
-        os.fsync(fd)
+            write_zeros(spare.fd, size)
+        os.fsync(spare.fd)
         sync_directory(directory)
     except BaseException:
-        os.close(fd)
+        spare.close()
         remove(path)
         raise
-    return fd
+    return spare
 
 
 def allocated(fd: int) -> int:
@@ -259,30 +269,30 @@ def remove_newest(directory: str, paths: Sequence[str]) -> None:
         sync_directory(directory)
 
 
-def recycle(directory: str, old: int, number: int, size: int) -> int:
+def recycle(directory: str, old: int, number: int, size: int) -> OpenFile:
     """Make a spare of a segment that is no longer needed, without freeing its blocks.
 
-    In between it has a name under which a start removes it. Returns its descriptor. After an OSError the old segment is
+    In between it has a name under which a start removes it. Returns it open. After an OSError the old segment is
     either unchanged or gone.
     """
     path = path_of(directory, number)
     part = path_of(directory, number, PART)
     os.rename(path_of(directory, old), part)
-    fd = -1
+    spare = None
     try:
         sync_directory(directory)
-        fd = os.open(part, os.O_RDWR | os.O_CLOEXEC)
-        write_zeros(fd, size)
-        os.fsync(fd)
+        spare = OpenFile(part, os.O_RDWR)
+        write_zeros(spare.fd, size)
+        os.fsync(spare.fd)
         os.rename(part, path)
         sync_directory(directory)
     except BaseException:
-        if fd >= 0:
-            os.close(fd)
+        if spare is not None:
+            spare.close()
         remove(part)
         remove(path)
         raise
-    return fd
+    return spare
 
 
 class Work:
@@ -431,12 +441,19 @@ class SegmentWorker:
         work.text = text
         self._report(work, "failed")
 
-    def _create(self, work: Work) -> int:
+    def _fail_to_sync_names(self, work: Work, error: DirectorySyncError) -> None:
+        self._fail(work, f"cannot sync the directory {self._directory}: {error.strerror}")
+
+    def _create(self, work: Work) -> OpenFile:
         return create(self._directory, work.number, work.size, written=self._written)
 
-    def _make(self, outcome: str, work: Work, make: Callable[[Work], int]) -> bool:
+    def _make(self, outcome: str, work: Work, make: Callable[[Work], OpenFile]) -> bool:
+        """Make and report a spare. Returns whether there is nothing more to do: it was made, or the binlog failed."""
         try:
-            work.fd = make(work)
+            work.fd = make(work).detach()
+        except DirectorySyncError as error:
+            self._fail_to_sync_names(work, error)
+            return True
         except (OSError, MemoryError) as error:
             with contextlib.suppress(MemoryError):
                 self._complain(error)
@@ -471,7 +488,7 @@ class SegmentWorker:
         _insist(self._to_remove.append, removal)
         self._remove_all()
 
-    def _rename_and_clear(self, work: Work) -> int:
+    def _rename_and_clear(self, work: Work) -> OpenFile:
         return recycle(self._directory, work.old, work.number, work.size)
 
     def _remove_all(self) -> None:
@@ -483,6 +500,9 @@ class SegmentWorker:
                     return
                 remove(path_of(self._directory, work.old))
                 sync_directory(self._directory)
+            except DirectorySyncError as error:
+                self._fail_to_sync_names(work, error)
+                return
             except OSError as error:
                 self._log("WARNING", "segment-not-removed", file=work.file, error=error.strerror)
                 return

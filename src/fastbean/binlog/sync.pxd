@@ -11,6 +11,7 @@ cdef struct SyncRound:              # shared with the thread
     int count
     int cap
     int error                       # errno of the failed sync, or 0
+    bint fsyncs                     # `fsync` takes the place of `fdatasync`, which the file system does not support
     int64_t begun_ns                # when the round was requested
     uint64_t lsn                    # everything up to here is synced when the round is done
     uint64_t last_us

@@ -6,10 +6,11 @@ A round is a few files and the LSN up to which the binlog is safe once they are 
 a byte in a pipe. The thread syncs, and writes a byte into another pipe, which the loop watches; `sync_finished` takes
 that byte.
 In between no other code touches the round. After a failed sync the thread is not used again: ``error`` is the reason.
-Any error counts, because every file system that keeps files can sync them: none means "not supported".
+Any error counts, because every file system that keeps files can sync them. Only for `fdatasync` may an error mean "not
+supported": then `fsync` does it, and `fdatasync` is not called again.
 """
 
-from libc.errno cimport EINTR, errno
+from libc.errno cimport EINTR, EINVAL, ENOSYS, EOPNOTSUPP, errno
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport realloc
 
@@ -19,10 +20,25 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t read(int fd, void *data, size_t size)
     ssize_t write(int fd, const void *data, size_t size)
     int fdatasync(int fd)
+    int fsync(int fd)
 
 cdef enum:
     ROUND = 0                       # wakes the thread
     STOP = 1
+
+
+cdef int sync_file(SyncRound *round, int fd) noexcept nogil:
+    """Sync a file. Returns 0, or its errno."""
+    if not round.fsyncs:
+        if fdatasync(fd) == 0:
+            return 0
+        if errno not in (EINVAL, ENOSYS, EOPNOTSUPP):
+            return errno
+        # Old kernels and some file systems of FUSE and the network know `fsync` alone.
+    if fsync(fd) != 0:
+        return errno
+    round.fsyncs = True
+    return 0
 
 
 cdef void sync_rounds(SyncRound *round) noexcept nogil:
@@ -40,8 +56,8 @@ cdef void sync_rounds(SyncRound *round) noexcept nogil:
             return
         start_ns = monotonic_ns()
         for place in range(round.count):
-            if fdatasync(round.fds[place]) != 0:
-                round.error = errno
+            round.error = sync_file(round, round.fds[place])
+            if round.error != 0:
                 break
         note_time(round, start_ns)
         while write(round.done_in, &byte, 1) < 0 and errno == EINTR:
@@ -90,13 +106,15 @@ cdef bint sync_finished(SyncRound *round) noexcept nogil:
 cdef int sync_inline(SyncRound *round, list closed_fds, int fd) noexcept:
     """Sync these files in the calling thread. Returns 0, or the errno of the sync that failed."""
     cdef int64_t start_ns = monotonic_ns()
+    cdef int error
     for each in closed_fds:
-        if fdatasync(each) != 0:
-            return errno
-    if fdatasync(fd) != 0:
-        return errno
-    note_time(round, start_ns)
-    return 0
+        error = sync_file(round, each)
+        if error != 0:
+            return error
+    error = sync_file(round, fd)
+    if error == 0:
+        note_time(round, start_ns)
+    return error
 
 
 cdef void sync_stop(SyncRound *round) noexcept nogil:

@@ -1,6 +1,7 @@
 """``--check-config``: what a start would use, and what would prevent it, without changing anything.
 
-It binds no address and takes no lock, so the settings of a running server can be checked at any time.
+It binds no address on which a server listens, and takes no lock, so the settings of a running server can be checked
+at any time.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from fastbean.base import limits
 from fastbean.daemon import privileges
-from fastbean.errors import BinlogError, FastbeanError
-from fastbean.net.listener import parse_address
+from fastbean.errors import BinlogError, FastbeanError, NoSuchUserError, PrivilegeError
+from fastbean.net.listener import Address, check_all, parse_address
 
 if TYPE_CHECKING:
     from fastbean.config import Config
@@ -20,13 +21,23 @@ if TYPE_CHECKING:
 
 
 def problems(config: Config) -> list[FastbeanError]:
-    """Returns the errors that a start with ``config`` would meet, in its order: the user, then the binlog."""
+    """Returns the errors that a start with ``config`` would meet, in its order.
+
+    That is: an unknown user, the addresses, a user that it cannot become, the binlog.
+    """
     found: list[FastbeanError] = []
     user = config.user
     try:
         if user is not None:
+            privileges.find_user(user)
+    except NoSuchUserError as error:
+        found.append(error)
+        user = None
+    found += check_all(_addresses(config))
+    try:
+        if user is not None:
             privileges.check_user(user)
-    except FastbeanError as error:
+    except PrivilegeError as error:
         found.append(error)
         user = None
     try:
@@ -35,6 +46,10 @@ def problems(config: Config) -> list[FastbeanError]:
     except BinlogError as error:
         found.append(error)
     return found
+
+
+def _addresses(config: Config) -> list[Address]:
+    return [parse_address(text, config.port) for text in config.listen or (limits.DEFAULT_HOST,)]
 
 
 def _check_directory(directory: str, user: str | None) -> None:
@@ -66,8 +81,7 @@ def report(wanted: CommandLine, config: Config) -> list[str]:
         lines.append(f"{os.path.abspath(file.path)} sets {', '.join(set_there) or 'nothing'}")
         if unused:
             lines.append(f"the command line wins over its {', '.join(unused)}")
-    addresses = [str(parse_address(text, config.port)) for text in config.listen or (limits.DEFAULT_HOST,)]
-    lines.append(f"listens on {', '.join(addresses)}")
+    lines.append(f"listens on {', '.join(map(str, _addresses(config)))}")
     if config.user is not None:
         entry = privileges.find_user(config.user)
         lines.append(f"becomes user {entry.pw_name}, uid {entry.pw_uid}, gid {entry.pw_gid}")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from fastbean.config import Config
     from fastbean.daemon.config_file import ConfigFile
+    from fastbean.errors import FastbeanError
 
 SEE_HELP = "`fastbean --help` lists all flags"
 HELP_COLUMNS = 80
@@ -79,7 +80,7 @@ class Number(Kind):
 
     def read(self, spelling: str, text: str) -> object:
         """Returns the number."""
-        digits = text.strip()
+        digits = text.strip().removeprefix("+")
         if not (digits.isascii() and digits.isdigit()):
             raise UsageError(f"{spelling} {text}: not a number; write it in decimal digits without a unit")
         number = int(digits[:20])  # more digits only make it larger than any bound
@@ -134,6 +135,8 @@ class Addresses(Kind):
         """Returns the addresses."""
         from fastbean.net.listener import parse_address
 
+        if not value:
+            raise UsageError(f"{key} is empty; name an address, or leave {key} out to listen on {limits.DEFAULT_HOST}")
         for each in value:
             if not isinstance(each, str):
                 raise UsageError(f'{key} must be an array of strings, for example ["127.0.0.1"]')
@@ -270,8 +273,8 @@ OPTIONS = (
             "sync the binlog within MS milliseconds of a write (default is 50); 0 syncs before every reply"),
     Option("F", "no-fsync", "", "fsync_ms", Never(),
            "never sync the binlog"),
-    _number("s", "binlog-size", "BYTES", "binlog_size",
-            "size of each file of the binlog (default is 10485760)"),
+    Option("s", "binlog-size", "BYTES", "binlog_size", Number("binlog_size", clamped=True),
+           "size of each file of the binlog (default is 10485760, at most 2147483648)"),
     _number("", "binlog-max-bytes", "BYTES", "binlog_max_bytes",
             "refuse puts while the binlog has this size or more; at least twice -s (default is 0: no limit)"),
     _number("", "max-memory", "BYTES", "max_memory_bytes",
@@ -313,6 +316,10 @@ OPTIONS = (
 )  # fmt: skip
 _BY_NAME = {name: option for option in OPTIONS for name in option.names}
 _BINLOG_SETTINGS = frozenset(("fsync_ms", "binlog_size", "binlog_max_bytes"))
+# What `Number` leaves above the highest value, because beanstalkd accepts it, and how the warning calls it.
+_CLAMPED = {"max_job_size": "maximum job size", "binlog_size": "binlog file size"}
+# How errors of a start begin, and the setting that they are about.
+_SETTING_OF_ERROR = {"-b ": "binlog_dir", "-u ": "user", "cannot listen on ": "listen"}
 
 
 class CommandLine:
@@ -343,6 +350,18 @@ class CommandLine:
     def given(self) -> frozenset[str]:
         """The names of the settings that flags or the file set."""
         return self.by_flags if self.file is None else self.by_flags | self.file.settings.keys()
+
+    def with_place(self, error: FastbeanError) -> FastbeanError:
+        """Returns the error of a start, which names the line, and the key instead of a flag, if the file is wrong."""
+        text = str(error)
+        for beginning, setting in _SETTING_OF_ERROR.items():
+            if self.file is None or setting in self.by_flags or setting not in self.file.settings:
+                continue
+            if text.startswith(beginning):
+                key = self.file.keys[setting]
+                shown = f"{key}{text[2:]}" if beginning.startswith("-") else text
+                error.args = (self.file.place(self.file.lines[key], shown),)
+        return error
 
 
 class Parsed(argparse.Namespace):
@@ -481,9 +500,11 @@ def _finish(parsed: Parsed) -> CommandLine:
         file = config_file.read(parsed.file_name, keys)
         settings = {**file.settings, **settings}
     warnings = parsed.warnings
-    if settings.get("max_job_size", 0) > limits.MAX_JOB_SIZE_LIMIT_BYTES:
-        settings["max_job_size"] = limits.MAX_JOB_SIZE_LIMIT_BYTES
-        warnings.append(f"maximum job size was set to {limits.MAX_JOB_SIZE_LIMIT_BYTES}, the most there is")
+    for setting, words in _CLAMPED.items():
+        _, most = limits.RANGES[setting]
+        if settings.get(setting, 0) > most:
+            settings[setting] = most
+            warnings.append(f"{words} was set to {most}, the most there is")
     if "binlog_dir" not in settings and not _BINLOG_SETTINGS.isdisjoint(settings):
         warnings.append("-f, -F, -s and --binlog-max-bytes do nothing without -b DIR: no job outlives this server")
     try:

@@ -1,11 +1,12 @@
 """A file of settings: TOML, whose keys are the long flags without their dashes.
 
 ``tomllib`` checks the syntax, but does not report the lines of the keys of a correct file. ``statements`` finds
-that out with ``tomllib`` itself: it cuts the text wherever a piece can be parsed alone.
+that out with ``tomllib`` itself: it cuts the text where a statement ends, and has each piece parsed alone.
 """
 
 from __future__ import annotations
 
+import codecs
 import re
 import tomllib
 from typing import TYPE_CHECKING
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
 
     from fastbean.daemon.command_line import Option
 
+# What decides where a statement ends: strings and comments, which hide brackets and ends of lines; brackets; line ends.
+TOKEN = re.compile(
+    r'''
+    """ (?: \\. | [^\\] )*? """ (?!") | \'\'\' .*? \'\'\' (?!\')
+    | " (?: \\. | [^"\\] )* " | \' [^\']* \' | \# [^\n]*
+    | (?P<opening> [\[{] ) | (?P<closing> [\]}] ) | (?P<end> \n )
+    ''',
+    re.DOTALL | re.VERBOSE,
+)
 POSITION = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 
@@ -80,6 +90,9 @@ def _text_of(file: ConfigFile) -> str:
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         reason = getattr(error, "strerror", None) or error
         raise ConfigFileError([f"--config {file.path}: cannot read it: {reason}; give it a readable file"]) from None
+    if data.startswith(codecs.BOM_UTF8):
+        text = "the file begins with a byte order mark, which TOML does not have; save it as UTF-8 without one"
+        raise ConfigFileError([file.place(1, text)])
     try:
         return data.decode().replace("\r\n", "\n")
     except UnicodeDecodeError as error:
@@ -108,25 +121,32 @@ def statements(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
     last one.
     """
     table: tuple[str, ...] = ()
-    piece: list[str] = []
-    for number, line in enumerate(text.split("\n"), 1):
-        piece.append(line)
-        first = number - len(piece) + 1
+    for line, piece in _pieces(text):
         try:
-            found = tomllib.loads("\n".join(piece))
-        except tomllib.TOMLDecodeError:
-            continue  # a string or an array that continues
+            found = tomllib.loads(piece)
         except (ValueError, RecursionError):
-            yield first, ()
+            yield line, ()
             return
         if found:
             key = _path(found)
-            if piece[0].lstrip().startswith("["):
+            if piece.lstrip().startswith("["):
                 table = key
-                yield first, (*table, "")
+                yield line, (*table, "")
             else:
-                yield first, table + key
-        piece = []
+                yield line, table + key
+
+
+def _pieces(text: str) -> Iterator[tuple[int, str]]:
+    """Yields the line number and the text of each statement, blank line and comment, in one pass over the text."""
+    line, start, depth = 1, 0, 0
+    for token in TOKEN.finditer(text):
+        if token["end"] and depth == 0:
+            piece = text[start : token.start()]
+            yield line, piece
+            line += piece.count("\n") + 1
+            start = token.end()
+        depth += bool(token["opening"]) - bool(token["closing"])
+    yield line, text[start:]
 
 
 def _path(found: dict[str, Any]) -> tuple[str, ...]:

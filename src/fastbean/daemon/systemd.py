@@ -50,7 +50,7 @@ class Notifier:
         if address[:1] in ("/", "@"):
             self._address = "\0" + address[1:] if address[0] == "@" else address
 
-    def tell(self, *assignments: str) -> None:
+    def notify(self, *assignments: str) -> None:
         """Sends ``assignments``, such as READY=1, in one message. A manager that is gone or busy is not an error."""
         if not self._address:
             return

@@ -16,7 +16,7 @@ from fastbean.protocol.commands cimport (
 )
 from fastbean.protocol.replies cimport REPLY_NONE, reply_text
 
-from fastbean.protocol.commands import ARGUMENTS
+from fastbean.protocol.commands import ARGUMENTS as _ARGUMENTS
 
 TARGETS = {ON_NOTHING: "nothing", ON_TUBE: "a tube", ON_JOB: "a job", ON_OWN_RESERVATION: "an own reservation"}
 RIGHTS = {RIGHT_ADMIN: "admin", RIGHT_MONITOR: "monitor", RIGHT_PRODUCER: "producer", RIGHT_WORKER: "worker"}
@@ -78,7 +78,7 @@ def table() -> list[dict[str, object]]:
     it needs, and whether it ``changes`` something."""
     return [
         {
-            "word": WORDS[number], "arguments": ARGUMENTS[words[number].form], "acts_on": TARGETS[rows[number].target],
+            "word": WORDS[number], "arguments": _ARGUMENTS[words[number].form], "acts_on": TARGETS[rows[number].target],
             "right": RIGHTS[rows[number].right], "changes": rows[number].effect == CHANGES,
         }
         for number in range(1, words_count + 1)
@@ -110,6 +110,6 @@ def parse(bytes line) -> tuple[str, str, dict[str, int | bytes]]:
         "timeout_s": command.timeout_s, "count": command.count, "body_bytes": command.body_bytes,
     }
     arguments = {}
-    for name in ARGUMENTS[words[command.number].form]:
+    for name in _ARGUMENTS[words[command.number].form]:
         arguments[name] = command.name[:command.name_bytes] if name == "name" else values[name]
     return word_of(command.number), fault, arguments

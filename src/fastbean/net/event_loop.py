@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import selectors
-import socket
 import time
+from _socket import socketpair  # that of `socket` can lose a descriptor when a signal handler raises
 
 from fastbean.base import clock, limits
 
@@ -46,7 +46,7 @@ class Loop:
         self._timers: list[tuple[int, Callable[[], None]]] = []
         self._stopped = False
         hub.now_ns = clock.monotonic_ns()
-        self._wake_out, self._wake_in = socket.socketpair()
+        self._wake_out, self._wake_in = socketpair()
         try:
             self._wake_out.setblocking(False)
             self._wake_in.setblocking(False)

@@ -122,14 +122,14 @@ def join_host_port(host: str, port: int) -> str:
 
 def parse_port(text: str, what: str) -> int:
     """Parses a port: 0..65535 or the name of a service. Raises an error that names ``what`` if it is neither."""
-    digits = text.strip()
+    digits = text.strip().removeprefix("+")
     if digits.isascii() and digits.isdigit():
         port = int(digits[:20])
         if port <= limits.MAX_PORT:
             return port
         raise ListenError(f"{what} {text}: there is no such port; choose one in 0..{limits.MAX_PORT}")
     try:
-        return socket.getservbyname(digits, "tcp")
+        return socket.getservbyname(text.strip(), "tcp")
     except OSError:
         raise ListenError(
             f"{what} {text}: neither a port nor the name of a service; choose a number in 0..{limits.MAX_PORT}"
@@ -181,6 +181,48 @@ def bind_all(addresses: Iterable[Address], options: Options) -> list[Listener]:
             listener.close()
         raise
     return listeners
+
+
+def check_all(addresses: Iterable[Address]) -> list[ListenError]:
+    """Returns what would keep ``bind_all`` from listening, as far as that can be known without taking an address."""
+    problems = []
+    for address in addresses:
+        try:
+            if address.path:
+                _check_unix(address)
+            else:
+                _check_tcp(address)
+        except ListenError as error:
+            problems.append(error)
+    return problems
+
+
+def _check_tcp(address: Address) -> None:
+    refused = None
+    for family, kind, proto, _, name in _resolve(address):
+        try:
+            with socket.socket(family, kind, proto) as sock:
+                sock.bind((name[0], 0, *name[2:]))  # any free port: the wanted one may be that of a running server
+        except OSError as error:
+            refused = error
+        else:
+            return
+    if refused is not None:
+        raise _refusal(address, refused)
+
+
+def _check_unix(address: Address) -> None:
+    path = os.path.abspath(address.path)
+    folder = os.path.dirname(path)
+    try:
+        os.stat(os.path.join(folder, "."))
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if not _is_socket(path):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.connect_ex(address.path)  # nothing is there; but Python refuses a path that is too long
+    except OSError as error:
+        raise _refusal(address, error) from None
 
 
 def _keep(listener: Listener, listeners: list[Listener]) -> None:
@@ -332,12 +374,8 @@ def _listen_unix(address: Address, options: Options) -> Listener:
 
 def _remove_stale(written: str, path: str) -> None:
     """Removes a socket file without a listening server; raises ListenError for anything else at ``path``."""
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
+    if not _is_socket(path):
         return
-    if not stat.S_ISSOCK(mode):
-        raise ListenError(f"cannot listen on unix:{path}: something that is no socket is there; choose another path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         answer = probe.connect_ex(written)
@@ -345,6 +383,17 @@ def _remove_stale(written: str, path: str) -> None:
         os.unlink(path)
     elif answer != errno.ENOENT:
         raise ListenError(f"cannot listen on unix:{path}: another server does; stop it, or choose another path")
+
+
+def _is_socket(path: str) -> bool:
+    """Whether a socket is there, or nothing; raises ListenError for anything else."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISSOCK(mode):
+        raise ListenError(f"cannot listen on unix:{path}: something that is not a socket is there; choose another path")
+    return True
 
 
 def _refusal(address: Address, error: OSError) -> ListenError:

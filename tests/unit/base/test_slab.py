@@ -28,7 +28,7 @@ SIZES = range(64, 1025, 8)
 
 
 def fill(slots: Slots, size: int, chunks: int = 1) -> list[int]:
-    """All slots of so many new chunks, in the order of taking."""
+    """Takes all slots of `chunks` new chunks; returns them in that order."""
     before, _ = slots.chunks()
     taken = [slots.take(size)]
     while slots.chunks()[0] <= before + chunks:

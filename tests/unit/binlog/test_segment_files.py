@@ -15,6 +15,7 @@ from made_binlogs import SEGMENT_BYTES, io_client, live_log, many_jobs, saved, w
 
 CALLS = ("open", "rename", "write_zeros", "fsync", "unlink", "posix_fallocate")
 NEXT = 9  # the number of a spare that is made
+SYNCS_OF_NAMES = (3, 9)  # which of the calls of a recycling sync the directory
 
 
 class KilledError(BaseException):
@@ -140,9 +141,8 @@ def is_spare(path, size=SEGMENT_BYTES):
 
 @pytest.mark.parametrize("written", [False, True])
 def test_a_spare_is_full_of_zeros_and_allocated(tmp_path, written):
-    fd = segment_files.create(tmp_path, NEXT, 3 << 18, written=written)
-    assert os.fstat(fd).st_blocks * segment_files.BLOCK_BYTES >= 3 << 18
-    os.close(fd)
+    with segment_files.create(tmp_path, NEXT, 3 << 18, written=written) as spare:
+        assert os.fstat(spare.fd).st_blocks * segment_files.BLOCK_BYTES >= 3 << 18
     assert is_spare(segment_files.path_of(tmp_path, NEXT), 3 << 18)
 
 
@@ -152,7 +152,7 @@ def test_a_spare_that_cannot_be_made_leaves_nothing(tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             calls = Calls(patch, at, errno.ENOSPC)
             try:
-                os.close(segment_files.create(tmp_path, NEXT, SEGMENT_BYTES, written=True))
+                segment_files.create(tmp_path, NEXT, SEGMENT_BYTES, written=True).close()
             except OSError:
                 assert list(tmp_path.iterdir()) == []
             else:
@@ -233,7 +233,7 @@ def test_an_old_segment_becomes_a_spare_in_this_order(shedding, monkeypatch):
     number = newest(shedding) + 1
     with monkeypatch.context() as patch:
         calls = Calls(patch)
-        os.close(segment_files.recycle(shedding, 1, number, size))
+        segment_files.recycle(shedding, 1, number, size).close()
     # Its old name goes, safely; it is cleared, safely; it gets the new name, safely.
     assert calls.made == ["rename", "open", "fsync", "open", "write_zeros", "fsync", "rename", "open", "fsync"]
     assert is_spare(segment_files.path_of(shedding, number), size)
@@ -250,18 +250,18 @@ def test_a_recycling_that_is_killed_anywhere_harms_nothing(shedding, monkeypatch
         try:
             with monkeypatch.context() as patch:
                 Calls(patch, at)
-                fd = segment_files.recycle(directory, 1, number, size)
+                spare = segment_files.recycle(directory, 1, number, size)
         except KilledError:
             assert_sound(directory)
             assert not list(directory.glob("*.part"))
         else:
-            os.close(fd)
+            spare.close()
             break
     assert at == 10
 
 
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
-def test_a_recycling_that_fails_anywhere_harms_nothing(shedding, monkeypatch, error):
+@pytest.mark.parametrize(("error", "ending"), [(errno.ENOSPC, ()), (errno.EIO, SYNCS_OF_NAMES)])
+def test_a_recycling_that_fails_anywhere_harms_nothing(shedding, monkeypatch, error, ending):
     size = Path(segment_files.path_of(shedding, 1)).stat().st_size
     number = newest(shedding) + 1
     outcomes = []
@@ -272,6 +272,12 @@ def test_a_recycling_that_fails_anywhere_harms_nothing(shedding, monkeypatch, er
         with monkeypatch.context() as patch:
             Calls(patch, at, error)
             made.segment_worker.recycle(1, number, size)
+            if at in ending:
+                (failed,) = made.wait_for("failed")
+                assert failed.text == f"cannot sync the directory {directory}: {os.strerror(error)}"
+                made.close()
+                assert_sound(directory)
+                continue
             found = made.wait_for("refused", "removed")
         assert [(result.outcome, result.number or result.old, result.size) for result in found] == [
             ("refused", number, size),
@@ -284,7 +290,7 @@ def test_a_recycling_that_fails_anywhere_harms_nothing(shedding, monkeypatch, er
         assert number not in numbers(directory)
         assert_sound(directory)
         outcomes.append(len(made.logged))
-    assert outcomes == [1] * 9
+    assert outcomes == [1] * (9 - len(ending))
 
 
 def test_an_old_segment_that_cannot_be_renamed_goes_before_the_next_one(shedding, keeper, monkeypatch):
@@ -392,6 +398,27 @@ def test_a_sync_before_a_removal_that_fails_is_told_and_nothing_goes(shedding, k
         found = keeper.wait_for("failed")
     assert found[-1].text == "cannot sync fastbean-3.log: Input/output error"
     assert numbers(shedding) == list(range(1, last + 1))
+
+
+@pytest.mark.parametrize("task", ["create", "recycle", "remove"])
+def test_a_directory_sync_that_fails_is_never_taken_for_done(shedding, keeper, monkeypatch, task):
+    """The kernel reports the failure once: a retry would succeed, and prove nothing."""
+    last = newest(shedding)
+    arguments = {"create": (last + 1, SEGMENT_BYTES), "recycle": (1, last + 1, SEGMENT_BYTES), "remove": (1, 100)}
+    with monkeypatch.context() as patch:
+        synced_files(patch, fail_at=2 if task == "create" else 1)
+        getattr(keeper.segment_worker, task)(*arguments[task])
+        (failed,) = keeper.wait_for("failed")
+    assert failed.text == f"cannot sync the directory {shedding}: Input/output error"
+    assert keeper.logged == []
+    assert_sound(shedding)
+
+
+@pytest.mark.parametrize("error", [errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP])
+def test_a_file_system_that_cannot_sync_directories_is_no_failure(tmp_path, monkeypatch, error):
+    Calls(monkeypatch, 2, error)
+    assert segment_files.sync_directory(tmp_path) is False
+    assert segment_files.sync_directory(tmp_path) is True
 
 
 # --- spares at the start

@@ -40,6 +40,9 @@ def test_the_defaults_are_those_of_beanstalkd():
         (["-l", "::1"], {"listen": ("::1",)}),
         (["-l127.0.0.1", "--listen", "unix:/run/x"], {"listen": ("127.0.0.1", "unix:/run/x")}),
         (["--listen=[::1]:5"], {"listen": ("[::1]:5",)}),
+        (["-z", "+5"], {"max_job_size": 5}),
+        (["-p", "+5"], {"port": 5}),
+        (["-l", "::1", "-p", " +5"], {"listen": ("::1",), "port": 5}),
         (["-z", "00100"], {"max_job_size": 100}),
         (["-z0"], {"max_job_size": 0}),
         (["--max-job-size=1073741824"], {"max_job_size": 1 << 30}),
@@ -137,7 +140,10 @@ def test_a_flag_that_names_the_default_is_given_all_the_same():
         (["-b", ""], 5, "-b needs the name of a directory"),
         (["-f", "1000000000001"], 5, "-f 1000000000001: out of range; it must be in 0..1000000000000"),
         (["-f", "9" * 5000], 5, "out of range"),
-        (["-s", "2147483649"], 5, "-s 2147483649: out of range; it must be in 0..2147483648"),
+        (["-s", "-1"], 5, "-s -1: not a number"),
+        (["-z", "++5"], 5, "-z ++5: not a number"),
+        (["-z", "+"], 5, "-z +: not a number"),
+        (["-z", "+ 5"], 5, "-z + 5: not a number"),
         (["--binlog-max-bytes", "18446744073709551616"], 5, "must be in 0..9223372036854775807"),
         (
             ["--binlog-max-bytes", "20971519"],
@@ -168,6 +174,8 @@ def test_a_flag_that_names_the_default_is_given_all_the_same():
         (["-p", "abc"], 111, "-p abc: neither a port nor the name of a service"),
         (["-p", "-1"], 111, "-p -1: neither a port"),
         (["-p", ""], 111, "neither a port"),
+        (["-p", "65536"], 111, "-p 65536: there is no such port; choose one in 0..65535"),
+        (["-p", "+-5"], 111, "neither a port"),
         (["-p", "70000"], 111, "there is no such port; choose one in 0..65535"),
         (["-l", ""], 111, "-l needs an address"),
         (["-l", "unix:"], 111, "no path"),
@@ -193,6 +201,13 @@ def test_a_job_size_above_the_limit_is_clamped_with_a_warning(text):
     line = parse_command_line(["-z", text])
     assert line.config.max_job_size == 1 << 30
     assert line.warnings == ["maximum job size was set to 1073741824, the most there is"]
+
+
+@pytest.mark.parametrize("text", ["2147483649", "99999999999", "9" * 5000])
+def test_a_binlog_size_above_the_limit_is_clamped_with_a_warning(text):
+    line = parse_command_line(["-b", "dir", "-s", text])
+    assert line.config.binlog_size == 1 << 31
+    assert line.warnings == ["binlog file size was set to 2147483648, the most there is"]
 
 
 def test_removed_flags_warn():

@@ -1,6 +1,7 @@
 """A file of settings: what it sets, and what is reported, with its line, where it is wrong."""
 
 import textwrap
+import tomllib
 
 import pytest
 
@@ -153,6 +154,8 @@ def test_the_warnings_are_those_of_the_flags(write):
         ("no-fsync = 1\n", "1: no-fsync is an integer; it must be a boolean"),
         ("user = 1000\n", "1: user is an integer; it must be a string"),
         ("user = ''\n", "1: user needs the name of a user"),
+        ("port = 1\nlisten = []\n", "2: listen is empty; name an address, or leave listen out to listen on 0.0.0.0"),
+        (b"\xef\xbb\xbfport = 1\n", "1: the file begins with a byte order mark, which TOML does not have; save it"),
         ("listen = '::1'\n", "1: listen is a string; it must be an array"),
         ("listen = [1]\n", '1: listen must be an array of strings, for example ["127.0.0.1"]'),
         ("listen = [\n  'x',\n  'localhost:99999',\n]\n", "1: localhost:99999: port 99999: there is no such port"),
@@ -215,10 +218,27 @@ def test_deep_nesting_is_one_line(write):
     assert "\n" not in found
 
 
+def test_a_long_value_takes_time_in_proportion_to_its_length(monkeypatch):
+    """No line is parsed more than once."""
+    parsed = []
+    real = tomllib.loads
+    monkeypatch.setattr(tomllib, "loads", lambda text: (parsed.append(len(text)), real(text))[1])
+    text = "a = [\n" + "  'x', # [\n" * 3000 + ']\nb = """\n' + "'[\n" * 3000 + '"""\nc = 1\n'
+    assert list(statements(text)) == [(1, ("a",)), (3003, ("b",)), (6005, ("c",))]
+    assert sum(parsed) <= len(text)
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [
         ("", []),
+        ('a = """x""""" # [\nb = 1\n', [(1, ("a",)), (2, ("b",))]),
+        ("a = '''x'''' # [\nb = 1\n", [(1, ("a",)), (2, ("b",))]),
+        ('a = """\\\n  [ \\""""\nb = "\\"["\nc = 1', [(1, ("a",)), (3, ("b",)), (4, ("c",))]),
+        (
+            "a = ''\nb = \"\" # '''\nc = ''''''\nd = \"\"\"\"\"\"\n",
+            [(1 + place, (key,)) for place, key in enumerate("abcd")],
+        ),
         ("a = 1", [(1, ("a",))]),
         ("# a = 1\n\n  a = 1 # b = 2\nb=2\n", [(3, ("a",)), (4, ("b",))]),
         ("a.b = 1\n'a'.\"c\" = 2\n", [(1, ("a", "b")), (2, ("a", "c"))]),

@@ -58,10 +58,10 @@ def test_assignments_go_out_in_one_message(tmp_path, abstract):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind("\0" + name[1:] if abstract else name)
         manager.settimeout(PATIENCE_S)
-        systemd.notifier({"NOTIFY_SOCKET": name}).tell("READY=1", "STATUS=serving")
+        systemd.notifier({"NOTIFY_SOCKET": name}).notify("READY=1", "STATUS=serving")
         assert manager.recv(4096) == b"READY=1\nSTATUS=serving"
 
 
 @pytest.mark.parametrize("address", ["", "vsock:2:1234", "relative/path", "/no/such/place"])
 def test_nobody_to_tell_is_no_error(address):
-    assert systemd.Notifier(address).tell("READY=1") is None
+    assert systemd.Notifier(address).notify("READY=1") is None

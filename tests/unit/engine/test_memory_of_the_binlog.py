@@ -32,7 +32,9 @@ def logged(directory: Path, segment_bytes: int = 1 << 22, **settings: object) ->
     )
     log.open(lambda _text: None)
     # No loop hears of segments that are made: this one is enough for the whole test.
-    log.journal.add_spare(2, segment_files.create(str(directory), 2, SPARE_SEGMENT_BYTES), SPARE_SEGMENT_BYTES)
+    segment_files.create(str(directory), 2, SPARE_SEGMENT_BYTES).hand_over(
+        log.journal.add_spare, 2, SPARE_SEGMENT_BYTES
+    )
     try:
         yield server
     finally:

@@ -7,7 +7,7 @@ complete -c fastbean -n 'not __fish_seen_subcommand_from binlog benchmark health
 complete -c fastbean -n 'not __fish_seen_subcommand_from binlog benchmark health' -s b -l binlog-dir -x -a '(__fish_complete_directories)' -d 'keep all jobs in a binlog in DIR, and restore them from it at the start'
 complete -c fastbean -n 'not __fish_seen_subcommand_from binlog benchmark health' -s f -l fsync-ms -x -d 'sync the binlog within MS milliseconds of a write (default is 50); 0 syncs before every reply'
 complete -c fastbean -n 'not __fish_seen_subcommand_from binlog benchmark health' -s F -l no-fsync -d 'never sync the binlog'
-complete -c fastbean -n 'not __fish_seen_subcommand_from binlog benchmark health' -s s -l binlog-size -x -d 'size of each file of the binlog (default is 10485760)'
+complete -c fastbean -n 'not __fish_seen_subcommand_from binlog benchmark health' -s s -l binlog-size -x -d 'size of each file of the binlog (default is 10485760, at most 2147483648)'
 complete -c fastbean -n 'not __fish_seen_subcommand_from binlog benchmark health' -l binlog-max-bytes -x -d 'refuse puts while the binlog has this size or more; at least twice -s (default is 0: no limit)'
 complete -c fastbean -n 'not __fish_seen_subcommand_from binlog benchmark health' -l max-memory -x -d 'refuse puts while jobs and buffers take this much memory (default is 0: no limit)'
 complete -c fastbean -n 'not __fish_seen_subcommand_from binlog benchmark health' -l max-connections -x -d 'refuse clients beyond this number (default is 0: no limit)'
