@@ -269,9 +269,9 @@ class Server:
         )
         self._engine.draining = self._drain_asked
         self._hub = Hub(self._engine, self._poller)
-        self._hub.verbosity = self.config.verbosity
+        self._hub.shared.verbosity = self.config.verbosity
         if self.config.verbosity:
-            self._hub.on_event = self._log_traffic
+            self._hub.shared.on_event = self._log_traffic
         self._hub.slow_iteration_ns = self.config.slow_iteration_ms * limits.NS_IN_MS
         self._hub.on_slow_iteration = self._log_slow_iteration
         self._hub.on_http_requests = self._log_http_requests

@@ -186,7 +186,7 @@ cdef int read(const char *data, size_t size, size_t sound) except -1:
     at_most("where reading ended", end, min(size, sound))
     check_engine(state, puts_before(data, size, end))
     check_scan(view, end)
-    equal("jobs counted by the binlog", log.live_jobs, state.jobs.count)
+    equal("jobs counted by the binlog", log.room.live_jobs, state.jobs.count)
     for now_ns in (SECOND_NS, 1 << 62):
         while expire(state, now_ns):
             pass

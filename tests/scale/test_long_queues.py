@@ -158,7 +158,7 @@ def test_very_many_puts_that_wait_for_room_are_taken_in_steps(
         world.settle()
         assert world.counted("total_jobs") == 0, "there is room before any was made"
         size = SEGMENT_BYTES + 256 * count
-        segment_files.create(str(tmp_path), 2, size).hand_over(log.journal.add_spare, 2, size)
+        segment_files.create(str(tmp_path), 2, size).hand_over(log.journal.room.add_spare, 2, size)
         taken = largest = 0
         while taken < len(clients[::2]):
             world.end_iteration()

@@ -117,7 +117,7 @@ class Binlog:
 
     def _read(self, journal: BinlogWriter, progress: Callable[[str], None]) -> None:
         """Restore the directory's jobs, and have the journal continue in the last segment, or in a first one."""
-        takeover.prepare(self._directory, segment_bytes=journal.segment_size, log=self._log, progress=progress)
+        takeover.prepare(self._directory, segment_bytes=journal.room.segment_size, log=self._log, progress=progress)
         size = sum(os.stat(path).st_size for _, path in segment_files.list_segments(self._directory))
         if size >= LARGE_BINLOG_BYTES:
             self._jobs.expect_large_binlog(size)
@@ -126,7 +126,7 @@ class Binlog:
         if replay.last is None:
             segment_files.remove_newest(self._directory, replay.spares)
             journal.begin_run(os.urandom(segment_files.RUN_BYTES))
-            size = journal.segment_size
+            size = journal.room.segment_size
             with segment_files.create(self._directory, 1, size, written=self._written) as first:
                 first.hand_over(journal.start, 1, size)
         else:
@@ -143,14 +143,14 @@ class Binlog:
                 return
 
     def _take_spare(self, path: str) -> bool:
-        number = self.journal.next_segment
+        number = self.journal.room.next_segment
         if path != segment_files.path_of(self._directory, number):
             return False
         with OpenFile(path, os.O_RDWR) as spare:
             size = segment_files.allocated(spare.fd)
-            if size < self.journal.segment_size:
+            if size < self.journal.room.segment_size:
                 return False
-            spare.hand_over(self.journal.add_spare, number, size)
+            spare.hand_over(self.journal.room.add_spare, number, size)
         return True
 
     def _begin_threads(self, journal: BinlogWriter) -> None:
@@ -230,15 +230,16 @@ class Binlog:
 
     def _ask_for_segment(self, size: int) -> None:
         assert self._segment_worker is not None
-        self._segment_worker.create(self.journal.next_segment, size)
+        self._segment_worker.create(self.journal.room.next_segment, size)
 
     def _ask_to_recycle(self, number: int, size: int) -> None:
         assert self._segment_worker is not None
-        self._segment_worker.recycle(number, self.journal.next_segment, size, self.journal.sync_before_removal)
+        room = self.journal.room
+        self._segment_worker.recycle(number, room.next_segment, size, room.sync_before_removal)
 
     def _ask_to_remove(self, number: int, size: int) -> None:
         assert self._segment_worker is not None
-        self._segment_worker.remove(number, size, self.journal.sync_before_removal)
+        self._segment_worker.remove(number, size, self.journal.room.sync_before_removal)
 
     def _wake(self) -> None:
         assert self._wake_pipe is not None
@@ -258,10 +259,10 @@ class Binlog:
 
     def _take(self, result: segment_files.Work) -> None:
         if result.fd >= 0:
-            self.journal.add_spare(result.number, result.fd, result.size, recycled=result.outcome == "recycled")
+            self.journal.room.add_spare(result.number, result.fd, result.size, recycled=result.outcome == "recycled")
         elif result.outcome == "refused":
-            self.journal.refuse_spare()
+            self.journal.room.refuse_spare()
         elif result.outcome == "removed":
-            self.journal.removed(result.size)
+            self.journal.room.removed(result.size)
         else:
             self.journal.fail_with(result.text)

@@ -10,7 +10,7 @@ from fastbean.binlog.record cimport (
     RECORD_SHED, RECORD_TUBE, RECORD_UPDATE, SEGMENT_HEADER_BYTES, Fault, Record, job_from_wall, read_record,
     tube_from_wall,
 )
-from fastbean.binlog.segments cimport ID_BYTES, Segment
+from fastbean.binlog.room cimport ID_BYTES, Segment
 from fastbean.binlog.window cimport Window, window_end, window_open, window_reach
 from fastbean.binlog.writer cimport BinlogWriter
 from fastbean.engine.journal cimport Clearing, JobImage, TubeImage, logged_bytes
@@ -59,10 +59,10 @@ cdef class Loader:
         if error == 0 and self.window.file_bytes < SEGMENT_HEADER_BYTES:
             return "broken", 0
         if error == 0:
-            segment = journal.add_segment(header.number, -1, size, header.first_lsn)
+            segment = journal.room.add_segment(header.number, -1, size, header.first_lsn)
         if segment is NULL:
             return self.read_end(FAULT_NONE, -1), 0
-        if journal.segment_count == 1:
+        if journal.room.segment_count == 1:
             self.known_from_id = header.floor
             journal.begin_run(header.run)
         journal.id_limit = header.id_limit
@@ -94,8 +94,8 @@ cdef class Loader:
                 break
             segment.used += record.size
             journal.end_lsn += record.size
-        journal.used_bytes += segment.used - SEGMENT_HEADER_BYTES
-        journal.allocated_bytes += segment.size
+        journal.room.used_bytes += segment.used - SEGMENT_HEADER_BYTES
+        journal.room.allocated_bytes += segment.size
         return self.read_end(fault, outcome)
 
     cdef str read_end(self, Fault fault, int outcome):
@@ -122,15 +122,15 @@ cdef class Loader:
             id = record.job.id
             job_from_wall(&record.job, journal.wall_offset_ns, journal.begun_ns)
             if record.type == RECORD_UPDATE:
-                outcome = journal.store.restore_update(&record.job)
+                outcome = journal.jobs.restore_update(&record.job)
             else:
-                outcome = journal.store.restore_put(&record.job, segment.number, journal.end_lsn, &number)
+                outcome = journal.jobs.restore_put(&record.job, segment.number, journal.end_lsn, &number)
                 if outcome == 0:
                     outcome = self.put_restored(segment, &record.job, number)
         elif record.type == RECORD_DELETE:
-            number = journal.store.restore_delete(id, &bytes)
+            number = journal.jobs.restore_delete(id, &bytes)
             if number:
-                journal.count_out(number, bytes)
+                journal.room.count_out(number, bytes)
             outcome = number == 0
         elif record.type == RECORD_DURABLE:
             journal.durable_lsn = max(journal.durable_lsn, record.number)
@@ -148,12 +148,12 @@ cdef class Loader:
     cdef inline int put_restored(self, Segment *segment, JobImage *job, uint32_t before) noexcept:
         """Returns 0, or -1 without memory."""
         cdef BinlogWriter journal = self.journal
-        if journal.reserve_counted(&segment.ids, ID_BYTES) < 0:
+        if journal.room.reserve_counted(&segment.ids, ID_BYTES) < 0:
             return -1
         if before:
-            journal.count_out(before, logged_bytes(job.body_bytes, job.name_bytes))
+            journal.room.count_out(before, logged_bytes(job.body_bytes, job.name_bytes))
         journal.highest_id = max(journal.highest_id, job.id)
-        journal.count_in(segment, job)
+        journal.room.count_in(segment, job)
         return 0
 
     cdef int restore_settings(self, Segment *segment, TubeImage *tube) noexcept:
@@ -162,10 +162,10 @@ cdef class Loader:
         cdef uint32_t before = 0
         cdef int kept
         tube_from_wall(tube, journal.wall_offset_ns, journal.begun_ns)
-        kept = journal.store.restore_tube(tube, segment.number, &before)
+        kept = journal.jobs.restore_tube(tube, segment.number, &before)
         journal.settings_over(before, tube.name_bytes)
         if kept > 0:
-            journal.count_tube_in(segment, tube.name_bytes)
+            journal.room.count_tube_in(segment, tube.name_bytes)
         return min(kept, 0)
 
     cdef void clear(self, TubeImage *tube, uint64_t below) noexcept:
@@ -178,9 +178,9 @@ cdef class Loader:
         cdef Clearing clearing
         cdef uint64_t bytes
         cdef uint32_t number
-        for number in range(journal.segment_count):
-            if journal.segments[number].first_lsn < below:
-                segment = journal.segments[number]
+        for number in range(journal.room.segment_count):
+            if journal.room.segments[number].first_lsn < below:
+                segment = journal.room.segments[number]
         if segment is NULL:
             return
         memset(&clearing, 0, sizeof(Clearing))
@@ -190,7 +190,7 @@ cdef class Loader:
         clearing.first_lsn = <uint32_t>segment.first_lsn
         clearing.lsn = <uint32_t>below
         while True:
-            number = journal.store.restore_clear(&clearing, &bytes)
+            number = journal.jobs.restore_clear(&clearing, &bytes)
             if number == 0:
                 return
-            journal.count_out(number, bytes)
+            journal.room.count_out(number, bytes)

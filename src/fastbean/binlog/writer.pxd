@@ -2,9 +2,9 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from fastbean.engine.journal cimport JobSource
+from fastbean.engine.journal cimport JobSource, Journal
 from fastbean.binlog.record cimport RUN_BYTES, RecordType
-from fastbean.binlog.segments cimport Segment, Segments
+from fastbean.binlog.room cimport Room, Segment
 from fastbean.binlog.sync cimport SyncRound
 
 # SHORT_SYNC_US: under -f 0 the loop itself syncs for a group if the last sync took no longer. A round of the sync
@@ -41,8 +41,9 @@ cdef enum:
     QUIET_SYNC_NS = 50000000
 
 
-cdef class BinlogWriter(Segments):
-    cdef JobSource store
+cdef class BinlogWriter(Journal):
+    cdef readonly Room room
+    cdef JobSource jobs
     cdef char[RUN_BYTES] run_id     # the identity of the run
     cdef uint32_t seed              # of the checksums of its records
     cdef int64_t sync_every_ns      # 0: before each reply; -1: never

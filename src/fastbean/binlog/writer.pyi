@@ -1,14 +1,14 @@
 from collections.abc import Callable
 from typing import Self, final
 
-from fastbean.binlog.segments import Segments
-from fastbean.engine.journal import JobSource
+from fastbean.binlog.room import Room
+from fastbean.engine.journal import JobSource, Journal
 
 @final
-class BinlogWriter(Segments):
+class BinlogWriter(Journal):
     def __new__(
         cls,
-        store: JobSource,
+        jobs: JobSource,
         *,
         segment_bytes: int,
         max_bytes: int,
@@ -18,6 +18,8 @@ class BinlogWriter(Segments):
         ask_to_remove: Callable[[int, int], None],
         sync_pipes: tuple[int, ...],
     ) -> Self: ...
+    @property
+    def room(self) -> Room: ...
     slow_sync_ns: int
     on_slow_sync: Callable[[bool, int, int, int], None] | None
     def sync_done(self) -> None: ...

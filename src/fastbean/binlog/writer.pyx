@@ -20,15 +20,17 @@ from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, strerror
 
-from fastbean.base.buffer cimport buffer_append
+from fastbean.base.buffer cimport Buffer, buffer_append
 from fastbean.base.clock cimport NEVER, monotonic_ns, wall_ns
-from fastbean.engine.journal cimport JobImage, BinlogFigures, JobSource, TubeImage, logged_bytes, settings_bytes
+from fastbean.engine.journal cimport (
+    BinlogFigures, JobImage, JobSource, Journal, Space, TubeImage, logged_bytes, settings_bytes,
+)
 from fastbean.binlog.record cimport (
     MAX_RECORD_OVERHEAD, MAX_TUBE_BYTES, MAX_UPDATE_BYTES, RECORD_DURABLE, RECORD_NEXT_ID, RECORD_SHED, RUN_BYTES,
     SEGMENT_HEADER_BYTES, RecordType, append_delete, append_number, append_put, append_tube, append_update,
     fill_segment_header, job_to_wall, tube_to_wall,
 )
-from fastbean.binlog.segments cimport STEP_BYTES, Segment, Segments, is_needed, next_id_of
+from fastbean.binlog.room cimport STEP_BYTES, Room, Segment, is_needed, next_id_of
 from fastbean.binlog.sync cimport sync_begin, sync_finished, sync_inline, sync_rounds, sync_stop
 
 from fastbean.binlog.record import run_seed
@@ -39,19 +41,20 @@ cdef extern from "<unistd.h>" nogil:
 
 
 @cython.final
-cdef class BinlogWriter(Segments):
+cdef class BinlogWriter(Journal):
     """A binlog in segments; see the module's text. `fastbean.binlog.binlog.Binlog` makes one.
 
     Args:
-        store: the engine, for compaction and for the start.
+        jobs: of the engine, for compaction and for the start.
         sync_every_ns: 0 syncs before each reply, -1 never; any other value is the time from a write to its sync.
         sync_pipes: the two pipes of the sync thread: the reading and the writing end of the one that wakes it, then of
             the one by which it answers.
-        others: see `Segments`.
+        others: see `Room`.
     """
 
-    def __cinit__(self, JobSource store not None, *, int64_t sync_every_ns, sync_pipes, **others):
-        self.store = store
+    def __cinit__(self, JobSource jobs not None, *, int64_t sync_every_ns, sync_pipes, **others):
+        self.jobs = jobs
+        self.room = Room(self, **others)
         self.sync_every_ns = sync_every_ns
         self.closed_fds = []
         self.unsynced_since_ns = -1
@@ -66,21 +69,24 @@ cdef class BinlogWriter(Segments):
 
     # Records
 
+    cdef Space reserve(self, uint64_t body_bytes) noexcept:
+        return self.room.reserve(body_bytes)
+
     cdef void rotate(self) noexcept:
         """Continue in the first spare segment."""
-        cdef Segment *segment = self.current()
+        cdef Segment *segment = self.room.current()
         cdef char[SEGMENT_HEADER_BYTES] header
         self.write_pending()
-        number, fd, size = self.spare.pop(0)
-        self.spare_bytes -= <uint64_t>size - SEGMENT_HEADER_BYTES
+        number, fd, size = self.room.spare.pop(0)
+        self.room.spare_bytes -= <uint64_t>size - SEGMENT_HEADER_BYTES
         self.retire(segment.fd)
         segment.fd = -1
-        segment = self.add_segment(number, fd, size, self.end_lsn)
+        segment = self.room.add_segment(number, fd, size, self.end_lsn)
         if segment is NULL:
             self.fail("no memory for another segment", 0)
             return
         self.fill_header(header, segment)
-        buffer_append(&self.pending, header, SEGMENT_HEADER_BYTES)
+        buffer_append(&self.room.pending, header, SEGMENT_HEADER_BYTES)
 
     cdef void fill_header(self, char *header, Segment *segment) noexcept:
         fill_segment_header(
@@ -89,23 +95,23 @@ cdef class BinlogWriter(Segments):
 
     cdef size_t begin_record(self, uint64_t bytes) noexcept:
         """Prepare for a record of at most `bytes`. Returns where it begins in `pending`."""
-        cdef Segment *segment = self.current()
-        if self.pending.len == 0:
+        cdef Segment *segment = self.room.current()
+        if self.room.pending.len == 0:
             self.set_wall_offset()
         # A spare that is too small for a large record becomes a segment without records.
-        while segment.used + bytes > segment.size and self.spare and self.failure is None:
+        while segment.used + bytes > segment.size and self.room.spare and self.failure is None:
             self.rotate()
-            segment = self.current()
-        return self.pending.len
+            segment = self.room.current()
+        return self.room.pending.len
 
     cdef void end_record(self, size_t start, bint gates) noexcept:
         """The record that began at `start` is complete."""
-        cdef size_t size = self.pending.len - start
-        if self.pending.failed:
+        cdef size_t size = self.room.pending.len - start
+        if self.room.pending.failed:
             self.fail("no memory for the binlog", 0)
             return
-        self.current().used += size
-        self.used_bytes += size
+        self.room.current().used += size
+        self.room.used_bytes += size
         self.appended_bytes += size
         self.end_lsn += size
         self.records_written += 1
@@ -119,46 +125,46 @@ cdef class BinlogWriter(Segments):
 
     cdef uint32_t put(self, JobImage *job) noexcept:
         cdef size_t start = self.begin_record(job.body_bytes + MAX_RECORD_OVERHEAD)
-        cdef Segment *segment = self.current()
+        cdef Segment *segment = self.room.current()
         job_to_wall(job, self.wall_offset_ns)
-        append_put(&self.pending, job, self.seed, self.end_lsn)
+        append_put(&self.room.pending, job, self.seed, self.end_lsn)
         self.end_record(start, True)
         self.highest_id = max(self.highest_id, job.id)
-        self.count_in(segment, job)
+        self.room.count_in(segment, job)
         return segment.number
 
     cdef void update(self, JobImage *job, bint gates) noexcept:
         cdef size_t start = self.begin_record(MAX_UPDATE_BYTES)
         job_to_wall(job, self.wall_offset_ns)
-        append_update(&self.pending, job, self.seed, self.end_lsn)
+        append_update(&self.room.pending, job, self.seed, self.end_lsn)
         self.end_record(start, gates)
-        self.fresh_bytes += MAX_UPDATE_BYTES // 4  # of 80: an update takes 16 to 26 bytes
+        self.room.fresh_bytes += MAX_UPDATE_BYTES // 4  # of 80: an update takes 16 to 26 bytes
 
     cdef void delete(self, uint64_t id, uint32_t segment, uint64_t bytes) noexcept:
         cdef size_t start = self.begin_record(MAX_UPDATE_BYTES)
-        append_delete(&self.pending, id, self.seed, self.end_lsn)
+        append_delete(&self.room.pending, id, self.seed, self.end_lsn)
         self.end_record(start, True)
-        self.count_out(segment, bytes)
-        self.fresh_bytes += bytes
+        self.room.count_out(segment, bytes)
+        self.room.fresh_bytes += bytes
 
     cdef uint32_t settings(self, TubeImage *tube, uint32_t segment) noexcept:
         cdef size_t start = self.begin_record(MAX_TUBE_BYTES)
         tube_to_wall(tube, self.wall_offset_ns)
-        append_tube(&self.pending, tube, self.seed, self.end_lsn)
+        append_tube(&self.room.pending, tube, self.seed, self.end_lsn)
         self.end_record(start, True)
         self.settings_over(segment, tube.name_bytes)
         # Settings without a pause are those of every new tube. An older record that says otherwise is in this segment
         # or an earlier one, which is dropped before this one.
         if tube.pause_s == 0:
-            self.fresh_bytes += settings_bytes(tube.name_bytes)
+            self.room.fresh_bytes += settings_bytes(tube.name_bytes)
             return 0
-        self.count_tube_in(self.current(), tube.name_bytes)
-        return self.current().number
+        self.room.count_tube_in(self.room.current(), tube.name_bytes)
+        return self.room.current().number
 
     cdef void settings_over(self, uint32_t segment, uint32_t name_bytes) noexcept:
         if segment:
-            self.count_tube_out(segment, name_bytes)
-            self.fresh_bytes += settings_bytes(name_bytes)
+            self.room.count_tube_out(segment, name_bytes)
+            self.room.fresh_bytes += settings_bytes(name_bytes)
 
     cdef void more_ids(self) noexcept:
         self.number_record(RECORD_NEXT_ID, self.id_limit + IDS_AT_ONCE, True)
@@ -168,7 +174,7 @@ cdef class BinlogWriter(Segments):
 
     cdef void number_record(self, RecordType type, uint64_t number, bint gates) noexcept:
         cdef size_t start = self.begin_record(MAX_UPDATE_BYTES)
-        append_number(&self.pending, type, number, self.seed, self.end_lsn)
+        append_number(&self.room.pending, type, number, self.seed, self.end_lsn)
         self.end_record(start, gates)
 
     # Writing and syncing
@@ -180,18 +186,17 @@ cdef class BinlogWriter(Segments):
 
     cdef void write_pending(self) noexcept:
         """Write the gathered records after those written before."""
+        cdef Buffer *pending = &self.room.pending
         cdef Segment *segment
         cdef size_t done = 0
         cdef ssize_t size
         cdef int64_t start_ns
-        if self.pending.len == 0 or self.failure is not None:
+        if pending.len == 0 or self.failure is not None:
             return
-        segment = self.current()
+        segment = self.room.current()
         start_ns = monotonic_ns()
-        while done < self.pending.len:
-            size = pwrite(
-                segment.fd, self.pending.data + done, self.pending.len - done, segment.used - self.pending.len + done
-            )
+        while done < pending.len:
+            size = pwrite(segment.fd, pending.data + done, pending.len - done, segment.used - pending.len + done)
             if size >= 0:
                 done += size
             elif errno != EINTR:
@@ -199,7 +204,7 @@ cdef class BinlogWriter(Segments):
                 return
         self.write_last_us = <uint64_t>((monotonic_ns() - start_ns) // 1000)
         self.write_longest_us = max(self.write_longest_us, self.write_last_us)
-        self.pending.len = 0
+        pending.len = 0
         self.written_lsn = self.end_lsn
 
     cdef void retire(self, int fd) noexcept:
@@ -224,12 +229,12 @@ cdef class BinlogWriter(Segments):
         if self.failure is not None:
             return
         # Records whose replies must wait for the next sync anyway can stay in memory until the running one ends.
-        if self.sync_every_ns or not self.syncing or self.pending.len >= GATHERED_BYTES:
-            if self.pending.len and self.marked_lsn < self.durable_lsn:
+        if self.sync_every_ns or not self.syncing or self.room.pending.len >= GATHERED_BYTES:
+            if self.room.pending.len and self.marked_lsn < self.durable_lsn:
                 self.marked_lsn = self.durable_lsn
                 self.number_record(RECORD_DURABLE, self.durable_lsn, False)
             self.write_pending()
-        self.keep_room(now_ns)
+        self.room.keep_room(now_ns)
         if self.syncing and not self.warned:
             self.warn_of_sync(now_ns - self.round.begun_ns, self.round.lsn, self.round.count, True)
         if self.unsynced_since_ns < 0 and self.written_lsn > max(self.durable_lsn, self.round.lsn):
@@ -264,7 +269,7 @@ cdef class BinlogWriter(Segments):
 
     cdef void begin_sync(self) noexcept:
         """Have the thread sync all that is written; without memory for its list of files, sync here."""
-        if sync_begin(&self.round, self.closed_fds, self.current().fd, self.written_lsn) < 0:
+        if sync_begin(&self.round, self.closed_fds, self.room.current().fd, self.written_lsn) < 0:
             self.sync_now()
             return
         self.closing = len(self.closed_fds)
@@ -310,7 +315,7 @@ cdef class BinlogWriter(Segments):
             self.sync_done()
         if self.failure is not None:
             return
-        error = sync_inline(&self.round, self.closed_fds, self.current().fd)
+        error = sync_inline(&self.round, self.closed_fds, self.room.current().fd)
         if error:
             self.fail("cannot sync the binlog", error)
             return
@@ -334,12 +339,13 @@ cdef class BinlogWriter(Segments):
         cdef uint32_t place = 0
         cdef bint copies = False
         self.shed()
-        while place < self.segment_count - 1 and not is_needed(self.segments[place]):
-            going_bytes += self.segments[place].used
+        while place < self.room.segment_count - 1 and not is_needed(self.room.segments[place]):
+            going_bytes += self.room.segments[place].used
             place += 1
-        if self.failure is None and place < self.segment_count - 1:
-            copies = self.too_large(self.used_bytes - going_bytes) or self.short_of_room(place, going_bytes)
-            copies = copies and not self.waits_for_room(place) and self.copy_some(self.segments[place])
+        if self.failure is None and place < self.room.segment_count - 1:
+            copies = self.room.too_large(self.room.used_bytes - going_bytes)
+            copies = copies or self.room.short_of_room(place, going_bytes)
+            copies = copies and not self.room.waits_for_room(place) and self.copy_some(self.room.segments[place])
         self.appended_bytes = 0
         self.look_at_room(place, going_bytes)
         if going_bytes:
@@ -354,26 +360,30 @@ cdef class BinlogWriter(Segments):
         """
         cdef uint64_t copied = 0
         self.floor_bytes = STEP_BYTES
-        self.next_copy_bytes = 0
-        if place < self.segment_count - 1:
-            self.next_copy_bytes = self.segments[place].live_bytes
-            copied = self.next_copy_bytes + self.largest_bytes
-            if self.asked or going_bytes or self.free_bytes() >= copied:
+        self.room.next_copy_bytes = 0
+        if place < self.room.segment_count - 1:
+            self.room.next_copy_bytes = self.room.segments[place].live_bytes
+            copied = self.room.next_copy_bytes + self.room.largest_bytes
+            if self.room.asked or going_bytes or self.room.free_bytes() >= copied:
                 self.floor_bytes += copied
         self.tight = self.is_tight()
 
     cdef bint is_tight(self) noexcept:
-        return self.free_bytes() < self.floor_bytes or (
+        return self.room.free_bytes() < self.floor_bytes or (
             self.sync_every_ns >= 0
             and (self.end_lsn - self.durable_lsn > UNSYNCED_BYTES or len(self.closed_fds) >= UNSYNCED_FILES)
-        ) or ((self.pending.cap - self.pending.len < STEP_BYTES or self.ahead is NULL) and self.make_memory(0) < 0)
+        ) or (
+            (self.room.pending.cap - self.room.pending.len < STEP_BYTES or self.room.ahead is NULL)
+            and self.room.make_memory(0) < 0
+        )
 
     cdef void sync_early(self) noexcept:
         """Start a sync early if the binlog is too large, because segments wait for it; at the limit of twice the live
         data and two segments, sync in the loop."""
-        if self.sync_every_ns < 0 or not (self.tight or self.pass_lsn or self.too_large(self.used_bytes)):
+        cdef Room room = self.room
+        if self.sync_every_ns < 0 or not (self.tight or room.pass_lsn or room.too_large(room.used_bytes)):
             return
-        if self.used_bytes > 2 * self.live_bytes + 2 * self.segment_bytes:
+        if self.room.used_bytes > 2 * self.room.live_bytes + 2 * self.room.segment_bytes:
             self.sync_now()
             self.shed()
         elif not self.syncing:
@@ -393,7 +403,7 @@ cdef class BinlogWriter(Segments):
             before = segment.copied
             before_id = segment.copied_id
             id = next_id_of(segment)
-            if not self.store.image_of(id, segment.number, &job):
+            if not self.jobs.image_of(id, segment.number, &job):
                 continue
             bytes = <uint64_t>job.body_bytes + MAX_RECORD_OVERHEAD
             if not self.has_room_to_copy(bytes):
@@ -402,11 +412,11 @@ cdef class BinlogWriter(Segments):
                 return False
             start = self.begin_record(bytes)
             job_to_wall(&job, self.wall_offset_ns)
-            append_put(&self.pending, &job, self.seed, self.end_lsn)
+            append_put(&self.room.pending, &job, self.seed, self.end_lsn)
             self.end_record(start, False)
-            self.count_out(segment.number, logged_bytes(job.body_bytes, job.name_bytes))
-            self.count_in(self.current(), &job)
-            self.store.moved(id, self.current().number)
+            self.room.count_out(segment.number, logged_bytes(job.body_bytes, job.name_bytes))
+            self.room.count_in(self.room.current(), &job)
+            self.jobs.moved(id, self.room.current().number)
             self.records_migrated += 1
         return segment.copied < segment.ids.len or self.copy_settings(segment, end)
 
@@ -414,26 +424,26 @@ cdef class BinlogWriter(Segments):
         """The same for settings of tubes that have to be kept, until the binlog reaches `end_lsn`."""
         cdef TubeImage tube
         cdef size_t start
-        while self.end_lsn < end_lsn and self.failure is None and self.store.oldest_settings(segment.number, &tube):
+        while self.end_lsn < end_lsn and self.failure is None and self.jobs.oldest_settings(segment.number, &tube):
             if not self.has_room_to_copy(MAX_TUBE_BYTES):
                 return False
             start = self.begin_record(MAX_TUBE_BYTES)
             tube_to_wall(&tube, self.wall_offset_ns)
-            append_tube(&self.pending, &tube, self.seed, self.end_lsn)
+            append_tube(&self.room.pending, &tube, self.seed, self.end_lsn)
             self.end_record(start, False)
-            self.count_tube_out(segment.number, tube.name_bytes)
-            self.count_tube_in(self.current(), tube.name_bytes)
-            self.store.settings_moved(self.current().number)
+            self.room.count_tube_out(segment.number, tube.name_bytes)
+            self.room.count_tube_in(self.room.current(), tube.name_bytes)
+            self.jobs.settings_moved(self.room.current().number)
             self.records_migrated += 1
         return True
 
     cdef bint has_room_to_copy(self, uint64_t bytes) noexcept:
         """Whether a copy of at most `bytes` can be written now; if not, ask for room."""
-        if self.fits(bytes) and self.make_memory(bytes) == 0:
+        if self.room.fits(bytes) and self.room.make_memory(bytes) == 0:
             return True
         # On a full disk this is repeated with every step; ask only once in RETRY_NS.
-        if not self.refused and not self.fits(bytes):
-            self.ask(bytes)
+        if not self.room.refused and not self.room.fits(bytes):
+            self.room.ask(bytes)
         return False
 
     cdef void shed(self) noexcept:
@@ -443,20 +453,20 @@ cdef class BinlogWriter(Segments):
         """
         cdef uint64_t safe_lsn = self.written_lsn if self.sync_every_ns < 0 else self.durable_lsn
         cdef uint32_t place = 0
-        while place < self.segment_count - 1 and not is_needed(self.segments[place]):
+        while place < self.room.segment_count - 1 and not is_needed(self.room.segments[place]):
             place += 1
-        if self.segments[place].first_lsn > self.needed_lsn:
-            self.needed_lsn = self.segments[place].first_lsn
+        if self.room.segments[place].first_lsn > self.needed_lsn:
+            self.needed_lsn = self.room.segments[place].first_lsn
             self.number_record(RECORD_SHED, self.needed_lsn, False)
             self.shed_lsn = self.end_lsn
             if self.sync_every_ns < 0:
-                self.sync_before_removal = self.current().number
+                self.room.sync_before_removal = self.room.current().number
         while (
-            self.segment_count > 1 and self.segments[1].first_lsn <= self.needed_lsn and self.shed_lsn <= safe_lsn
-            and self.segments[0].dead_lsn <= safe_lsn
+            self.room.segment_count > 1 and self.room.segments[1].first_lsn <= self.needed_lsn
+            and self.shed_lsn <= safe_lsn and self.room.segments[0].dead_lsn <= safe_lsn
             # The next segment's header has the limit of the ids: it must be as safe as what is dropped.
-            and self.segments[1].first_lsn < safe_lsn
-            and self.drop_oldest()
+            and self.room.segments[1].first_lsn < safe_lsn
+            and self.room.drop_oldest()
         ):
             pass
 
@@ -475,19 +485,19 @@ cdef class BinlogWriter(Segments):
         """
         cdef char[SEGMENT_HEADER_BYTES] header
         cdef Segment *segment
-        cdef bint is_new = self.segment_count == 0
-        if (is_new and self.add_segment(number, -1, size, 0) is NULL) or self.make_memory(0) < 0:
+        cdef bint is_new = self.room.segment_count == 0
+        if (is_new and self.room.add_segment(number, -1, size, 0) is NULL) or self.room.make_memory(0) < 0:
             raise MemoryError("no memory for the binlog")
-        segment = self.current()
+        segment = self.room.current()
         if is_new:
-            self.allocated_bytes = size
+            self.room.allocated_bytes = size
             self.fill_header(header, segment)
-            buffer_append(&self.pending, header, SEGMENT_HEADER_BYTES)
+            buffer_append(&self.room.pending, header, SEGMENT_HEADER_BYTES)
         segment.fd = fd
         segment.size = size
-        self.needed_lsn = max(self.needed_lsn, self.segments[0].first_lsn)
+        self.needed_lsn = max(self.needed_lsn, self.room.segments[0].first_lsn)
         # It is not known how much of what was read a compaction could win back.
-        self.fresh_bytes = self.used_bytes
+        self.room.fresh_bytes = self.room.used_bytes
         # What was read is on the disk: the start has synced it.
         self.written_lsn = self.end_lsn
         self.durable_lsn = self.end_lsn
@@ -499,7 +509,7 @@ cdef class BinlogWriter(Segments):
 
         The spare segments stay: on a full disk the next start could not allocate new ones.
         """
-        if self.failure is None and self.free_bytes() >= MAX_UPDATE_BYTES:
+        if self.failure is None and self.room.free_bytes() >= MAX_UPDATE_BYTES:
             self.number_record(RECORD_NEXT_ID, next_id, True)
         if self.sync_every_ns < 0:
             self.write_pending()
@@ -508,13 +518,13 @@ cdef class BinlogWriter(Segments):
 
     def close_files(self):
         """Close all files and write nothing: at the end, or after a failed start. May be called again."""
-        if self.segment_count and self.current().fd >= 0:
-            close(self.current().fd)
-            self.current().fd = -1
-        for fd in self.closed_fds + [fd for _, fd, _ in self.spare]:
+        if self.room.segment_count and self.room.current().fd >= 0:
+            close(self.room.current().fd)
+            self.room.current().fd = -1
+        for fd in self.closed_fds + [fd for _, fd, _ in self.room.spare]:
             close(fd)
         self.closed_fds = []
-        self.spare = []
+        self.room.spare = []
 
     def fail_with(self, str what not None):
         """A failure outside of the writer, without which the binlog cannot continue; `what` describes it."""
@@ -548,12 +558,12 @@ cdef class BinlogWriter(Segments):
         return self.durable_lsn
 
     cdef bint figures_of(self, BinlogFigures *figures) noexcept:
-        figures.oldest = self.segments[0].number
-        figures.current = self.current().number
+        figures.oldest = self.room.segments[0].number
+        figures.current = self.room.current().number
         figures.migrated = self.records_migrated
         figures.written = self.records_written
-        figures.live_bytes = self.live_bytes
-        figures.disk_bytes = self.allocated_bytes
+        figures.live_bytes = self.room.live_bytes
+        figures.disk_bytes = self.room.allocated_bytes
         figures.syncs = self.round.rounds
         figures.sync_last_us = self.round.last_us
         figures.sync_longest_us = self.round.longest_us
@@ -565,8 +575,9 @@ cdef class BinlogWriter(Segments):
         """The state of the binlog, by name; sizes in bytes, times in microseconds."""
 
         return {
-            "oldest": self.segments[0].number, "current": self.current().number, "live_bytes": self.live_bytes,
-            "live_jobs": self.live_jobs, "used_bytes": self.used_bytes, "end_lsn": self.end_lsn,
+            "oldest": self.room.segments[0].number, "current": self.room.current().number,
+            "live_bytes": self.room.live_bytes,
+            "live_jobs": self.room.live_jobs, "used_bytes": self.room.used_bytes, "end_lsn": self.end_lsn,
             "durable_lsn": self.durable_lsn, "highest_id": self.highest_id, "id_limit": self.id_limit,
-            "segments": self.segment_count,
+            "segments": self.room.segment_count,
         }

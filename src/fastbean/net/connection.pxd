@@ -18,7 +18,7 @@ cdef enum Phase:
     PHASE_SKIP                      # the body of a put that is refused
 
 
-cdef class Shared:
+cdef class Connections:
     cdef readonly State state
     cdef object poller              # what watches the sockets, of either kind
     cdef Poller compiled            # the same, or None if it is a SelectorPoller
@@ -35,7 +35,6 @@ cdef class Shared:
     cdef uint32_t last_command       # its number
     cdef public int verbosity
     cdef public object on_event
-    cdef public object on_close
 
     cdef void deliver(self) noexcept
     cdef inline void deliver_answers(self) noexcept:
@@ -48,7 +47,7 @@ cdef class Shared:
 
 
 cdef class Connection:
-    cdef Shared hub
+    cdef Connections shared
     cdef State state
     cdef Client *client
     cdef readonly int fd            # -1: in memory

@@ -50,8 +50,8 @@ cdef enum:
     CRLF_BYTES = 2
 
 
-cdef class Shared:
-    """The state that all connections of one server share; the hub extends it.
+cdef class Connections:
+    """What all connections of one server share; the hub has one.
 
     Args:
         state: jobs, tubes and clients.
@@ -108,10 +108,10 @@ cdef class Shared:
 cdef class Connection:
     """One client's bytes. Made by `Hub.adopt` (with a socket) or `Hub.connect` (in memory)."""
 
-    def __cinit__(self, Shared hub not None, int fd):
+    def __cinit__(self, Connections shared not None, int fd):
         live_born(LIVE_CONNECTIONS)
-        self.hub = hub
-        self.state = hub.state
+        self.shared = shared
+        self.state = shared.state
         self.fd = fd
         self.reading = READ
         self.client = connect(self.state, <void *>self)
@@ -146,13 +146,13 @@ cdef class Connection:
                 size += piece
             self.arrived(size, now_ns)
             self.update_interest(now_ns)
-        self.hub.deliver()
+        self.shared.deliver()
 
     def feed_eof(self, int64_t now_ns):
         """For clients in memory: the client has closed its sending half. `now_ns`: monotonic, in nanoseconds."""
         self.end_of_file()
         self.update_interest(now_ns)
-        self.hub.deliver()
+        self.shared.deliver()
 
     def take_output(self):
         """For clients in memory: the replies since the last call, as bytes."""
@@ -170,7 +170,7 @@ cdef class Connection:
     def close(self, int64_t now_ns):
         """The client is gone: release what it had reserved. `now_ns`: the monotonic time in nanoseconds."""
         self.drop(now_ns)
-        self.hub.deliver()
+        self.shared.deliver()
 
     # Receiving
 
@@ -207,7 +207,7 @@ cdef class Connection:
         """Have the poller report again what one receive may have left. False: it cannot, so close the client."""
         if not self.interest & EDGE or (size < room and not events & EDGE):
             return True
-        return self.hub.compiled.tell_again(self.fd)
+        return self.shared.compiled.tell_again(self.fd)
 
     cdef int space(self, iovec *where) noexcept:
         """Where the next bytes go: fills up to two pieces and returns how many; 0 when none may be received now."""
@@ -226,17 +226,17 @@ cdef class Connection:
         if self.phase == PHASE_BODY and self.body_got < self.client.arriving.body_bytes:
             where[0].iov_base = job_body(self.client.arriving) + self.body_got
             where[0].iov_len = self.client.arriving.body_bytes - self.body_got
-            where[1].iov_base = self.hub.scratch
+            where[1].iov_base = self.shared.scratch
             where[1].iov_len = SCRATCH_BYTES
             return 2
         # A partial line is moved in front of what arrives next, so that a line is always in one piece.
-        where[0].iov_base = self.hub.scratch + self.input.len
+        where[0].iov_base = self.shared.scratch + self.input.len
         where[0].iov_len = SCRATCH_BYTES
         return 1
 
     cdef void arrived(self, size_t size, int64_t now_ns) noexcept:
         """`size` bytes were received where `space` said: run what is complete, keep the rest."""
-        cdef char *scratch = self.hub.scratch
+        cdef char *scratch = self.shared.scratch
         cdef size_t used
         if self.is_halted():
             self.input.len += size
@@ -293,13 +293,13 @@ cdef class Connection:
         """Have the hub call `resume` in the next iteration."""
         if not self.is_runnable and not self.closed:
             self.is_runnable = True
-            self.hub.runnable.append(self)
+            self.shared.runnable.append(self)
 
     cdef void resume(self, int64_t now_ns) noexcept:
         """Continue with commands that were received before, and with replies that were not sent."""
         if self.closed:
             return
-        if not self.hub.stopping:
+        if not self.shared.stopping:
             buffer_drop_front(&self.input, self.run(self.input.data, self.input.len, now_ns))
         if self.input.len == 0 and self.input.cap > KEPT_BYTES:
             buffer_free(&self.input)
@@ -336,7 +336,7 @@ cdef class Connection:
             if used == 0:
                 break
             at += used
-        self.hub.steps += steps
+        self.shared.steps += steps
         return size if self.quitting else at
 
     cdef size_t take_line(self, char *data, size_t size, int64_t now_ns) noexcept:
@@ -409,10 +409,10 @@ cdef class Connection:
         cdef Command command
         cdef Reply reply
         parse_line(line, size, &command)
-        if self.hub.verbosity >= 2:
-            self.hub.emit("command", self.fd, line[:size])
+        if self.shared.verbosity >= 2:
+            self.shared.emit("command", self.fd, line[:size])
         self.state.commands[command.number] += 1
-        self.hub.last_command = command.number
+        self.shared.last_command = command.number
         if command.form == FORM_PUT:
             reply = begin_put(self, &command, now_ns)
         elif command.fault != REPLY_NONE:
@@ -434,7 +434,7 @@ cdef class Connection:
     cdef void refuse_http(self) noexcept:
         """Close a connection that speaks HTTP, without a reply; drop everything after the request."""
         self.quitting = True
-        self.hub.http_requests += 1
+        self.shared.http_requests += 1
 
     cdef bint is_blocked(self) noexcept:
         """Whether the reply to the last command comes later."""
@@ -462,9 +462,9 @@ cdef class Connection:
         outbox_answer(&self.out, reply, self.client)
         if lsn > self.state.journal.committed_lsn:
             outbox_gate(&self.out, max(start, self.out.start), lsn)
-        if self.hub.verbosity >= 2 and not self.out.bytes.failed:
+        if self.shared.verbosity >= 2 and not self.out.bytes.failed:
             start = max(start, self.out.start)
-            self.hub.emit("reply", self.fd, self.out.bytes.data[start:self.out.bytes.len].split(b"\r\n", 1)[0])
+            self.shared.emit("reply", self.fd, self.out.bytes.data[start:self.out.bytes.len].split(b"\r\n", 1)[0])
 
     cdef uint64_t lsn_of(self, Reply reply) noexcept:
         """How far the binlog has to be safe before this reply may be sent."""
@@ -519,7 +519,7 @@ cdef class Connection:
         """The rest of the outbox waits for the binlog: the hub sends it after the next commit."""
         if not self.is_gated:
             self.is_gated = True
-            self.hub.gated.append(self)
+            self.shared.gated.append(self)
 
     cdef void count_memory(self) noexcept:
         """Update the engine's count of memory: the present size of the buffers, and deleted jobs that were sent."""
@@ -557,13 +557,13 @@ cdef class Connection:
         self.interest = 0  # A poller that fails to change no longer watches the socket.
         try:
             if events == 0:
-                self.hub.unwatch(self.fd)
-                self.hub.unwatched.add(self)
+                self.shared.unwatch(self.fd)
+                self.shared.unwatched.add(self)
             elif before == 0:
-                self.hub.unwatched.discard(self)
-                self.hub.poller.add(self.fd, events, self)
+                self.shared.unwatched.discard(self)
+                self.shared.poller.add(self.fd, events, self)
             else:
-                self.hub.poller.change(self.fd, events)
+                self.shared.poller.change(self.fd, events)
             self.interest = events
         except (OSError, MemoryError):
             # The poller cannot watch it, and unwatched it would hang for ever.
@@ -576,11 +576,11 @@ cdef class Connection:
             return
         self.closed = True
         if self.interest:
-            self.hub.unwatch(self.fd)
-        if self.hub.verbosity >= 1:
-            self.hub.emit("close", self.fd, b"")
-        self.hub.open.discard(self)
-        self.hub.unwatched.discard(self)
+            self.shared.unwatch(self.fd)
+        if self.shared.verbosity >= 1:
+            self.shared.emit("close", self.fd, b"")
+        self.shared.open.discard(self)
+        self.shared.unwatched.discard(self)
         self.client = NULL
         leave(self.state, client, now_ns)
         if self.fd >= 0:
@@ -589,9 +589,9 @@ cdef class Connection:
             self.count_memory()
             if not self.eof:
                 # Unread, it would make the close reset the connection, and replies on their way could be lost.
-                socket_drain(self.fd, self.hub.scratch, SCRATCH_BYTES)
+                socket_drain(self.fd, self.shared.scratch, SCRATCH_BYTES)
             close_descriptor(self.fd)
-            self.hub.has_closed = True
+            self.shared.has_closed = True
 
 
 cdef inline Reply begin_put(Connection connection, Command *command, int64_t now_ns) noexcept:

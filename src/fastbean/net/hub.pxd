@@ -2,11 +2,14 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from fastbean.net.connection cimport Connection, Shared
+from fastbean.engine.state cimport State
+from fastbean.net.connection cimport Connection, Connections
 from fastbean.base.stopwatch cimport Stopwatch, IterationPart
 
 
-cdef class Hub(Shared):
+cdef class Hub:
+    cdef readonly State state
+    cdef readonly Connections shared
     cdef public int64_t now_ns      # the time of this iteration
     cdef int64_t wait_ns            # what the last `end_iteration` returned
     cdef uint64_t committed_lsn     # replies that depend on no more than this were sent
@@ -19,6 +22,7 @@ cdef class Hub(Shared):
     cdef IterationPart phase            # what the iteration is doing
     cdef uint64_t before_moves      # effort of the engine before this iteration
     cdef int64_t http_report_ns     # when the next report of HTTP requests may be made
+    cdef public object on_close
     cdef public object on_slow_iteration
     cdef public object on_http_requests
 

@@ -1,13 +1,22 @@
 import socket
 from collections.abc import Callable
-from typing import final
+from typing import Self, final
 
-from fastbean.net.connection import Connection, Shared
+from fastbean.engine.state import State
+from fastbean.net.connection import Connection, Connections
+from fastbean.net.poller import Poller
+from fastbean.net.selector_poller import SelectorPoller
 
 @final
-class Hub(Shared):
+class Hub:
+    def __new__(cls, state: State, poller: Poller | SelectorPoller | None = None) -> Self: ...
+    @property
+    def shared(self) -> Connections: ...
+    @property
+    def state(self) -> State: ...
     now_ns: int
     slow_iteration_ns: int
+    on_close: Callable[[], None] | None
     on_slow_iteration: Callable[..., None] | None
     on_http_requests: Callable[[int], None] | None
     @property

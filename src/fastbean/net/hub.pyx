@@ -20,9 +20,10 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastbean.base.clock cimport NEVER, monotonic_ns
 from fastbean.engine.commands cimport retry_held
+from fastbean.engine.state cimport State
 from fastbean.engine.long_commands cimport work_on
 from fastbean.engine.timers cimport expire
-from fastbean.net.connection cimport PHASE_LINE, Connection, Shared
+from fastbean.net.connection cimport PHASE_LINE, Connection, Connections
 from fastbean.net.outbox cimport outbox_unsent
 from fastbean.net.poller cimport EDGE
 from fastbean.net.socket_calls cimport socket_has_unread
@@ -53,13 +54,17 @@ _PHASES = ("serve", "work", "binlog", "send")
 
 
 @cython.final
-cdef class Hub(Shared):
+cdef class Hub:
     """All connections of one server. ``now_ns`` is the time of the current iteration.
 
     Args:
         state: jobs, tubes and clients.
         poller: what watches the sockets, made by `new_selector`; None is fine as long as no socket is adopted.
     """
+
+    def __cinit__(self, State state not None, poller=None):
+        self.state = state
+        self.shared = Connections(state, poller)
 
     @property
     def slow_iteration_ns(self):
@@ -78,17 +83,17 @@ cdef class Hub(Shared):
     @property
     def connections(self):
         """The number of open connections."""
-        return len(self.open)
+        return len(self.shared.open)
 
     @property
     def unsent(self):
         """The number of connections with replies that are not sent yet."""
-        return sum(1 for connection in self.open if outbox_unsent(&(<Connection>connection).out))
+        return sum(1 for connection in self.shared.open if outbox_unsent(&(<Connection>connection).out))
 
     def is_full(self):
         """Whether no other client may connect; each True counts in `stats` as a refused client."""
         cdef uint32_t limit = self.state.max_connections
-        if limit == 0 or <uint64_t>len(self.open) < limit:
+        if limit == 0 or <uint64_t>len(self.shared.open) < limit:
             return False
         self.state.hits.connections += 1
         return True
@@ -114,18 +119,18 @@ cdef class Hub(Shared):
         except MemoryError:
             sock.close()
             raise
-        if self.compiled is not None and sock.family != AF_UNIX:
+        if self.shared.compiled is not None and sock.family != AF_UNIX:
             # A receive from a unix socket ends after each passed descriptor, and nothing reports that.
             connection.reading |= EDGE
         sock.detach()
         try:
-            self.poller.add(connection.fd, connection.reading, connection)
+            self.shared.poller.add(connection.fd, connection.reading, connection)
         except BaseException:
             connection.drop(now_ns)
             raise
         connection.interest = connection.reading
-        if self.verbosity >= 1:
-            self.emit("accept", connection.fd, peer.encode())
+        if self.shared.verbosity >= 1:
+            self.shared.emit("accept", connection.fd, peer.encode())
         return connection
 
     def connect(self):
@@ -133,8 +138,8 @@ cdef class Hub(Shared):
         return self.open_connection(-1)
 
     cdef Connection open_connection(self, int fd):
-        cdef Connection connection = Connection.__new__(Connection, self, fd)
-        self.open.add(connection)
+        cdef Connection connection = Connection.__new__(Connection, self.shared, fd)
+        self.shared.open.add(connection)
         return connection
 
     def serve(self, int64_t until_ns, bint once=False):
@@ -165,20 +170,20 @@ cdef class Hub(Shared):
             wait_ns = min(wait_ns, self.wait_ns)
         # Reset by `end_iteration`: after an error in this iteration the next one must not wait.
         self.wait_ns = 0
-        called = self.handle(wait_ns) if self.compiled is None else self.handle_polled(wait_ns)
-        self.deliver_answers()
-        if self.runnable or self.state.has_binlog:
+        called = self.handle(wait_ns) if self.shared.compiled is None else self.handle_polled(wait_ns)
+        self.shared.deliver_answers()
+        if self.shared.runnable or self.state.has_binlog:
             stopwatch_mark(&self.watch, self.phase)
             self.phase = PART_WORK
         self.wait_ns = self.end_iteration(self.now_ns)
         if stopwatch_mark(&self.watch, self.phase):
             self.report_slow_iteration()
-        if self.has_closed:
+        if self.shared.has_closed:
             if self.on_close is not None:
                 self.on_close()
                 called = True
-            self.has_closed = False
-        if self.http_requests:
+            self.shared.has_closed = False
+        if self.shared.http_requests:
             self.report_http_requests()
         return called
 
@@ -186,46 +191,46 @@ cdef class Hub(Shared):
         if self.on_slow_iteration is not None:
             self.on_slow_iteration(
                 ms=(self.watch.marked_ns - self.watch.begun_ns) // NS_IN_MS, phase=_PHASES[<int>self.watch.longest],
-                phase_ms=self.watch.longest_ns // NS_IN_MS, sockets=self.ready, steps=self.steps,
-                last=_WORDS.get(self.last_command, "none"),
-                moved=self.state.effort - self.before_moves - self.steps,
+                phase_ms=self.watch.longest_ns // NS_IN_MS, sockets=self.ready, steps=self.shared.steps,
+                last=_WORDS.get(self.shared.last_command, "none"),
+                moved=self.state.effort - self.before_moves - self.shared.steps,
             )
         return 0
 
     cdef int report_http_requests(self) except -1:
-        cdef uint64_t requests = self.http_requests
+        cdef uint64_t requests = self.shared.http_requests
         if self.now_ns >= self.http_report_ns:
             self.http_report_ns = self.now_ns + HTTP_REPORT_EVERY_NS
-            self.http_requests = 0
+            self.shared.http_requests = 0
             if self.on_http_requests is not None:
                 self.on_http_requests(requests)
         return 0
 
     cdef bint handle_polled(self, int64_t wait_ns) except -1:
         """Wait and serve what is ready; returns whether a callback ran."""
-        cdef int count = self.compiled.poll(wait_ns)
+        cdef int count = self.shared.compiled.poll(wait_ns)
         cdef int place = 0
         cdef int mask, fd
         cdef bint called = False
-        self.begin(count, self.compiled.now_ns)
+        self.begin(count, self.shared.compiled.now_ns)
         try:
             while place < count:
-                mask = self.compiled.mask_of(place, &fd)
+                mask = self.shared.compiled.mask_of(place, &fd)
                 place += 1
                 if mask:
-                    called = self.serve_one(self.compiled.datas[fd], mask) or called
+                    called = self.serve_one(self.shared.compiled.datas[fd], mask) or called
         except BaseException:
-            self.compiled.tell_rest_again(place)
+            self.shared.compiled.tell_rest_again(place)
             raise
         return called
 
     cdef bint handle(self, int64_t wait_ns) except -1:
         """The same with the standard library's selector."""
-        cdef list ready = self.poller.wait(wait_ns)
+        cdef list ready = self.shared.poller.wait(wait_ns)
         cdef bint called = False
         self.begin(len(ready), monotonic_ns())
         for fd, mask in ready:
-            data = self.poller.data_of(fd)
+            data = self.shared.poller.data_of(fd)
             # Serving an earlier descriptor may have removed this one.
             if data is not None:
                 called = self.serve_one(data, mask) or called
@@ -236,7 +241,7 @@ cdef class Hub(Shared):
         self.ready = ready
         self.polled = True
         self.now_ns = now_ns
-        self.steps = 0
+        self.shared.steps = 0
         self.before_moves = self.state.effort
         # An iteration without ready sockets consists of timers and postponed work.
         self.phase = PART_SERVE if ready else PART_WORK
@@ -264,15 +269,15 @@ cdef class Hub(Shared):
         Raises:
             BinlogFailedError: the binlog could not be written or synced. Nothing is sent any more.
         """
-        cdef list connections = self.runnable
+        cdef list connections = self.shared.runnable
         cdef Connection connection
         cdef Py_ssize_t resumed = 0
         cdef bint more, copies
-        if self.unwatched and now_ns - self.looked_ns >= LOOK_EVERY_NS:
+        if self.shared.unwatched and now_ns - self.looked_ns >= LOOK_EVERY_NS:
             self.look_at_unwatched(now_ns)
         self.state.begin_iteration(now_ns)
         if connections:
-            self.runnable = []
+            self.shared.runnable = []
             for connection in connections:
                 if self.state.effort >= self.state.effort_limit and resumed:
                     break
@@ -282,14 +287,14 @@ cdef class Hub(Shared):
             if resumed < len(connections):
                 # They come first in the next iteration.
                 del connections[:resumed]
-                connections += self.runnable
-                self.runnable = connections
+                connections += self.shared.runnable
+                self.shared.runnable = connections
         more = expire(self.state, now_ns)
         more = work_on(self.state, now_ns) or more
         if self.state.held.first is not NULL:
             more = retry_held(self.state, now_ns) or more
         copies = self.state.journal.compact()
-        self.deliver_answers()
+        self.shared.deliver_answers()
         if self.state.has_binlog:
             stopwatch_mark(&self.watch, self.phase)
             self.commit(now_ns)
@@ -297,9 +302,9 @@ cdef class Hub(Shared):
             self.phase = PART_SEND
         if self.state.journal.failure is not None:
             raise BinlogFailedError(f"{self.state.journal.failure}; the server ends and sends no more replies")
-        connections = self.answered
+        connections = self.shared.answered
         if connections:
-            self.answered = []
+            self.shared.answered = []
             self.send(connections, now_ns)
         if self.gathering:
             return 0
@@ -308,7 +313,7 @@ cdef class Hub(Shared):
         if self.state.journal.tight and not copies:
             # What makes room, or syncs, wakes the loop; until then no command can continue.
             return BINLOG_RETRY_NS
-        if more or copies or self.runnable or self.answered or self.state.answered.first is not NULL:
+        if more or copies or self.shared.runnable or self.shared.answered or self.state.answered.first is not NULL:
             return 0
         return self.next_ns(now_ns)
 
@@ -322,10 +327,13 @@ cdef class Hub(Shared):
     cdef void commit(self, int64_t now_ns) noexcept:
         """Write the records gathered in this iteration, and send the replies that waited for them."""
         cdef list connections
-        cdef bint alone = len(self.gated) == 1 and self.ready == 1 and not self.runnable
+        cdef bint alone = len(self.shared.gated) == 1 and self.ready == 1 and not self.shared.runnable
         cdef uint64_t before_lsn = self.committed_lsn
         self.gathering = False
-        if self.polled and self.gated and not alone and not self.runnable and self.state.journal.syncs_shortly():
+        if (
+            self.polled and self.shared.gated and not alone and not self.shared.runnable
+            and self.state.journal.syncs_shortly()
+        ):
             # Delay this sync for a few iterations so that clients arriving meanwhile share it. If an iteration finds no
             # ready socket, sync at once: that delays no client.
             self.gathering = self.ready > 0 and self.gathered_iterations < MAX_GATHERED_ITERATIONS
@@ -336,9 +344,9 @@ cdef class Hub(Shared):
             return
         self.state.journal.commit(now_ns, alone)
         self.committed_lsn = self.state.journal.committed_lsn
-        if self.gated and self.committed_lsn != before_lsn and self.state.journal.failure is None:
-            connections = self.gated
-            self.gated = []
+        if self.shared.gated and self.committed_lsn != before_lsn and self.state.journal.failure is None:
+            connections = self.shared.gated
+            self.shared.gated = []
             self.send(connections, now_ns)
 
     # The flags say that a connection is in `answered` or `gated`. The caller has emptied that list, so they are reset
@@ -362,7 +370,7 @@ cdef class Hub(Shared):
             due_ns = binlog_ns
         if due_ns == NEVER or (release_ns != NEVER and release_ns < due_ns):
             due_ns = release_ns
-        if self.unwatched and (due_ns == NEVER or due_ns > self.looked_ns + LOOK_EVERY_NS):
+        if self.shared.unwatched and (due_ns == NEVER or due_ns > self.looked_ns + LOOK_EVERY_NS):
             due_ns = self.looked_ns + LOOK_EVERY_NS
         return -1 if due_ns == NEVER else max(due_ns - now_ns, 0)
 
@@ -375,7 +383,7 @@ cdef class Hub(Shared):
         cdef Connection connection
         return [
             (connection.fd, outbox_unsent(&connection.out))
-            for connection in self.open
+            for connection in self.shared.open
             if connection.socket_full and outbox_unsent(&connection.out)
         ]
 
@@ -385,8 +393,8 @@ cdef class Hub(Shared):
         Args:
             now_ns: the monotonic time in nanoseconds.
         """
-        self.stopping = True
-        for connection in list(self.open):
+        self.shared.stopping = True
+        for connection in list(self.shared.open):
             (<Connection>connection).reading = 0
             (<Connection>connection).update_interest(now_ns)
 
@@ -401,7 +409,7 @@ cdef class Hub(Shared):
             open, data that arrives does not make the kernel reset them, which could lose replies on their way.
         """
         cdef list sending = []
-        for connection in list(self.open):
+        for connection in list(self.shared.open):
             fd = self.stop_sending(connection)
             if fd >= 0:
                 sending.append(fd)
@@ -430,5 +438,5 @@ cdef class Hub(Shared):
         """The poller does not watch clients whose input is full: check whether they are still connected."""
         cdef Connection connection
         self.looked_ns = now_ns
-        for connection in list(self.unwatched):
+        for connection in list(self.shared.unwatched):
             connection.look_for_hang_up(now_ns)

@@ -33,7 +33,7 @@ def logged(directory: Path, segment_bytes: int = 1 << 22, **settings: object) ->
     log.open(lambda _text: None)
     # No loop hears of segments that are made: this one is enough for the whole test.
     segment_files.create(str(directory), 2, SPARE_SEGMENT_BYTES).hand_over(
-        log.journal.add_spare, 2, SPARE_SEGMENT_BYTES
+        log.journal.room.add_spare, 2, SPARE_SEGMENT_BYTES
     )
     try:
         yield server

@@ -219,8 +219,8 @@ def test_a_body_may_hold_http(client: MemoryClient) -> None:
 
 def test_everything_that_happens_is_told_when_asked_for(server: MemoryServer, client: MemoryClient) -> None:
     told: list[tuple[str, int, str]] = []
-    server.hub.on_event = lambda event, fd, text: told.append((event, fd, text))
-    server.hub.verbosity = 2
+    server.hub.shared.on_event = lambda event, fd, text: told.append((event, fd, text))
+    server.hub.shared.verbosity = 2
     client(b"use caf\xe9\r\nuse a\r\n")
     client.put(b"secret")
     client.close()

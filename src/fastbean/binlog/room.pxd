@@ -1,10 +1,9 @@
-"""The segments of the binlog: the room in them, and what is live in each."""
+"""The room in the segments of the binlog, and what is live in each."""
 
-cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastbean.base.buffer cimport Buffer, buffer_reserve
-from fastbean.engine.journal cimport JobImage, Journal, logged_bytes, settings_bytes
+from fastbean.engine.journal cimport JobImage, Journal, Space, logged_bytes, settings_bytes
 from fastbean.binlog.record cimport MAX_RECORD_OVERHEAD, MAX_TUBE_BYTES, put_varint
 
 cdef enum:
@@ -42,7 +41,8 @@ cdef inline bint is_needed(Segment *segment) noexcept nogil:
 cdef uint64_t next_id_of(Segment *segment) noexcept nogil
 
 
-cdef class Segments(Journal):
+cdef class Room:
+    cdef Journal journal            # the writer: where the binlog ends, whether commands wait, what memory it takes
     cdef object ask_for_segment     # called with a size in bytes
     cdef object ask_to_recycle      # called with a segment's number and size
     cdef object ask_to_remove       # likewise
@@ -93,21 +93,20 @@ cdef class Segments(Journal):
     cdef bint waits_for_room(self, uint32_t place) noexcept
     cdef bint fits(self, uint64_t bytes) noexcept
     cdef int make_memory(self, uint64_t bytes) noexcept
+    cdef Space reserve(self, uint64_t body_bytes) noexcept
     cdef void ask(self, uint64_t bytes) noexcept
     cdef void refuse(self) noexcept
     cdef void keep_room(self, int64_t now_ns) noexcept
 
-    @cython.final
     cdef inline int reserve_counted(self, Buffer *buffer, size_t extra) noexcept:
         """Room for `extra` more bytes, counted in `memory_bytes`. Returns 0, or -1 without memory (nothing changed)."""
         cdef size_t before = buffer.cap
         if buffer_reserve(buffer, extra) < 0:
             buffer.failed = False
             return -1
-        self.memory_bytes += buffer.cap - before
+        self.journal.memory_bytes += buffer.cap - before
         return 0
 
-    @cython.final
     cdef inline void count_in(self, Segment *segment, JobImage *job) noexcept:
         """Count a put record of a live job in `segment`, which has room for its id."""
         cdef uint64_t bytes = logged_bytes(job.body_bytes, job.name_bytes)
@@ -118,7 +117,6 @@ cdef class Segments(Journal):
         self.live_bytes += bytes
         self.largest_bytes = max(self.largest_bytes, <uint64_t>job.body_bytes + MAX_RECORD_OVERHEAD)
 
-    @cython.final
     cdef inline void count_tube_in(self, Segment *segment, uint32_t name_bytes) noexcept:
         """Count a record in `segment` of settings that have to be kept."""
         segment.live_tubes += 1
