@@ -17,6 +17,7 @@ from libc.string cimport memcmp, memcpy, memset, strlen
 from fastbean.net.connection cimport Connection
 from fastbean.engine.commands cimport delete
 from fastbean.engine.state cimport State
+from fastbean.engine.timers cimport expire
 from fastbean.net.hub cimport Hub
 from fastbean.base.debug_counters cimport LIVE_KINDS, live
 from fastbean.protocol.replies cimport REPLY_COUNT, REPLY_FOUND, REPLY_NONE, REPLY_OK, REPLY_RESERVED, Reply, reply_text
@@ -363,7 +364,7 @@ cdef size_t step(World world, const uint8_t *data, size_t size) except 0:
         world.settle()
         world.now_ns += passing_ns[data[0] >> 5]
         world.state.begin_iteration(world.now_ns)
-        world.state.expire(world.now_ns)
+        expire(world.state, world.now_ns)
     elif action == 13:
         world.close(number)
     elif action == 14:
