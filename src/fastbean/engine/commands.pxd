@@ -1,6 +1,6 @@
 """The engine: what each command does to the jobs, tubes and clients."""
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from fastbean.engine.client cimport Client
 from fastbean.engine.state cimport State
@@ -9,6 +9,7 @@ from fastbean.protocol.replies cimport Reply
 
 cdef Client *connect(State state, void *connection) noexcept
 cdef void leave(State state, Client *client, int64_t now_ns) noexcept
+cdef uint64_t awaited_lsn(State state, Client *client, Reply reply) noexcept
 cdef void give_up_waiting(State state, Client *client) noexcept
 
 cdef Reply put_begin(State state, Client *client, Command *command, int64_t now_ns) noexcept

@@ -8,14 +8,14 @@ ends.
 A client that waits, or whose long command is unfinished, must not be given another command.
 """
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from fastbean._core cimport Heap, HeapSlot, heap_reserve, heap_top, heap_update
 from fastbean.base.buffer cimport buffer_free
 from fastbean.base.clock cimport NEVER
 from fastbean.engine.client cimport (
-    WORK_KICK, WORK_LEAVE, WORK_LIST_WATCHED, Client, Watch, answer_add, answer_drop_jobs, client_add_watch,
-    client_remove_watch, client_stop_waiting, client_watch_of, queue_join, queue_leave,
+    WORK_KICK, WORK_LEAVE, WORK_LIST_WATCHED, Answer, Client, Watch, answer_add, answer_drop_jobs, carried_job,
+    client_add_watch, client_remove_watch, client_stop_waiting, client_watch_of, queue_join, queue_leave,
 )
 from fastbean.engine.job cimport (
     JOB_RESERVED, Job, first_job, job_cost, job_discard, job_new, job_table_put,
@@ -29,9 +29,10 @@ from fastbean.engine.statistics cimport stats_job_text, stats_text, stats_tube_t
 from fastbean.engine.tube cimport Tube, tube_find
 from fastbean.protocol.commands cimport Command
 from fastbean.protocol.replies cimport (
-    REPLY_BURIED, REPLY_DEADLINE_SOON, REPLY_DELETED, REPLY_DRAINING, REPLY_FOUND, REPLY_INSERTED, REPLY_KICKED,
-    REPLY_NONE, REPLY_NOT_FOUND, REPLY_NOT_IGNORED, REPLY_OK, REPLY_OUT_OF_MEMORY, REPLY_PAUSED, REPLY_RELEASED,
-    REPLY_RESERVED, REPLY_TIMED_OUT, REPLY_TOUCHED, REPLY_USING, REPLY_WATCHING, Reply,
+    AWAITS_JOBS, AWAITS_NOTHING, REPLY_BURIED, REPLY_DEADLINE_SOON, REPLY_DELETED, REPLY_DRAINING, REPLY_FOUND,
+    REPLY_INSERTED, REPLY_KICKED, REPLY_NONE, REPLY_NOT_FOUND, REPLY_NOT_IGNORED, REPLY_OK, REPLY_OUT_OF_MEMORY,
+    REPLY_PAUSED, REPLY_RELEASED, REPLY_RESERVED, REPLY_TIMED_OUT, REPLY_TOUCHED, REPLY_USING, REPLY_WATCHING, Reply,
+    reply_rows,
 )
 
 
@@ -64,6 +65,32 @@ cdef void leave(State state, Client *client, int64_t now_ns) noexcept:
     answer_drop_jobs(&client.answer)
     state.count_text(client)
     begin_work(state, client, WORK_LEAVE, 0, now_ns)
+
+
+# Replies
+
+cdef uint64_t awaited_lsn(State state, Client *client, Reply reply) noexcept:
+    """How far the binlog has to be safe before this reply to the client may be sent; see the table of replies."""
+    cdef uint8_t awaits = reply_rows[<int>reply].awaits
+    if awaits == AWAITS_JOBS:
+        return newest_lsn(state, &client.answer)
+    if awaits == AWAITS_NOTHING:
+        return 0
+    # The reply depends on a record of this command, or reports a state that earlier records may have caused.
+    return state.journal.gate_lsn
+
+
+cdef uint64_t newest_lsn(State state, Answer *answer) noexcept:
+    """Of the jobs that the answer carries, the newest LSN with the last 32 bits of a job's: its own, or for an old job
+    one that is no less safe."""
+    cdef uint64_t end_lsn = state.journal.end_lsn
+    cdef uint64_t newest = 0
+    cdef uint32_t place, age
+    for place in range(answer.jobs_count):
+        age = <uint32_t>end_lsn - carried_job(answer, place).job.lsn
+        if age <= end_lsn:
+            newest = max(newest, end_lsn - age)
+    return newest
 
 
 # put

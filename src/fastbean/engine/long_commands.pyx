@@ -132,7 +132,7 @@ cdef Reply end_work(State state, Client *client) noexcept:
 # for replay, since both records update a job whose put precedes them, each stores everything about the job that can
 # change, and a reserved job is stored as ready: the last one, which is the kick's, needs no other update. It is safe
 # for the replies, too. The reservation's record does not gate, but the kick's does: it sets `job.lsn` before
-# `Hub.deliver` looks at it, so both clients' replies wait for both records.
+# `Connections.deliver` looks at it, so both clients' replies wait for both records.
 cdef int kick_one(State state, Job *job, int64_t now_ns) noexcept:
     """Make a buried or delayed job ready. Returns 0, or -1 without memory (nothing changed)."""
     if state.make_ready(job, now_ns) < 0:

@@ -98,8 +98,6 @@ cdef class Connection:
     cdef void end_put(self, int64_t now_ns) noexcept
 
     cdef void answer(self, Reply reply) noexcept
-    cdef uint64_t lsn_of(self, Reply reply) noexcept
-    cdef uint64_t jobs_lsn(self) noexcept
     cdef void flush(self, int64_t now_ns) noexcept
     cdef void resume_if_drained(self) noexcept
     cdef void wait_for_commit(self) noexcept

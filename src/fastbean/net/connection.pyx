@@ -16,14 +16,14 @@ connection whose command has no reply yet (``blocked``) runs no other; a closed 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memchr, memcpy
 
 from fastbean.base.buffer cimport buffer_append, buffer_drop_front, buffer_free, buffer_reserve
-from fastbean.engine.client cimport INPUT_LIMIT, OUTPUT_LIMIT, STEPS_PER_ITERATION, Client, carried_job
+from fastbean.engine.client cimport INPUT_LIMIT, OUTPUT_LIMIT, STEPS_PER_ITERATION, Client
 from fastbean.engine.command_table cimport rows
-from fastbean.engine.commands cimport connect, give_up_waiting, leave, put_abort, put_end, put_refuse
+from fastbean.engine.commands cimport awaited_lsn, connect, give_up_waiting, leave, put_abort, put_end, put_refuse
 from fastbean.engine.state cimport State
 from fastbean.engine.job cimport Job, job_body
 from fastbean.base.debug_counters cimport LIVE_CONNECTIONS, live_born, live_gone
@@ -35,8 +35,7 @@ from fastbean.net.outbox cimport (
 from fastbean.net.poller cimport EDGE, READ, WRITE, Poller
 from fastbean.protocol.http_request cimport HTTP_TAIL_BYTES, ends_with_http_version, is_http, length_without_cr
 from fastbean.protocol.replies cimport (
-    AWAITS_JOBS, AWAITS_NOTHING, REPLY_BAD_FORMAT, REPLY_EXPECTED_CRLF, REPLY_JOB_TOO_BIG, REPLY_NONE, Reply,
-    reply_rows,
+    REPLY_BAD_FORMAT, REPLY_EXPECTED_CRLF, REPLY_JOB_TOO_BIG, REPLY_NONE, Reply,
 )
 from fastbean.protocol.tokenizer cimport line_length
 from fastbean.protocol.commands cimport FORM_PUT, MAX_LINE_BYTES, Command, parse_line
@@ -458,35 +457,13 @@ cdef class Connection:
     cdef void answer(self, Reply reply) noexcept:
         """Append a reply, with its arguments (``client.answer``), to the outbox."""
         cdef size_t start = self.out.bytes.len
-        cdef uint64_t lsn = self.lsn_of(reply) if self.state.has_binlog else 0
+        cdef uint64_t lsn = awaited_lsn(self.state, self.client, reply) if self.state.has_binlog else 0
         outbox_answer(&self.out, reply, self.client)
         if lsn > self.state.journal.committed_lsn:
             outbox_gate(&self.out, max(start, self.out.start), lsn)
         if self.shared.verbosity >= 2 and not self.out.bytes.failed:
             start = max(start, self.out.start)
             self.shared.emit("reply", self.fd, self.out.bytes.data[start:self.out.bytes.len].split(b"\r\n", 1)[0])
-
-    cdef uint64_t lsn_of(self, Reply reply) noexcept:
-        """How far the binlog has to be safe before this reply may be sent."""
-        cdef uint8_t awaits = reply_rows[<int>reply].awaits
-        if awaits == AWAITS_JOBS:
-            return self.jobs_lsn()
-        if awaits == AWAITS_NOTHING:
-            return 0
-        # The reply depends on a record of this command, or reports a state that earlier records may have caused.
-        return self.state.journal.gate_lsn
-
-    cdef uint64_t jobs_lsn(self) noexcept:
-        """Of the jobs that the reply carries, the newest LSN with the last 32 bits of one's: its own, or for an old job
-        one that is no less safe."""
-        cdef uint64_t end_lsn = self.state.journal.end_lsn
-        cdef uint64_t newest = 0
-        cdef uint32_t place, age
-        for place in range(self.client.answer.jobs_count):
-            age = <uint32_t>end_lsn - carried_job(&self.client.answer, place).job.lsn
-            if age <= end_lsn:
-                newest = max(newest, end_lsn - age)
-        return newest
 
     cdef void flush(self, int64_t now_ns) noexcept:
         """Send what the socket accepts."""
