@@ -6,8 +6,8 @@ time passes; drain mode begins or ends. `Peer` splits its client's bytes into co
 how many replies are due. A connection that was sent HTTP may be closed without a reply.
 
 Whenever the server has nothing left to do, these checks must hold: each command got exactly one reply, of a known form;
-the counts are consistent; nothing is due any more at this time. At the end, all clients disconnect and all jobs are
-deleted: nothing may be left, and no object may be alive once the engine is gone.
+the counts are consistent; nothing is due any more at this time. At the end, all clients disconnect, all jobs are
+deleted and all pauses end: nothing may be left, and no object may be alive once the engine is gone.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -53,6 +53,7 @@ forms[:] = [
 ]
 
 cdef int64_t SECOND_NS = 1000000000
+cdef int64_t LONGEST_PAUSE_S = 4294967295   # a paused tube does not end
 cdef int64_t[8] passing_ns
 passing_ns[:] = [
     1, SECOND_NS // 2, SECOND_NS - 1, SECOND_NS, 2 * SECOND_NS, 16 * SECOND_NS, 3600 * SECOND_NS,
@@ -184,7 +185,7 @@ cdef class World:
 
     cdef int begin(self) except -1:
         """Reset the empty server: creating a new one for each input would take most of the time."""
-        self.now_ns += 5000000000 * SECOND_NS
+        self.now_ns = 6000000000 * SECOND_NS
         self.state.begin_iteration(self.now_ns)
         self.settle()
         self.state.next_id = 1
@@ -287,7 +288,7 @@ cdef class World:
         return 0
 
     cdef int finish(self) except -1:
-        """Disconnect all clients and delete all jobs: nothing may be left."""
+        """Disconnect all clients, delete all jobs, let all pauses end: nothing may be left."""
         cdef State state = self.state
         cdef Command command
         cdef int number
@@ -300,6 +301,7 @@ cdef class World:
             command.id = id
             delete(state, self.client(0).client, &command, self.now_ns)
         self.close(0)
+        self.now_ns += LONGEST_PAUSE_S * SECOND_NS
         self.settle()
         equal("jobs at the end", state.jobs.count, 0)
         equal("tubes at the end", state.tubes.count, 1)
