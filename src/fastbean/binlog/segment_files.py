@@ -22,7 +22,7 @@ from fastbean.base.limits import NS_IN_MS
 from fastbean.binlog.advice import NO_ROOM
 from fastbean.binlog.descriptors import OpenFile
 from fastbean.binlog.record import checksum
-from fastbean.binlog.segments import fill_holes, write_zeros
+from fastbean.binlog.zeros import fill_holes, write_zeros
 from fastbean.errors import BinlogError
 
 TYPE_CHECKING = False

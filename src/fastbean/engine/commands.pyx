@@ -36,6 +36,10 @@ from fastbean.protocol.replies cimport (
 )
 
 
+cdef enum:
+    PAUSE_BYTES = 512               # the records of its begin and of its end take 446 at most (docs/binlog.md)
+
+
 # Connecting and leaving
 
 
@@ -196,7 +200,7 @@ cdef void journal_put(State state, Job *job, uint64_t id) noexcept:
 
 
 cdef bint retry_held(State state, int64_t now_ns) noexcept:
-    """Retry the puts for which the journal had no room; true when more can be retried at once.
+    """Retry the puts and pauses for which the journal had no room; true when more can be retried at once.
 
     They keep their order, so the first one that still finds no room ends this.
     """
@@ -208,7 +212,7 @@ cdef bint retry_held(State state, int64_t now_ns) noexcept:
         client = state.held.first
         if client is NULL or state.effort >= limit:
             break
-        reply = put_end(state, client, now_ns)
+        reply = pause_begin(state, client, now_ns) if client.arriving is NULL else put_end(state, client, now_ns)
         if reply == REPLY_NONE:
             return False
         queue_leave(client)
@@ -388,11 +392,34 @@ cdef Reply pause_tube(State state, Client *client, Command *command, int64_t now
     cdef Tube *tube = tube_find(&state.tubes, command.name, command.name_bytes)
     if tube is NULL:
         return REPLY_NOT_FOUND
+    client.work.tube = tube.number
+    client.work.birth = tube.birth
+    client.work.left = command.delay_s
+    return pause_begin(state, client, now_ns)
+
+
+# The first pause of a tube adds to what compaction has to keep, as a put does. So it needs room like a put: it is held
+# while room is being made, and refused if there is none. Other pauses replace a record, and the end of one has room.
+cdef Reply pause_begin(State state, Client *client, int64_t now_ns) noexcept:
+    """Set the pause that ``client.work`` has: of ``left`` seconds, for a tube that may have ended while it was held."""
+    cdef Tube *tube = state.tubes.by_number[client.work.tube]
+    cdef Space space = SPACE_READY
+    if tube is NULL or tube.birth != client.work.birth:
+        return REPLY_NOT_FOUND
+    if client.work.left and tube.segment == 0:
+        space = state.journal.reserve(PAUSE_BYTES)
+    if space == SPACE_COMING:
+        if client.queue is NULL:
+            queue_join(&state.held, client)
+        return REPLY_NONE
+    if space != SPACE_READY:
+        state.hits.binlog_space += space == SPACE_NONE
+        return REPLY_OUT_OF_MEMORY
     tube.pauses += 1
-    if command.delay_s == 0:
+    if client.work.left == 0:
         end_pause(state, tube, now_ns)
         return REPLY_PAUSED
-    tube.pause_ns = seconds_ns(command.delay_s)
+    tube.pause_ns = seconds_ns(client.work.left)
     tube.unpause_at_ns = now_ns + tube.pause_ns
     state.schedule(&tube.timer, tube.unpause_at_ns)
     state.journal_settings(tube)

@@ -40,7 +40,7 @@ cdef struct Counters:               # of the whole server, as `stats` shows them
 
 cdef struct Hits:                   # how often each limit was reached, as `stats` shows it
     uint64_t memory                 # puts and lists of tubes refused
-    uint64_t binlog_space           # puts refused: the binlog may not, or cannot, grow
+    uint64_t binlog_space           # puts and pauses refused: the binlog may not, or cannot, grow
     uint64_t job_size               # puts refused: JOB_TOO_BIG
     uint64_t tubes                  # commands refused
     uint64_t connections            # clients refused
@@ -81,7 +81,7 @@ cdef class State:
     cdef ClientSet clients
     cdef uint64_t burials
     cdef ClientQueue answered       # clients with a queued reply, oldest first
-    cdef ClientQueue held           # clients whose put waits for room in the journal, oldest first
+    cdef ClientQueue held           # clients whose put or pause waits for room in the journal, oldest first
     cdef ClientQueue work           # clients with an unfinished long command or disconnect; served in turn
     cdef ClientQueue lists          # clients that asked for all tubes: only the first one's list is begun
     cdef readonly uint64_t effort   # so far: commands run, jobs moved, watches examined, entries listed

@@ -18,7 +18,7 @@ from fastbean.engine.exposition cimport (
 from fastbean.engine.figure cimport Sheet
 from fastbean.engine.job cimport Job, job_table_get
 from fastbean.engine.oldest_ready cimport age_of_oldest_s, find_oldest
-from fastbean.engine.statistics_tables cimport fill_job, fill_server, fill_tube, table_of_a_tube
+from fastbean.engine.statistics_tables cimport complete, fill_job, fill_server, fill_tube, table_of_a_tube
 from fastbean.engine.tube cimport Tube, tube_find, tube_name
 
 cdef enum:
@@ -129,6 +129,7 @@ def json_of_server(State state not None, int64_t now_ns) -> bytes:
     """The statistics of the server as a JSON object; `now_ns` is the monotonic time in nanoseconds."""
     cdef Buffer text
     memset(&text, 0, sizeof(text))
+    complete()
     server_json(state, &text, now_ns)
     return taken(&text)
 
@@ -138,6 +139,7 @@ def json_of_tube(State state not None, bytes name not None, int64_t now_ns) -> b
     cdef Tube *tube = tube_find(&state.tubes, name, len(name))
     cdef Buffer text
     memset(&text, 0, sizeof(text))
+    complete()
     if tube is not NULL:
         tube_json(tube, oldest_age_s(state, tube, now_ns), &text, now_ns)
     return taken(&text)
@@ -148,6 +150,7 @@ def json_of_job(State state not None, uint64_t id, int64_t now_ns) -> bytes:
     cdef Job *job = job_table_get(&state.jobs, id)
     cdef Buffer text
     memset(&text, 0, sizeof(text))
+    complete()
     if job is not NULL:
         job_json(state, job, id, &text, now_ns)
     return taken(&text)
@@ -159,6 +162,7 @@ def metrics(State state not None, int64_t now_ns) -> bytes:
     cdef Tube *tube
     cdef uint32_t family, place
     memset(&text, 0, sizeof(text))
+    complete()
     server_metrics(state, &text, now_ns)
     for family in range(tube_family_count()):
         tube_family_head(family, &text)

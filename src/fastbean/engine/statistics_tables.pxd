@@ -12,3 +12,4 @@ cdef void fill_tube(Sheet *sheet, Tube *tube, uint64_t oldest_age_s, int64_t now
 cdef void fill_job(Sheet *sheet, State state, Job *job, uint64_t id, int64_t now_ns) noexcept
 cdef Table *table_of_a_tube() noexcept nogil
 cdef int make_tables() except -1
+cdef int complete() except -1

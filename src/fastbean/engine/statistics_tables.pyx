@@ -31,6 +31,8 @@ from fastbean.protocol.commands cimport (
     COUNTER_OF_BEANSTALKD, COUNTER_OF_FASTBEAN, MAX_COMMANDS, Counter, words, words_count,
 )
 
+import importlib
+
 cdef extern from "<sys/resource.h>" nogil:
     cdef struct timeval:
         long tv_sec
@@ -224,7 +226,8 @@ cdef void limit_rows(Sheet *sheet, State state) noexcept:
     number(sheet, b"max-job-size-hits", COUNTER, COMMANDS, FASTBEAN, state.hits.job_size,
            b"fastbean_limit_hits_total{limit=\"job_size\"}", b"Puts refused because their body was too large.")
     number(sheet, b"binlog-full-hits", COUNTER, COMMANDS, FASTBEAN, state.hits.binlog_space,
-           b"fastbean_limit_hits_total{limit=\"binlog_space\"}", b"Puts refused because the binlog could not grow.")
+           b"fastbean_limit_hits_total{limit=\"binlog_space\"}",
+           b"Puts and pauses refused because the binlog could not grow.")
 
 
 cdef void client_limit_rows(Sheet *sheet, State state) noexcept:
@@ -350,14 +353,17 @@ cdef Table *table_of_a_tube() noexcept nogil:
     return &tube_table
 
 
-def tables() -> dict[str, list[dict[str, str]]]:
-    """The tables of the server, a tube and a job: the columns of each row, by name.
-
-    Raises:
-        RuntimeError: `command_table` has not completed them.
-    """
+cdef int complete() except -1:
+    """Make sure that the tables have their rows of commands. The table of commands imports this module, and makes the
+    tables when it is loaded: every server has loaded it, a program that only looks at statistics may not."""
     if server_table.count == 0:
-        raise RuntimeError("import fastbean.engine.command_table first: it completes the tables of statistics")
+        importlib.import_module("fastbean.engine.command_table")
+    return 0
+
+
+def tables() -> dict[str, list[dict[str, str]]]:
+    """The tables of the server, a tube and a job: the columns of each row, by name."""
+    complete()
     return {"server": rows_of(&server_table), "tube": rows_of(&tube_table), "job": rows_of(&job_table)}
 
 

@@ -8,7 +8,6 @@ from fastbean.engine.state cimport State
 from fastbean.net.outbox cimport Outbox
 from fastbean.net.poller cimport Poller
 from fastbean.protocol.replies cimport Reply
-from fastbean.protocol.commands cimport Command
 from fastbean.net.socket_calls cimport iovec
 
 cdef enum Phase:

@@ -1,6 +1,6 @@
 """Command lines: which word a line begins with, and its arguments."""
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from fastbean.protocol.replies cimport Reply
 
@@ -19,7 +19,6 @@ cdef enum Form:                     # of the arguments; each has one function, s
     FORM_TUBE_DELAY                 # <tube> <delay>
     FORM_COUNT                      # <count>
     FORM_TIMEOUT                    # <seconds>
-    FORM_COUNT_OF_FORMS             # the number of values
 
 cdef enum Counter:                  # in `stats`
     COUNTER_OF_BEANSTALKD           # among the keys that beanstalkd has too

@@ -10,7 +10,7 @@ import pytest
 
 import fastbean
 from fastbean.binlog import damage_rules, inspection, segment_files
-from fastbean.binlog.segments import reads_as_zeros
+from fastbean.binlog.zeros import reads_as_zeros
 from made_binlogs import SEGMENT_BYTES, io_client, live_log, many_jobs, saved, write_log
 
 CALLS = ("open", "rename", "write_zeros", "fsync", "unlink", "posix_fallocate")

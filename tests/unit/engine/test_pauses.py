@@ -4,9 +4,11 @@ import time
 
 import pytest
 
+import fastbean
 from fastbean.binlog.binlog import Binlog
 from fastbean.daemon import stderr_log
 from fastbean.engine.restore import EngineJobs
+from made_binlogs import io_client
 from memory_client import MemoryServer
 
 
@@ -69,6 +71,35 @@ def test_many_waiting_clients_see_the_end_of_a_pause(server):
     assert producer.stats(b"stats-tube a")["pause"] == "0"
 
 
+@pytest.mark.parametrize("name", [b"t%d", b"long-" * 30 + b"%d"])
+def test_pauses_on_a_full_binlog_are_refused_and_nothing_hangs(directory, name):
+    directory.mkdir()
+    config = fastbean.Config(
+        listen=["127.0.0.1"],
+        port=0,
+        binlog_dir=str(directory),
+        binlog_size=16384,
+        binlog_max_bytes=200_000,
+        fsync_ms=50,
+    )
+    for _ in range(2):  # a server that was started again does not hang either
+        with fastbean.Server(config) as server:
+            client = io_client(server.port)
+            while client(b"put 0 0 60 500\r\n" + bytes(500) + b"\r\n") != b"OUT_OF_MEMORY\r\n":
+                pass
+            replies = set()
+            for number in range(3000):
+                client(b"use " + name % number + b"\r\n")
+                replies.add(client(b"pause-tube " + name % number + b" 1000\r\n"))
+            assert b"OUT_OF_MEMORY\r\n" in replies
+            assert replies <= {b"PAUSED\r\n", b"OUT_OF_MEMORY\r\n"}
+            for id in range(1, 5):
+                assert client(b"delete %d\r\n" % id) in (b"DELETED\r\n", b"NOT_FOUND\r\n")
+            assert client(b"pause-tube default 0\r\n") == b"PAUSED\r\n"
+            assert int(server.stats()["binlog-full-hits"]) > 1000
+            client(b"", close=True)
+
+
 @pytest.mark.parametrize("seconds", [0, 100])
 def test_the_reply_waits_for_the_sync(directory, seconds):
     server = MemoryServer()
@@ -76,6 +107,10 @@ def test_the_reply_waits_for_the_sync(directory, seconds):
     directory.mkdir()
     binlog.open(lambda _text: None)
     server.now_ns = time.monotonic_ns()
+    # A first pause needs room: there is no loop that takes over the spare segment.
+    while binlog.journal.room.next_segment == 2:
+        server.settle()
+        binlog._take_results(0)
     client = server.client()
     client(b"pause-tube default 9\r\n")
     durable = binlog.journal.durable
