@@ -53,6 +53,12 @@ def test_the_page_of_statistics_is_what_is_written_from_the_tables():
     assert make_pages().STATISTICS_PAGE.read_text() == make_pages().statistics(), "call `make pages`"
 
 
+def test_they_are_made_by_a_process_that_has_loaded_nothing_else():
+    program = f"import runpy; runpy.run_path({str(PACKAGING / 'make_pages.py')!r})['statistics']()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_page_of_statistics_has_every_row():
     page = make_pages().STATISTICS_PAGE.read_text()
     assert "<!--" not in page

@@ -16,8 +16,8 @@ from fastbean.binlog.loader import Loader
 from fastbean.binlog.record import run_seed
 from fastbean.binlog.record_reader import find_seed, highest_mark
 from fastbean.binlog.segment_files import HEADER, Header
-from fastbean.binlog.zeros import reads_as_zeros, write_zeros
 from fastbean.binlog.writer import BinlogWriter
+from fastbean.binlog.zeros import reads_as_zeros, write_zeros
 from fastbean.errors import BinlogError
 
 TYPE_CHECKING = False
