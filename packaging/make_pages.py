@@ -1,10 +1,10 @@
 """Writes the pages whose flags, words and keys are in the programs and nowhere else.
 
 ``python packaging/make_pages.py`` writes the manual pages and the shell completions below ``packaging/share``, which is
-laid out as it is installed, and ``docs/statistics.md``; ``make pages`` calls it. The texts of the pages are in
-``packaging/pages``. Comments in them are replaced: FLAGS by the flags of the program, TOOLS by its tools, and
-STATISTICS by a table of statistics. What is written is in the tree, so that packaging needs no fastbean that runs
-already; ``tests/unit/test_pages.py`` holds it equal to what this writes.
+laid out as it is installed, ``docs/statistics.md`` and ``docs/commands.md``; ``make pages`` calls it. The texts of the
+pages are in ``packaging/pages``. Comments in them are replaced: FLAGS by the flags of the program, TOOLS by its tools,
+and STATISTICS by a table of statistics, and COMMANDS by that of commands. What is written is in the tree, so that
+packaging needs no fastbean that runs already; ``tests/unit/test_pages.py`` holds it equal to what this writes.
 """
 
 import argparse
@@ -18,10 +18,22 @@ from fastbean.benchmark.scenarios import SCENARIOS
 from fastbean.binlog.tool import COMMANDS
 from fastbean.daemon.command_line import OPTIONS, Choice
 from fastbean.daemon.tools import TOOLS
+from fastbean.engine import command_table
 from fastbean.engine.statistics_tables import tables
 
 HERE = Path(__file__).parent
 STATISTICS_PAGE = HERE.parent / "docs" / "statistics.md"
+COMMANDS_PAGE = HERE.parent / "docs" / "commands.md"
+COMMANDS_MARK = "<!-- COMMANDS -->\n"
+# The words of beanstalkd's documentation for arguments whose names here have a unit, or are longer.
+ARGUMENT_WORDS = {
+    "delay_s": "delay",
+    "ttr_s": "ttr",
+    "timeout_s": "seconds",
+    "body_bytes": "bytes",
+    "name": "tube",
+    "count": "bound",
+}
 FLAGS_MARK = '.\\" FLAGS\n'
 TOOLS_MARK = '.\\" TOOLS\n'
 STATISTICS_MARK = "<!-- STATISTICS of a {} -->\n"
@@ -262,6 +274,16 @@ def pages() -> Iterator[tuple[str, str]]:
         yield f"fish/vendor_completions.d/{program}.fish", fish(program, flags)
 
 
+def commands() -> str:
+    """The page that lists the commands."""
+    lines = ["| command | acts on | changes | right |", "|---|---|---|---|"]
+    for row in command_table.table():
+        line = " ".join([row["word"], *(f"<{ARGUMENT_WORDS.get(name, name)}>" for name in row["arguments"])])
+        lines.append(f"| `{line}` | {row['acts_on']} | {'yes' if row['changes'] else 'no'} | {row['right']} |")
+    text = (HERE / "pages" / "commands.md").read_text()
+    return text.replace(COMMANDS_MARK, "\n".join(lines) + "\n")
+
+
 def statistics() -> str:
     """The page that lists the statistics."""
     text = (HERE / "pages" / "statistics.md").read_text()
@@ -284,6 +306,7 @@ def _markdown(rows: "Sequence[dict[str, str]]") -> str:
 def main() -> None:
     """Writes all files."""
     STATISTICS_PAGE.write_text(statistics())
+    COMMANDS_PAGE.write_text(commands())
     for path, text in pages():
         target = HERE / "share" / path
         target.parent.mkdir(parents=True, exist_ok=True)

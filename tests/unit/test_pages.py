@@ -53,6 +53,13 @@ def test_the_page_of_statistics_is_what_is_written_from_the_tables():
     assert make_pages().STATISTICS_PAGE.read_text() == make_pages().statistics(), "call `make pages`"
 
 
+def test_the_page_of_commands_is_what_is_written_from_the_table():
+    page = make_pages().COMMANDS_PAGE.read_text()
+    assert page == make_pages().commands(), "call `make pages`"
+    assert "| `release <id> <pri> <delay>` | an own reservation | yes | worker |" in page
+    assert "| `put <pri> <delay> <ttr> <bytes>` | a tube | yes | producer |" in page
+
+
 def test_they_are_made_by_a_process_that_has_loaded_nothing_else():
     program = f"import runpy; runpy.run_path({str(PACKAGING / 'make_pages.py')!r})['statistics']()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
