@@ -121,8 +121,8 @@ class Segment:
 
     def is_impossible(self, lsn: int, at: int) -> bool:
         """Whether the bytes at the offset ``at`` have the checksum of a record at ``lsn``, but wrong members."""
-        _, end = next(records(memoryview(self.read())[at - HEADER.size :], self.seed, lsn))
-        return end == "impossible"
+        _, found = next(records(memoryview(self.read())[at - HEADER.size :], self.seed, lsn))
+        return bool(found == "impossible")
 
 
 def open_segments(directory: str) -> list[Segment]:

@@ -46,7 +46,8 @@ cdef class Loader:
         Returns:
             What ended the reading ("end": zeros, or the end of the file; "broken": bytes that are no record; "newer": a
             record that only a newer fastbean can read; "impossible": a record with a right checksum and wrong members;
-            "unknown": a change of a job whose put the binlog should have; "memory"), and the offset in the file where it ended.
+            "unknown": a change of a job whose put the binlog should have; "memory"), and the offset in the file
+            where it ended.
 
         Raises:
             OSError: the file cannot be read.

@@ -8,7 +8,7 @@ import pytest
 from fastbean.binlog import inspection, segment_files
 from fastbean.binlog.binlog import Binlog
 from fastbean.binlog.record import checksum, run_seed
-from fastbean.binlog.record_reader import encode_cleared, encode_put, encode_tube
+from fastbean.binlog.record_reader import encode_cleared, encode_mark, encode_put, encode_tube
 from fastbean.binlog.saved_job import SavedTube
 from fastbean.binlog.segment_files import Header
 from fastbean.daemon import stderr_log
@@ -44,10 +44,15 @@ class Segments:
     def settings(self, name, pause_s, end_ns=FAR_NS):
         self._append(encode_tube(SavedTube(name, pause_s, end_ns), SEED, self.lsn))
 
-    def newer(self):
+    def newer(self, added=b""):
         """A cleared record with an unknown flag, in which an older reader sees an LSN above its own."""
-        rest = b"\x0b\x08\x02\x04tube\xff\xff\xff\x7f"
+        members = b"\x08\x02\x04tube\xff\xff\xff\x7f" + added
+        rest = bytes([len(members) & 0x7F | 0x80, len(members) >> 7]) + members
         self._append(struct.pack("<I", checksum(RUN + struct.pack("<Q", self.lsn) + rest)) + rest)
+
+    def mark(self):
+        """All before is synced."""
+        self._append(encode_mark(self.lsn, SEED, self.lsn))
 
     def _append(self, record):
         self._files[-1] += record
@@ -191,6 +196,19 @@ def test_a_newer_cleared_record_is_refused_whatever_its_lsn_seems_to_be(director
     log.end()
     assert "a record that only a newer fastbean can read" in refusal_of(directory)
     assert run("check", directory)[0] == run("repair", directory)[0] == 10
+
+
+def test_a_repair_refuses_a_long_newer_record_behind_damage(directory, log, run):
+    log.put(1)
+    log.newer(b"q" * 300)
+    log.mark()
+    log.end()
+    damage(segment_files.path_of(directory, 1))
+    before = contents(directory)
+    status, _, complained = run("repair", directory)
+    assert status == 10
+    assert "there is a record that only a newer fastbean can read" in complained
+    assert {**contents(directory), "lock": b""} == {**before, "lock": b""}
 
 
 def test_a_right_checksum_over_wrong_members_is_damage(directory, log, run):
