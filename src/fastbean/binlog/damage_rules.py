@@ -9,6 +9,7 @@ damage. The evidence:
   the binlog begins with LSN 0.
 - A mark (a record of the type durable, which says up to where the binlog was synced) beyond the place where reading
   ends.
+- A record with a right checksum whose members cannot be: no power cut makes the checksum right.
 - A header that is broken though records follow it, or that belongs to another segment or another run: a power cut
   leaves zeros.
 """

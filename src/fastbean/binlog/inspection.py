@@ -119,6 +119,11 @@ class Segment:
             if at == len(data):
                 return
 
+    def is_impossible(self, lsn: int, at: int) -> bool:
+        """Whether the bytes at the offset ``at`` have the checksum of a record at ``lsn``, but wrong members."""
+        _, found = next(records(memoryview(self.read())[at - HEADER.size :], self.seed, lsn))
+        return bool(found == "impossible")
+
 
 def open_segments(directory: str) -> list[Segment]:
     """All segments of a directory, spares included, in order; complete as of the call or later.
@@ -215,7 +220,7 @@ class Inspection:
         self.tubes: dict[bytes, SavedTube] = {}
         self.records = 0
         self.first_lsn = self.end_lsn = self.durable_lsn = 0
-        self.id_limit = 1
+        self.id_limit = self._above_puts = 1
         self.needed_lsn = 0
         self.fault: Fault | None = None
         self.ends: list[int] = []
@@ -323,7 +328,7 @@ class Inspection:
         elif kind == "shed":
             self.needed_lsn = max(self.needed_lsn, found["below"])
         elif kind == "next-id":
-            self.id_limit = max(self.id_limit, found["id"]) if self._salvage else found["id"]
+            self.id_limit = max(self.id_limit if self._salvage else self._above_puts, found["id"])
         elif self._keep_jobs:
             self._apply_change(place, at, found)
 
@@ -341,7 +346,8 @@ class Inspection:
         elif kind == "put":
             self.unknown.discard(found["id"])
             self.jobs[found["id"]] = self._job(found, found["created_ns"], found["ttr"], found["tube"], found["body"])
-            self.id_limit = max(self.id_limit, found["id"] + 1)
+            self._above_puts = max(self._above_puts, found["id"] + 1)
+            self.id_limit = max(self.id_limit, self._above_puts)
             self._put_lsns[found["id"]] = self.end_lsn
         elif found["id"] not in self.jobs:
             self._change_of_unknown(place, at, found["id"], kind == "delete")
@@ -401,8 +407,9 @@ class Inspection:
                 mark > self.end_lsn
                 or self._lacks_first(self.segments[0].number)
                 or (
-                    at < HEADER.size
-                    and damage_rules.is_misplaced(segment.read(), segment.number, self.end_lsn, self._run)
+                    damage_rules.is_misplaced(segment.read(), segment.number, self.end_lsn, self._run)
+                    if at < HEADER.size
+                    else segment.is_impossible(self.end_lsn, at)
                 )
             )
             self.fault = Fault(segment.path, at, what, torn=not was_synced)

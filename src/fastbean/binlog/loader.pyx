@@ -6,9 +6,9 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset, strerror
 
 from fastbean.binlog.record cimport (
-    FAULT_END, FAULT_NEWER, FAULT_NONE, RECORD_CLEARED, RECORD_DELETE, RECORD_DURABLE, RECORD_NEXT_ID, RECORD_PUT,
-    RECORD_SHED, RECORD_TUBE, RECORD_UPDATE, SEGMENT_HEADER_BYTES, Fault, Record, job_from_wall, read_record,
-    tube_from_wall,
+    FAULT_END, FAULT_IMPOSSIBLE, FAULT_NEWER, FAULT_NONE, RECORD_CLEARED, RECORD_DELETE, RECORD_DURABLE, RECORD_NEXT_ID,
+    RECORD_PUT, RECORD_SHED, RECORD_TUBE, RECORD_UPDATE, SEGMENT_HEADER_BYTES, Fault, Record, job_from_wall,
+    read_record, tube_from_wall,
 )
 from fastbean.binlog.room cimport ID_BYTES, Segment
 from fastbean.binlog.window cimport Window, window_end, window_open, window_reach
@@ -45,8 +45,9 @@ cdef class Loader:
 
         Returns:
             What ended the reading ("end": zeros, or the end of the file; "broken": bytes that are no record; "newer": a
-            record that only a newer fastbean can read; "unknown": a change of a job whose put the binlog should have;
-            "memory"), and the offset in the file where it ended.
+            record that only a newer fastbean can read; "impossible": a record with a right checksum and wrong members;
+            "unknown": a change of a job whose put the binlog should have; "memory"), and the offset in the file
+            where it ended.
 
         Raises:
             OSError: the file cannot be read.
@@ -96,6 +97,8 @@ cdef class Loader:
             journal.end_lsn += record.size
         journal.room.used_bytes += segment.used - SEGMENT_HEADER_BYTES
         journal.room.allocated_bytes += segment.size
+        # Whatever the binlog says about the next id: no live job may get another one beside it with its id.
+        journal.id_limit = max(journal.id_limit, journal.highest_id + 1)
         return self.read_end(fault, outcome)
 
     cdef str read_end(self, Fault fault, int outcome):
@@ -106,6 +109,8 @@ cdef class Loader:
             return "unknown"
         if outcome < 0 or self.window.error:
             return "memory"
+        if fault == FAULT_IMPOSSIBLE:
+            return "impossible"
         return "end" if fault == FAULT_END else "newer" if fault == FAULT_NEWER else "broken"
 
     cdef int restore(self, Segment *segment, Record *record) noexcept:

@@ -14,12 +14,15 @@ cdef enum RecordType:
     RECORD_NEXT_ID                  # every id assigned so far is below this one
     RECORD_SHED                     # records below this LSN are no longer needed
     RECORD_TUBE                     # all settings of a tube
-    RECORD_CLEARED                  # the jobs of a tube that were put below this LSN have ended
+    # The jobs of a tube that were put below this LSN have ended. The server does not write such records yet; a later
+    # command, which deletes all jobs of a tube, will.
+    RECORD_CLEARED
 
 cdef enum Fault:
     FAULT_NONE
     FAULT_END                       # no more records: zeros, or the end of the file
     FAULT_BROKEN                    # bytes that are no record
+    FAULT_IMPOSSIBLE                # a right checksum over what no writer writes: no power cut leaves that
     FAULT_NEWER                     # a record with something that only a newer fastbean knows, and that it requires
 
 cdef enum:

@@ -269,7 +269,10 @@ cdef void append_tube(Buffer *buffer, TubeImage *tube, uint32_t seed, uint64_t l
 cdef void append_cleared(
     Buffer *buffer, const char *name, uint32_t name_bytes, uint64_t below, uint32_t seed, uint64_t lsn,
 ) noexcept nogil:
-    """Append that all jobs of a tube whose put record is below the LSN `below` have ended."""
+    """Append that all jobs of a tube whose put record is below the LSN `below` have ended.
+
+    The server does not write such records yet; it reads them, for the sake of a later command that will.
+    """
     cdef char[MAX_TUBE_BYTES] head
     cdef char *at = put_varint(put_tube_head(head, RECORD_CLEARED, name, name_bytes), below)
     append_record(buffer, head, at - head, NULL, 0, seed, lsn)
@@ -278,18 +281,22 @@ cdef void append_cleared(
 # Reading
 
 cdef const char *get_varint(const char *at, const char *end, uint64_t *number) noexcept nogil:
-    """Read what `put_varint` wrote. Returns where it ends, or NULL if it is cut or too long."""
+    """Read what `put_varint` wrote. Returns where it ends, or NULL if it is cut, too long or above 64 bits."""
     cdef uint32_t shift = 0
     cdef uint8_t byte
     number[0] = 0
-    while at < end and shift < 64:
+    while at < end and shift < 63:
         byte = <uint8_t>at[0]
         at += 1
         number[0] |= <uint64_t>(byte & 0x7F) << shift
         if byte < 0x80:
             return at
         shift += 7
-    return NULL
+    # Of a tenth byte, only the lowest bit is left.
+    if at == end or <uint8_t>at[0] > 1:
+        return NULL
+    number[0] |= <uint64_t>at[0] << 63
+    return at + 1
 
 
 cdef uint64_t record_bytes(const char *head, size_t size) noexcept nogil:
@@ -435,25 +442,26 @@ cdef Fault skip_members(Reader *reader, uint64_t flags) noexcept nogil:
         type = take_varint(reader, <uint64_t>-1)
         length = take_varint(reader, <uint64_t>-1)
         if reader.broken or length > <uint64_t>(reader.end - reader.at):
-            return FAULT_BROKEN
+            return FAULT_IMPOSSIBLE
         if type & MEMBER_IS_REQUIRED:
             return FAULT_NEWER
         reader.at += length
-    return FAULT_BROKEN if reader.broken else FAULT_NONE
+    return FAULT_IMPOSSIBLE if reader.broken else FAULT_NONE
 
 
 cdef Fault read_record(const char *data, size_t size, uint32_t seed, uint64_t lsn, Record *record) noexcept nogil:
     """Read the record at `data`, where there are `size` bytes, and which should be at `lsn` in the run of this `seed`.
 
     Returns FAULT_NONE with the record filled in; FAULT_END when there are only zeros in place of its head, or nothing;
-    FAULT_NEWER for a sound record with something unknown in it that must not be skipped; FAULT_BROKEN for anything
-    else, including a truncated record. A record of an unknown type may be skipped if its type is SKIPPABLE_TYPES or
-    more.
+    FAULT_NEWER for a sound record with something unknown in it that must not be skipped; FAULT_IMPOSSIBLE for one with
+    a right checksum and wrong members; FAULT_BROKEN for anything else, including a truncated record. A record of an
+    unknown type may be skipped if its type is SKIPPABLE_TYPES or more.
     """
     cdef Reader reader
     cdef uint64_t length
     cdef uint64_t flags = 0
     cdef uint32_t crc
+    cdef Fault fault = FAULT_NONE
     cdef const char *start = data + CRC_BYTES
     if size <= CRC_BYTES:
         return FAULT_END if is_zero(data, size) else FAULT_BROKEN
@@ -462,8 +470,8 @@ cdef Fault read_record(const char *data, size_t size, uint32_t seed, uint64_t ls
     reader.broken = False
     length = take_varint(&reader, <uint64_t>-1)
     memcpy(&crc, data, CRC_BYTES)
-    if length == 0:
-        return FAULT_END if crc == 0 and not reader.broken else FAULT_BROKEN
+    if length == 0 and crc == 0 and not reader.broken:
+        return FAULT_END
     if reader.broken or length > <uint64_t>(reader.end - reader.at):
         return FAULT_BROKEN
     reader.end = reader.at + length
@@ -484,14 +492,17 @@ cdef Fault read_record(const char *data, size_t size, uint32_t seed, uint64_t ls
     elif record.type >= SKIPPABLE_TYPES:
         return FAULT_NONE
     else:
-        return FAULT_BROKEN if record.type == RECORD_END else FAULT_NEWER
+        return FAULT_IMPOSSIBLE if record.type == RECORD_END else FAULT_NEWER
+    # First of all the flags: what an unknown one makes of the members is not known.
+    if flags:
+        fault = skip_members(&reader, flags)
+    elif reader.broken or reader.at != reader.end:
+        return FAULT_IMPOSSIBLE
     # A record cannot declare itself unneeded: a binlog that accepted it would have no segment to continue in. Nor can
     # it clear a tube of jobs that come later.
-    if (record.type == RECORD_SHED or record.type == RECORD_CLEARED) and record.number > lsn:
-        return FAULT_BROKEN
-    if flags:
-        return skip_members(&reader, flags)
-    return FAULT_BROKEN if reader.broken or reader.at != reader.end else FAULT_NONE
+    if (record.type == RECORD_SHED or record.type == RECORD_CLEARED) and fault == FAULT_NONE and record.number > lsn:
+        return FAULT_IMPOSSIBLE
+    return fault
 
 
 cdef uint32_t step_back(uint32_t crc, const char *data, size_t size) noexcept nogil:

@@ -9,10 +9,10 @@ from libc.string cimport memset
 from fastbean.base.buffer cimport Buffer, buffer_free
 from fastbean.engine.journal cimport STATE_BURIED, STATE_DELAYED, JobImage, TubeImage
 from fastbean.binlog.record cimport (
-    FAULT_END, FAULT_NEWER, FAULT_NONE, MAX_NAME_BYTES, MAX_RECORD_HEAD_BYTES, MAX_TUBE_BYTES, MAX_UPDATE_BYTES,
-    RECORD_CLEARED, RECORD_DELETE, RECORD_DURABLE, RECORD_END, RECORD_NEXT_ID, RECORD_PUT, RECORD_SHED, RECORD_TUBE,
-    RECORD_UPDATE, SEGMENT_HEADER_BYTES, Fault, Record, append_cleared, append_number, append_put, append_tube, is_zero,
-    read_record, record_bytes, seed_of_record,
+    FAULT_END, FAULT_IMPOSSIBLE, FAULT_NEWER, FAULT_NONE, FLAG_MEMBERS, MAX_NAME_BYTES, MAX_RECORD_HEAD_BYTES,
+    MAX_TUBE_BYTES, MAX_UPDATE_BYTES, RECORD_CLEARED, RECORD_DELETE, RECORD_DURABLE, RECORD_END, RECORD_NEXT_ID,
+    RECORD_PUT, RECORD_SHED, RECORD_TUBE, RECORD_UPDATE, SEGMENT_HEADER_BYTES, Fault, Record, append_cleared,
+    append_number, append_put, append_tube, get_varint, is_zero, read_record, record_bytes, seed_of_record,
 )
 
 cdef enum:
@@ -21,6 +21,10 @@ cdef enum:
     SMALLEST_RECORD = 6             # of a type that a later version may add
     LONGEST_MARK = 11
     SEED_RECORD_BYTES = 4096        # a judgement: most jobs are smaller
+
+# The bytes of which a search computes checksums before it leaves out long records of unknown form: a judgement. It is
+# seconds of work, which only megabytes of noise need: there, at one offset in five, something looks like such a record.
+cdef uint64_t SEARCH_BYTES = <uint64_t>1 << 34
 
 
 def records(const uint8_t[::1] data not None, uint32_t seed, uint64_t first_lsn):
@@ -33,7 +37,8 @@ def records(const uint8_t[::1] data not None, uint32_t seed, uint64_t first_lsn)
 
     Yields:
         For each record its offset in the file and a dict of its members; finally the offset where reading ended, and
-        "end", "broken", or "newer": a record with something that only a newer fastbean knows.
+        "end", "broken", "newer" (a record with something that only a newer fastbean knows) or "impossible" (a record
+        with a right checksum and wrong members).
     """
     cdef size_t at = SEGMENT_HEADER_BYTES
     cdef Record record
@@ -43,10 +48,16 @@ def records(const uint8_t[::1] data not None, uint32_t seed, uint64_t first_lsn)
             <const char *>&data[0] + at, data.shape[0] - at, seed, first_lsn + at - SEGMENT_HEADER_BYTES, &record
         )
         if fault != FAULT_NONE:
-            yield at, "end" if fault == FAULT_END else "newer" if fault == FAULT_NEWER else "broken"
+            yield at, how_it_ends(fault)
             return
         yield at, members(&record)
         at += record.size
+
+
+cdef str how_it_ends(Fault fault):
+    if fault == FAULT_IMPOSSIBLE:
+        return "impossible"
+    return "end" if fault == FAULT_END else "newer" if fault == FAULT_NEWER else "broken"
 
 
 cdef dict members(Record *record):
@@ -254,8 +265,13 @@ def find_record(const uint8_t[::1] data not None, uint32_t seed, uint64_t first_
     cdef const char *start = <const char *>&data[0] if size else NULL
     cdef Record record
     cdef Fault fault
+    cdef uint64_t searched = 0
+    cdef uint64_t longest = size
     while at + SMALLEST_RECORD <= size:
-        if is_plausible(start + at + MARK_LENGTH_AT, size - at - MARK_LENGTH_AT):
+        if is_plausible(start + at + MARK_LENGTH_AT, size - at - MARK_LENGTH_AT, longest):
+            searched += record_bytes(start + at, size - at)
+            if searched > SEARCH_BYTES:
+                longest = MAX_TUBE_BYTES
             fault = read_record(start + at, size - at, seed, first_lsn + at - SEGMENT_HEADER_BYTES, &record)
             if fault == FAULT_NONE or fault == FAULT_NEWER:
                 return at
@@ -263,36 +279,40 @@ def find_record(const uint8_t[::1] data not None, uint32_t seed, uint64_t first_
     return size
 
 
-cdef bint is_plausible(const char *head, size_t size) noexcept nogil:
-    """Whether a record can begin like this: computing a checksum at each offset of a file would take too long."""
-    cdef const uint8_t *at = <const uint8_t *>head
-    cdef const uint8_t *end = at + min(size, 24)
-    cdef uint64_t length = 0
-    cdef uint32_t shift = 0
-    cdef uint8_t type, flags
-    while at < end and at[0] >= 0x80 and shift < 35:
-        length |= <uint64_t>(at[0] & 0x7F) << shift
-        shift += 7
-        at += 1
-    if end - at < 2:
+cdef bint is_plausible(const char *head, size_t size, uint64_t longest) noexcept nogil:
+    """Whether a record can begin like this: computing a checksum at each offset of a file would take too long.
+
+    Args:
+        head: its length, and what follows.
+        size: of that, up to the end of the file.
+        longest: the length up to which a record may be one of a later version, whose form is not known.
+    """
+    cdef const char *at
+    cdef const char *end = head + size
+    cdef uint64_t length, flags, id
+    cdef uint8_t type
+    at = get_varint(head, end, &length)
+    if at is NULL or at == end or length > <uint64_t>(end - at):
         return False
-    length |= <uint64_t>at[0] << shift
-    type = at[1]
-    at += 2
+    type = <uint8_t>at[0]
     if RECORD_DELETE <= type <= RECORD_SHED:
         return length <= LONGEST_MARK
     if type == RECORD_END:
         return False
-    if type != RECORD_PUT and type != RECORD_UPDATE:
-        return length <= MAX_TUBE_BYTES     # of a tube, or of a later version
-    if at == end or at[0] >= 0x80:          # flags
+    if type > RECORD_CLEARED:
+        return length <= longest
+    at = get_varint(at + 1, end, &flags)
+    if at is NULL:
         return False
-    flags = at[0]
-    at += 1
-    while at < end and at[0] >= 0x80:       # the id
-        at += 1
-    # Optional members make an update as long as they like.
-    return (type == RECORD_PUT or length <= MAX_UPDATE_BYTES or flags) and end - at >= 2 and at[1] <= STATE_BURIED
+    if flags > FLAG_MEMBERS:
+        return length <= longest
+    # With optional members, a record is as long as they like.
+    if type == RECORD_TUBE or type == RECORD_CLEARED:
+        return flags or length <= MAX_TUBE_BYTES
+    at = get_varint(at, end, &id)
+    if at is NULL or at == end or <uint8_t>at[0] > STATE_BURIED:
+        return False
+    return type == RECORD_PUT or flags or length <= MAX_UPDATE_BYTES
 
 
 def find_seed(const uint8_t[::1] data not None, uint64_t first_lsn) -> int:
@@ -318,7 +338,7 @@ def find_seed(const uint8_t[::1] data not None, uint64_t first_lsn) -> int:
     while at + SMALLEST_RECORD <= size:
         lsn = first_lsn + at - SEGMENT_HEADER_BYTES
         bytes = record_bytes(start + at, min(size - at, <size_t>MAX_RECORD_HEAD_BYTES))
-        if is_plausible(start + at + MARK_LENGTH_AT, size - at - MARK_LENGTH_AT) and (
+        if is_plausible(start + at + MARK_LENGTH_AT, size - at - MARK_LENGTH_AT, MAX_TUBE_BYTES) and (
             0 < bytes <= min(size - at, <size_t>SEED_RECORD_BYTES)
         ):
             seed = seed_of_record(start + at, bytes, lsn)

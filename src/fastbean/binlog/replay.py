@@ -104,6 +104,12 @@ class Replay:
             raise BinlogError("there is not enough memory for the jobs of the binlog")
         if end == "newer":
             raise segment_files.newer_record(path, offset)
+        if end == "impossible":
+            raise BinlogError(
+                f"{path}: damaged at offset {offset}: the checksum of the record there is right, but what it says "
+                "cannot be. Nothing was changed. Restore it from a copy, or lose what is damaged: "
+                f"fastbean binlog repair {self._directory}"
+            )
         self.last = header.number, path
         if end == "unknown":
             raise BinlogError(

@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import struct
 import subprocess
 import sys
 
@@ -10,8 +11,10 @@ import pytest
 
 import fastbean
 from fastbean.binlog import inspection, segment_files
+from fastbean.binlog.record import checksum, run_seed
+from fastbean.binlog.record_reader import find_record
 from fastbean.errors import BinlogError
-from made_binlogs import HEADER_BYTES, io_client, restored, saved, write_log
+from made_binlogs import HEADER_BYTES, RUN, io_client, restored, saved, write_log
 
 WINDOW_BYTES = 131072
 
@@ -117,3 +120,30 @@ def test_a_big_endian_machine_is_refused_at_import():
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].startswith("ImportError: fastbean's binlog is written on little-endian")
+
+
+def test_the_next_id_is_above_the_live_ones(directory):
+    write_log(directory, [saved(1), saved(70_000), saved(2)], id_limit=1)
+    path = directory / "fastbean-1.log"
+    found = inspection.Inspection(directory)
+    record = encode_next_id(2, found.end_lsn)
+    with path.open("r+b") as file:
+        file.seek(HEADER_BYTES + found.end_lsn)
+        file.write(record)
+    assert inspection.Inspection(directory).id_limit == 70_001
+    config = fastbean.Config(listen=["127.0.0.1"], port=0, binlog_dir=str(directory))
+    with fastbean.Server(config) as server:
+        client = io_client(server.port)
+        assert client(b"put 0 0 60 0\r\n\r\n") == b"INSERTED 70001\r\n"
+        client(b"", close=True)
+
+
+def encode_next_id(id, lsn):
+    rest = bytes([2, 5, id])
+    return struct.pack("<I", checksum(RUN + struct.pack("<Q", lsn) + rest)) + rest
+
+
+def test_a_search_in_noise_ends(directory):
+    """At one offset in five, something looks like a long record of a later version."""
+    noise = bytes(64) + random.Random(1).randbytes(1 << 20)
+    assert find_record(noise, run_seed(RUN), 0, 64) == len(noise)

@@ -217,7 +217,7 @@ def test_records_of_one_number(number):
 def test_no_record_calls_itself_needless(below):
     data = framed(bytes([SHED]) + varint(below))
     sound = below <= LSN
-    assert read(data) == (([{"type": "shed", "below": below}], "end") if sound else ([], "broken"))
+    assert read(data) == (([{"type": "shed", "below": below}], "end") if sound else ([], "impossible"))
     assert highest_mark(HEADER + data, SEED, LSN, "shed") == (below if sound else 0)
 
 
@@ -254,8 +254,10 @@ def test_a_tube_that_was_cleared(name, below):
     assert read(data) == ([{"type": "cleared", "tube": name, "below": below}], "end")
 
 
-def test_nothing_that_comes_later_is_cleared():
-    assert read(encode_cleared(b"tube", LSN + 1, SEED, LSN)) == ([], "broken")
+@pytest.mark.parametrize("added", [None, b"", member(2, b"x")])
+def test_nothing_that_comes_later_is_cleared(added):
+    flags = 0 if added is None else MEMBERS
+    assert read(framed(cleared_members(b"tube", LSN + 1, flags) + (added or b""))) == ([], "impossible")
 
 
 # --- what later versions may add
@@ -266,6 +268,8 @@ RECORDS = {
     "tube": lambda flags: tube_members(PAUSED, flags),
     "cleared": lambda flags: cleared_members(b"tube", 5, flags),
 }
+# What an older reader takes for an LSN above the record's own.
+OF_ANOTHER_FORM = {**RECORDS, "cleared later": lambda flags: cleared_members(b"tube", LSN + 1, flags)}
 
 
 @pytest.mark.parametrize("kind", RECORDS)
@@ -274,24 +278,41 @@ RECORDS = {
 )
 def test_an_unknown_optional_member_is_skipped(kind, added):
     plain, *_ = read(framed(RECORDS[kind](0)))
-    assert read(framed(RECORDS[kind](MEMBERS) + added)) == (plain, "end")
+    data = framed(RECORDS[kind](MEMBERS) + added)
+    assert read(data) == (plain, "end")
+    assert find_record(HEADER + data, SEED, LSN, 64) == 64
 
 
-@pytest.mark.parametrize("kind", RECORDS)
-@pytest.mark.parametrize("added", [member(1, b""), member(2, b"a") + member(3, b"b") + member(4, b"c")])
+@pytest.mark.parametrize("kind", OF_ANOTHER_FORM)
+@pytest.mark.parametrize(
+    "added", [member(1, b""), member(2, b"a") + member(3, b"b") + member(4, b"c"), member(3, b"q" * 300)]
+)
 def test_an_unknown_required_member_is_not_skipped(kind, added):
-    assert read(framed(RECORDS[kind](MEMBERS) + added)) == ([], "newer")
+    data = framed(OF_ANOTHER_FORM[kind](MEMBERS) + added)
+    assert read(data) == ([], "newer")
+    assert find_record(HEADER + data, SEED, LSN, 64) == 64
 
 
-@pytest.mark.parametrize("kind", RECORDS)
+@pytest.mark.parametrize("kind", OF_ANOTHER_FORM)
 @pytest.mark.parametrize("flags", [2, 3, 128, MAX_U64])
-def test_an_unknown_flag_is_not_skipped(kind, flags):
-    assert read(framed(RECORDS[kind](flags))) == ([], "newer")
+@pytest.mark.parametrize("added", [b"", b"\xff" * 300, bytes(1 << 20)], ids=["", "300", "1 MiB"])
+def test_an_unknown_flag_is_not_skipped(kind, flags, added):
+    data = framed(OF_ANOTHER_FORM[kind](flags) + added)
+    assert read(data) == ([], "newer")
+    assert find_record(HEADER + data, SEED, LSN, 64) == 64
+
+
+def test_unknown_flags_may_change_the_form_of_the_rest():
+    for type_ in (PUT, UPDATE, TUBE, CLEARED):
+        data = framed(bytes([type_, 2]) + b"\xff" * 50)
+        assert read(data) == ([], "newer")
+        assert find_record(HEADER + data, SEED, LSN, 64) == 64
 
 
 @pytest.mark.parametrize("type_", [9, 64, SKIPPABLE - 1])
-def test_a_record_of_an_unknown_type_is_not_skipped(type_):
-    data = framed(bytes([type_]) + b"anything")
+@pytest.mark.parametrize("content", [b"anything", b"z" * 300, bytes(1 << 20)], ids=["short", "300", "1 MiB"])
+def test_a_record_of_an_unknown_type_is_not_skipped(type_, content):
+    data = framed(bytes([type_]) + content)
     assert read(data) == ([], "newer")
     assert find_record(HEADER + data, SEED, LSN, 64) == 64
 
@@ -365,6 +386,8 @@ def test_zeros_are_the_end(count):
         bytes([DELETE]) + varint(1) + b"\0",
         bytes([DELETE]) + b"\x80" * 10,
         bytes([DELETE]) + b"\xff" * 10 + b"\x01",
+        bytes([DELETE]) + b"\xff" * 9 + b"\x02",
+        bytes([DELETE]) + b"\x80" * 9 + b"\x7f",
         bytes([UPDATE]) + changing(PLAIN) + b"\0",
         bytes([UPDATE]) + changing(PLAIN)[:-1],
         bytes([UPDATE, 0]) + varint(1) + b"\x03" + bytes(8),
@@ -391,7 +414,9 @@ def test_zeros_are_the_end(count):
     ids=lambda members: members[:24].hex(),
 )
 def test_a_right_checksum_does_not_make_a_record(members):
-    assert read(framed(members)) == ([], "broken")
+    data = framed(members)
+    assert read(data) == ([], "impossible")
+    assert find_record(HEADER + data, SEED, LSN, 64) == 64 + len(data)
 
 
 # --- behind damage

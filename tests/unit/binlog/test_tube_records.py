@@ -1,18 +1,20 @@
 """Records of tubes: what a start and the tools make of settings, and of a tube that was cleared."""
 
+import struct
 import time
 
 import pytest
 
 from fastbean.binlog import inspection, segment_files
 from fastbean.binlog.binlog import Binlog
-from fastbean.binlog.record import run_seed
-from fastbean.binlog.record_reader import encode_cleared, encode_put, encode_tube
+from fastbean.binlog.record import checksum, run_seed
+from fastbean.binlog.record_reader import encode_cleared, encode_mark, encode_put, encode_tube
 from fastbean.binlog.saved_job import SavedTube
 from fastbean.binlog.segment_files import Header
 from fastbean.daemon import stderr_log
 from fastbean.engine.restore import EngineJobs
-from made_binlogs import LARGE_SEGMENT_BYTES, RUN, damage, restored, saved, write_log
+from fastbean.errors import BinlogError
+from made_binlogs import LARGE_SEGMENT_BYTES, RUN, contents, damage, restored, saved, write_log
 from memory_client import SECOND_NS, MemoryServer
 
 FAR_NS = 4102444800 * 10**9
@@ -41,6 +43,16 @@ class Segments:
 
     def settings(self, name, pause_s, end_ns=FAR_NS):
         self._append(encode_tube(SavedTube(name, pause_s, end_ns), SEED, self.lsn))
+
+    def newer(self, added=b""):
+        """A cleared record with an unknown flag, in which an older reader sees an LSN above its own."""
+        members = b"\x08\x02\x04tube\xff\xff\xff\x7f" + added
+        rest = bytes([len(members) & 0x7F | 0x80, len(members) >> 7]) + members
+        self._append(struct.pack("<I", checksum(RUN + struct.pack("<Q", self.lsn) + rest)) + rest)
+
+    def mark(self):
+        """All before is synced."""
+        self._append(encode_mark(self.lsn, SEED, self.lsn))
 
     def _append(self, record):
         self._files[-1] += record
@@ -165,6 +177,52 @@ def test_what_was_cleared_counts_as_dead(directory, log):
     engine = restored(directory, LARGE_SEGMENT_BYTES)
     assert engine.counters()["jobs"] == 1
     assert inspection.Inspection(directory).records == 101 + 1  # the next id, at the stop
+
+
+def refusal_of(directory):
+    """Why a start is refused; it must change nothing."""
+    before = contents(directory)
+    with pytest.raises(BinlogError) as refusal:
+        restored(directory, LARGE_SEGMENT_BYTES)
+    assert refusal.value.exit_status == 10
+    assert {**contents(directory), "lock": b""} == {**before, "lock": b""}
+    return str(refusal.value)
+
+
+def test_a_newer_cleared_record_is_refused_whatever_its_lsn_seems_to_be(directory, log, run):
+    log.put(1)
+    log.newer()
+    log.put(2)
+    log.end()
+    assert "a record that only a newer fastbean can read" in refusal_of(directory)
+    assert run("check", directory)[0] == run("repair", directory)[0] == 10
+
+
+def test_a_repair_refuses_a_long_newer_record_behind_damage(directory, log, run):
+    log.put(1)
+    log.newer(b"q" * 300)
+    log.mark()
+    log.end()
+    damage(segment_files.path_of(directory, 1))
+    before = contents(directory)
+    status, _, complained = run("repair", directory)
+    assert status == 10
+    assert "there is a record that only a newer fastbean can read" in complained
+    assert {**contents(directory), "lock": b""} == {**before, "lock": b""}
+
+
+def test_a_right_checksum_over_wrong_members_is_damage(directory, log, run):
+    log.put(1)
+    offset = 64 + log.lsn
+    log.clear(1 << 20)
+    log.put(2)
+    log.end()
+    assert refusal_of(directory).startswith(f"{directory}/fastbean-1.log: damaged at offset {offset}: the checksum")
+    assert run("check", directory)[0] == 2
+    status, said, _ = run("repair", directory)
+    assert status == 0
+    assert f"lost: {directory}/fastbean-1.log: offset {offset}: " in said
+    assert ids_in(directory) == {1, 2}
 
 
 # --- settings
