@@ -137,6 +137,7 @@ EXPECTED = {"delete": "DELETED", "release": "RELEASED", "bury": "BURIED", "kick-
 EXPECTED |= {"touch": "TOUCHED", "use": "USING", "watch": "WATCHING", "pause-tube": "PAUSED", "put": "INSERTED"}
 EXPECTED |= {"reserve": "RESERVED", "reserve-job": "RESERVED"}
 OTHERWISE = {("put", "OUT_OF_MEMORY"), ("put", "DRAINING"), ("reserve", "TIMED_OUT"), ("pause-tube", "NOT_FOUND")}
+OTHERWISE |= {("pause-tube", "OUT_OF_MEMORY")}  # a first pause needs room, as a put does
 
 
 @dataclass(frozen=True)

@@ -285,7 +285,7 @@ def test_every_write_that_is_cut_short_is_finished(shim: Path, memory_path: Path
 @pytest.mark.parametrize("count", [1, FOR_EVER], ids=["once", "from-then-on"])
 @pytest.mark.parametrize("error", [IO_ERROR, DISK_FULL], ids=["EIO", "ENOSPC"])
 @pytest.mark.parametrize("kind", [Kind.CREATE, Kind.ALLOCATE], ids=["create", "allocate"])
-def test_without_a_new_segment_only_puts_are_refused(
+def test_without_a_new_segment_only_what_needs_room_is_refused(
     shim: Path, memory_path: Path, kind: Kind, error: int, count: int
 ) -> None:
     check_going_on(shim, memory_path, kind, error, step=3, count=count)
@@ -295,7 +295,7 @@ def test_without_a_new_segment_only_puts_are_refused(
 @pytest.mark.parametrize("count", [1, FOR_EVER], ids=["once", "from-then-on"])
 @pytest.mark.parametrize("error", [IO_ERROR, DISK_FULL], ids=["EIO", "ENOSPC"])
 @pytest.mark.parametrize("kind", [Kind.CREATE, Kind.ALLOCATE], ids=["create", "allocate"])
-def test_without_any_new_segment_only_puts_are_refused(
+def test_without_any_new_segment_only_what_needs_room_is_refused(
     shim: Path, memory_path: Path, kind: Kind, error: int, count: int
 ) -> None:
     check_going_on(shim, memory_path, kind, error, step=1, count=count)

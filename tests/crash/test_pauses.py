@@ -183,17 +183,22 @@ def test_pauses_alone_do_not_make_a_binlog_grow(memory_path: Path) -> None:
 
 
 @pytest.mark.parametrize("policy", [("-f", "0"), ("-F",)], ids=" ".join)
-def test_a_full_binlog_refuses_no_pause(memory_path: Path, policy: tuple[str, ...]) -> None:
+def test_a_full_binlog_takes_pauses_of_tubes_that_are_paused(memory_path: Path, policy: tuple[str, ...]) -> None:
+    """They replace a record; only the first pause of a tube needs more room."""
     extra = ("--binlog-max-bytes", str(12 * SEGMENT_BYTES))
     tubes = [b"%d" % number + b"t" * 190 for number in range(20)]
     with Server(memory_path, policy, segment_bytes=SEGMENT_BYTES, extra=extra) as server, server.connect() as client:
+        for tube in tubes:
+            pause(client, tube, 1000)
         ids = []
         while (reply := client.ask(b"put 0 0 60 300", b"x" * 300)).word == "INSERTED":
             ids.append(reply.number)
         assert reply.word == "OUT_OF_MEMORY"
-        for seconds in (1000, 0, 2000, 3000, 0, 4000) * 5:
+        for seconds in (2000, 3000, 4000) * 10:
             for tube in tubes:
                 pause(client, tube, seconds)
+        client.ask(b"use another")
+        assert client.ask(b"pause-tube another 9").word == "OUT_OF_MEMORY"
         for id in ids:
             assert client.ask(b"delete %d" % id).word == "DELETED"
         for tube in tubes[1:]:
