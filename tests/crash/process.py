@@ -23,6 +23,7 @@ from typing import Self
 
 from builds import IS_COVERAGE
 from patience import PATIENCE_S
+from ports import ReservedPort
 
 HOST = "127.0.0.1"
 LOG_BYTES = 1 << 24
@@ -193,7 +194,8 @@ class Server:
     ) -> None:
         self.directory = directory
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the server
-        self.port = _free_port()
+        self._reserved = ReservedPort(HOST)
+        self.port = self._reserved.number
         program = [find_beanstalkd() or BEANSTALKD] if kind == BEANSTALKD else [sys.executable, "-m", "fastbean"]
         words = [*before, *program, "-l", HOST, "-p", str(self.port), "-b", str(directory), *policy]
         self.process = subprocess.Popen(
@@ -252,6 +254,7 @@ class Server:
             self.kill()
         self.said()
         self.errors.close()
+        self._reserved.release()
 
     def _wait_until_it_serves(self) -> None:
         give_up = time.monotonic() + PATIENCE_S
@@ -298,10 +301,3 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < give_up, f"waited in vain for {what}"
         time.sleep(0.01)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port

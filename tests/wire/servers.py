@@ -8,14 +8,12 @@ has ended. What the server writes to stderr is kept and can be read at any time.
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,6 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from patience import PATIENCE_S
+from ports import ReservedPort
 
 FASTBEAN = "fastbean"
 BEANSTALKD = "beanstalkd"
@@ -31,9 +30,6 @@ KINDS = (FASTBEAN, BEANSTALKD)
 HOST = "127.0.0.1"
 LOG_BYTES = 1 << 24
 ATTEMPTS = 5
-
-_given = threading.Lock()
-_ports: set[int] = set()
 
 
 class ServerMissingError(Exception):
@@ -59,6 +55,7 @@ class Server:
     address: tuple[str, int] | str
     process: subprocess.Popen[bytes]
     errors: IO[bytes] = field(repr=False)
+    reserved: ReservedPort | None = field(default=None, repr=False)
     returncode: int | None = None
 
     @property
@@ -109,6 +106,8 @@ class Server:
             self.returncode = self.process.wait()
         written = self.stderr()
         self.errors.close()
+        if self.reserved is not None:
+            self.reserved.release()
         return written
 
 
@@ -153,8 +152,10 @@ def start(kind: str, *, flags: Sequence[str] = (), unix: Path | None = None) -> 
 
 def _start_once(kind: str, flags: Sequence[str], unix: Path | None) -> Server:
     address: tuple[str, int] | str
+    reserved = None
     if unix is None:
-        address = (HOST, _free_port())
+        reserved = ReservedPort(HOST)
+        address = (HOST, reserved.number)
         where = ["-l", HOST, "-p", str(address[1])]
     else:
         address = str(unix)
@@ -166,8 +167,10 @@ def _start_once(kind: str, flags: Sequence[str], unix: Path | None) -> Server:
         )
     except BaseException:
         errors.close()
+        if reserved is not None:
+            reserved.release()
         raise
-    server = Server(kind, address, process, errors)
+    server = Server(kind, address, process, errors, reserved)
     try:
         _wait_until_it_answers(server)
     except BaseException:
@@ -192,22 +195,3 @@ def _wait_until_it_answers(server: Server) -> None:
                     f"{server.kind} does not answer on {server.address}:\n{server.stderr()}"
                 ) from None
         time.sleep(0.005)
-
-
-def _free_port() -> int:
-    """A free port that this process has not used for another server.
-
-    It is below the ports that the kernel uses for outgoing connections. Tests would not notice that two servers got the
-    same port: the second one ends, but the first one answers in its place.
-    """
-    while True:
-        port = random.randint(15000, 32000)
-        with _given, socket.socket() as probe:
-            if port in _ports:
-                continue
-            _ports.add(port)
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-            return port
