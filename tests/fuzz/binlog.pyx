@@ -192,6 +192,8 @@ cdef int read(const char *data, size_t size, size_t sound) except -1:
             pass
         equal("timers", state.timers.len, state.tubes.count)
         check_engine(state, state.jobs.count)
+    # Writer and room refer to each other: without this, both would stay until Python looks for such cycles.
+    log.room.journal = None
     return 0
 
 
