@@ -240,15 +240,18 @@ def test_a_sync_before_a_removal_that_fails_ends_the_process(shim: Path, memory_
         expected.check(client)
 
 
+def fresh_directory(here: Path, shim: Path) -> tuple[Path, Faults]:
+    """An empty directory for a binlog below ``here``, which is created, and the faults of its server."""
+    directory = here / "log"
+    directory.mkdir(parents=True)
+    return directory, Faults(shim, here, directory, traced=False)
+
+
 @pytest.mark.parametrize("limit", [(), ("--binlog-max-bytes", str(8 * SEGMENT_BYTES))], ids=["removed", "recycled"])
 def test_a_directory_sync_that_fails_ends_the_process(shim: Path, memory_path: Path, limit: tuple[str, ...]) -> None:
     """It fails once: a retry would succeed, and the names might be lost all the same."""
     for first in range(1, 8):
-        here = memory_path / f"{first}"
-        here.mkdir()
-        directory = here / "log"
-        directory.mkdir()
-        faults = Faults(shim, here, directory, traced=False)
+        directory, faults = fresh_directory(memory_path / f"{first}", shim)
         expected = ExpectedState(WRITERS)
         load = Load(expected, random.Random(first), largest=900, jobs=60, shared=False)
         run = Run(expected, load)
@@ -311,11 +314,7 @@ def test_a_segment_that_cannot_be_removed_harms_nothing(shim: Path, memory_path:
 def test_a_segment_that_cannot_be_taken_up_again_harms_nothing(shim: Path, memory_path: Path, kind: Kind) -> None:
     """The log is at its limit, so that old segments become new ones; each call of that fails once."""
     for first in range(1, 20):
-        here = memory_path / f"{first}"
-        here.mkdir()
-        directory = here / "log"
-        directory.mkdir()
-        faults = Faults(shim, here, directory, traced=False)
+        directory, faults = fresh_directory(memory_path / f"{first}", shim)
         expected = ExpectedState(WRITERS)
         load = Load(expected, random.Random(first), largest=900, jobs=60, shared=False)
         limit = ("--binlog-max-bytes", str(8 * SEGMENT_BYTES))

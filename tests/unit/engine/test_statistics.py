@@ -23,7 +23,7 @@ WITH_METRIC = [(name, row) for name, row in ROWS if row["metric"]]
 each_row = pytest.mark.parametrize(("table", "row"), ROWS, ids=[f"{name}-{row['key']}" for name, row in ROWS])
 each_metric = pytest.mark.parametrize("row", [row for _, row in WITH_METRIC], ids=[r["metric"] for _, r in WITH_METRIC])
 
-# Gauges that nobody adds or compares as quantities: numbers of files, a flag, a priority.
+# Gauges without a unit, because they are not quantities: numbers of files, a flag, a priority.
 WITHOUT_UNIT = {"binlog-oldest-index", "binlog-current-index", "draining", "file", "pri"}
 # What passes between two texts: processor time; and the buffer of the first text, which `stats` counts as memory.
 NEVER_THE_SAME = {"rusage-utime", "rusage-stime", "memory-buffers"}
