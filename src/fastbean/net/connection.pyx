@@ -445,9 +445,10 @@ cdef class Connection:
         self.phase = PHASE_LINE
         if self.trailer[0] == c'\r' and self.trailer[1] == c'\n':
             reply = put_end(self.state, self.client, now_ns)
-            self.blocked = self.is_blocked()
             if reply != REPLY_NONE:
                 self.answer(reply)
+            else:
+                self.blocked = self.is_blocked()
         else:
             put_abort(self.state, self.client)
             self.answer(REPLY_EXPECTED_CRLF)

@@ -51,7 +51,7 @@ cdef inline bint take_digits(Cursor *cursor, uint64_t *number) noexcept nogil:
         return False
     while cursor.at < cursor.end and is_digit(cursor.at[0]):
         digit = <uint32_t>(cursor.at[0] - c'0')
-        if value > (<uint64_t>-1 - digit) // 10:
+        if value >= <uint64_t>-1 // 10 and value > (<uint64_t>-1 - digit) // 10:
             return False
         value = value * 10 + digit
         cursor.at += 1
