@@ -166,7 +166,7 @@ cdef Reply put_end(State state, Client *client, int64_t now_ns) noexcept:
     if state.draining:
         put_abort(state, client)
         return REPLY_DRAINING
-    space = state.journal.reserve(job.body_bytes)
+    space = state.journal.reserve(job.body_bytes) if state.has_binlog else SPACE_READY
     if space == SPACE_COMING:
         if client.queue is NULL:
             queue_join(&state.held, client)

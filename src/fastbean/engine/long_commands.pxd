@@ -11,12 +11,5 @@ from fastbean.protocol.replies cimport Reply
 cdef Reply begin_work(State state, Client *client, WorkKind kind, uint32_t left, int64_t now_ns) noexcept
 cdef Reply begin_list_tubes(State state, Client *client, int64_t now_ns) noexcept
 cdef Reply begin_oldest(State state, Client *client, Tube *tube, int64_t now_ns) noexcept
-cdef bint run_slices(State state, int64_t now_ns) noexcept
+cdef bint work_on(State state, int64_t now_ns) noexcept
 cdef int kick_one(State state, Job *job, int64_t now_ns) noexcept
-
-cdef inline bint work_on(State state, int64_t now_ns) noexcept:
-    """Run one slice for the first client in each queue, and for more clients while the slices are short; true when
-    there is more to do."""
-    if state.work.first is NULL and state.lists.first is NULL:
-        return False
-    return run_slices(state, now_ns)

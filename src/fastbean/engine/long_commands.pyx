@@ -72,8 +72,9 @@ cdef Reply begin_oldest(State state, Client *client, Tube *tube, int64_t now_ns)
     return begin_work(state, client, WORK_OLDEST, 0, now_ns)
 
 
-cdef bint run_slices(State state, int64_t now_ns) noexcept:
-    """The rest of `work_on`."""
+cdef bint work_on(State state, int64_t now_ns) noexcept:
+    """Run one slice for the first client in each queue, and for more clients while the slices are short; true when
+    there is more to do."""
     work_on_queue(state, &state.work, now_ns)
     work_on_queue(state, &state.lists, now_ns)
     return state.work.first is not NULL or state.lists.first is not NULL

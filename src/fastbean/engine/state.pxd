@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastbean.engine.client cimport Client, ClientQueue, ClientSet
-from fastbean._core cimport Heap, heap_push
+from fastbean._core cimport Heap, heap_push, heap_top
 from fastbean.engine.figure cimport Text
 from fastbean.engine.job cimport JOB_READY, Job, JobTable
 from fastbean.engine.journal cimport JobImage, Journal, TubeImage
@@ -151,6 +151,14 @@ cdef class State:
     cdef inline Client *next_answered(self) noexcept:
         """Take the next client with an answer, or NULL."""
         return NULL if self.answered.first is NULL else self.take_answered()
+
+    cdef inline bint timer_is_due(self, int64_t now_ns) noexcept:
+        """Whether `timers.expire` has something to do."""
+        return heap_top(&self.timers).key <= <uint64_t>now_ns
+
+    cdef inline bint has_long_commands(self) noexcept:
+        """Whether `long_commands.work_on` has something to do."""
+        return self.work.first is not NULL or self.lists.first is not NULL
 
     cdef inline bint is_costly(self, Client *client) noexcept:
         """Whether one command of this client may move or look at very much: a reserve looks at all that it watches,

@@ -386,6 +386,7 @@ cdef class State:
     cdef void begin_iteration(self, int64_t now_ns) noexcept:
         """Called before the sockets are served, and before what was left over: each of the two has its own budget."""
         self.effort_limit = self.effort + EFFORT_PER_ITERATION
+        self.short_of_memory = False
         memory_each_iteration(&self.memory, &self.slab, now_ns)
 
     cdef void start_waiting(self, Client *client) noexcept:

@@ -13,12 +13,13 @@ from fastbean.engine.tube cimport TIMER_TUBE, Timer, Tube, timer_tie
 from fastbean.protocol.replies cimport REPLY_DEADLINE_SOON, REPLY_TIMED_OUT
 
 
-cdef bint expire_due(State state, int64_t now_ns) noexcept:
-    """Do what is due; see `expire`. It needs a budget of its own, because a step may wake a client that waits for very
-    many tubes."""
+cdef bint expire(State state, int64_t now_ns) noexcept:
+    """Do what is due at `now_ns`, in order of time, up to STEPS_AT_ONCE steps; true when more is due.
+
+    It has a budget of its own, because a step may wake a client that waits for very many tubes.
+    """
     cdef uint64_t limit = state.effort + EFFORT_PER_ITERATION
     cdef int _step
-    state.short_of_memory = False
     for _step in range(STEPS_AT_ONCE):
         if heap_top(&state.timers).key > <uint64_t>now_ns:
             return False

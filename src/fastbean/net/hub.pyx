@@ -247,7 +247,8 @@ cdef class Hub:
         self.phase = PART_SERVE if ready else PART_WORK
         stopwatch_begin(&self.watch, now_ns)
         self.state.begin_iteration(now_ns)
-        expire(self.state, now_ns)
+        if self.state.timer_is_due(now_ns):
+            expire(self.state, now_ns)
 
     cdef bint serve_one(self, object data, int mask) except -1:
         """Serve a ready descriptor; returns whether a callback ran."""
@@ -272,7 +273,7 @@ cdef class Hub:
         cdef list connections = self.shared.runnable
         cdef Connection connection
         cdef Py_ssize_t resumed = 0
-        cdef bint more, copies
+        cdef bint more = False, copies = False
         if self.shared.unwatched and now_ns - self.looked_ns >= LOOK_EVERY_NS:
             self.look_at_unwatched(now_ns)
         self.state.begin_iteration(now_ns)
@@ -289,11 +290,14 @@ cdef class Hub:
                 del connections[:resumed]
                 connections += self.shared.runnable
                 self.shared.runnable = connections
-        more = expire(self.state, now_ns)
-        more = work_on(self.state, now_ns) or more
+        if self.state.timer_is_due(now_ns):
+            more = expire(self.state, now_ns)
+        if self.state.has_long_commands():
+            more = work_on(self.state, now_ns) or more
         if self.state.held.first is not NULL:
             more = retry_held(self.state, now_ns) or more
-        copies = self.state.journal.compact()
+        if self.state.has_binlog:
+            copies = self.state.journal.compact()
         self.shared.deliver_answers()
         if self.state.has_binlog:
             stopwatch_mark(&self.watch, self.phase)
@@ -364,7 +368,7 @@ cdef class Hub:
     cdef int64_t next_ns(self, int64_t now_ns) noexcept:
         """Nanoseconds until the next timer is due, or -1."""
         cdef int64_t due_ns = self.state.next_timer_ns()
-        cdef int64_t binlog_ns = self.state.journal.due_ns()
+        cdef int64_t binlog_ns = self.state.journal.due_ns() if self.state.has_binlog else NEVER
         cdef int64_t release_ns = self.state.memory.release_at_ns
         if due_ns == NEVER or (binlog_ns != NEVER and binlog_ns < due_ns):
             due_ns = binlog_ns
