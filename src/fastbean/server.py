@@ -125,7 +125,9 @@ class Server:
             log=self._log,
         )
         self._binlog.open(GuardedLog(progress))
-        self._binlog.warn_of_slow_syncs(self.config.slow_sync_ms * limits.NS_IN_MS, self._log_slow_sync)
+        self._binlog.warn_of_slow_disk(
+            self.config.slow_sync_ms * limits.NS_IN_MS, self._log_slow_sync, self._log_slow_write
+        )
         self._binlog.attach(self._poller)
 
     def run(self) -> None:
@@ -316,6 +318,9 @@ class Server:
             self._log("WARNING", "sync-goes-on", ms=ms, files=files, bytes=size_bytes)
         else:
             self._log("WARNING", "slow-sync", ms=ms, files=files, bytes=size_bytes)
+
+    def _log_slow_write(self, ms: int, size_bytes: int) -> None:
+        self._log("WARNING", "slow-write", ms=ms, bytes=size_bytes)
 
     def _send_the_rest(self) -> None:
         """Sends the replies to what was run before the stop, as long as they arrive, and runs nothing more.

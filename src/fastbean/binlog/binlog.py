@@ -12,7 +12,9 @@ import threading
 from fastbean.base import limits, threads
 from fastbean.binlog import segment_files, takeover
 from fastbean.binlog.advice import advice
+from fastbean.binlog.compaction import Compaction
 from fastbean.binlog.descriptors import OpenFile, Pipe
+from fastbean.binlog.file_sink import FileSink
 from fastbean.binlog.lock import DirectoryLock
 from fastbean.binlog.replay import Replay
 from fastbean.binlog.writer import BinlogWriter
@@ -58,11 +60,13 @@ class Binlog:
         # What `_release` has to end and close, as far as it exists.
         self._lock: DirectoryLock | None = None
         self._wake_pipe: Pipe | None = None
-        self._begin_pipe: Pipe | None = None
+        self._write_pipe: Pipe | None = None
+        self._sync_pipe: Pipe | None = None
         self._done_pipe: Pipe | None = None
         self._journal: BinlogWriter | None = None
         self._segment_worker: segment_files.SegmentWorker | None = None
-        self._sync_thread: threading.Thread | None = None
+        self._sink: FileSink | None = None
+        self._sink_threads: list[threading.Thread] = []
 
     @property
     def journal(self) -> BinlogWriter:
@@ -93,23 +97,30 @@ class Binlog:
         # between the two drops the object, which closes what it holds.
         self._lock = DirectoryLock(self._directory)
         self._wake_pipe = Pipe()
-        self._begin_pipe = begin = Pipe()
+        self._write_pipe = write = Pipe()
+        self._sync_pipe = sync = Pipe()
         self._done_pipe = done = Pipe()
+        self._sink = sink = FileSink(
+            syncs=self._fsync_ms is not None,
+            pipes=(write.reading, write.writing, sync.reading, sync.writing, done.reading, done.writing),
+        )
         self._journal = journal = BinlogWriter(
             self._jobs,
+            sink,
             segment_bytes=self._segment_bytes,
             max_bytes=self._max_bytes,
             sync_every_ns=-1 if self._fsync_ms is None else self._fsync_ms * limits.NS_IN_MS,
             ask_for_segment=self._ask_for_segment,
             ask_to_recycle=self._ask_to_recycle,
             ask_to_remove=self._ask_to_remove,
-            sync_pipes=(begin.reading, begin.writing, done.reading, done.writing),
         )
+        journal.compactor = Compaction(journal)
         self._read(journal, progress)
         if not segment_files.sync_directory(self._directory):
             self._log("WARNING", "directory-not-synced", directory=self._directory)
         self._jobs.keep_binlog(journal)
-        self._begin_threads(journal)
+        journal.begin_ids()
+        self._begin_threads(sink)
         figures = journal.figures()
         self._log(
             "INFO", "binlog-open", directory=self._directory, jobs=figures["live_jobs"], segments=figures["segments"]
@@ -153,15 +164,20 @@ class Binlog:
             spare.hand_over(self.journal.room.add_spare, number, size)
         return True
 
-    def _begin_threads(self, journal: BinlogWriter) -> None:
+    def _begin_threads(self, sink: FileSink) -> None:
         """Start the threads. It comes last, so that an earlier error has no thread to end."""
         self._segment_worker = segment_files.SegmentWorker(
             self._directory, self._wake, self._log, written=self._written
         )
-        self._sync_thread = threading.Thread(target=journal.run_syncs, name="fastbean-sync", daemon=True)
+        self._sink_threads = [
+            threading.Thread(target=sink.run_writes, name="fastbean-write", daemon=True),
+            threading.Thread(target=sink.run_syncs, name="fastbean-sync", daemon=True),
+        ]
         try:
             self._segment_worker.start()
-            self._sync_thread.start()
+            for thread in self._sink_threads:
+                thread.start()
+            sink.use_threads()
         except RuntimeError as error:
             # An exception from a signal handler, such as Ctrl-C, in the middle of `Thread.start` makes its own locks
             # raise a RuntimeError in the place of it.
@@ -170,16 +186,22 @@ class Binlog:
                 raise interruption from None
             raise ResourceError(f"-b {self._directory}: {error}: raise ulimit -u (TasksMax=)") from error
 
-    def warn_of_slow_syncs(self, slow_ns: int, on_slow_sync: Callable[[bool, int, int, int], None]) -> None:
+    def warn_of_slow_disk(
+        self,
+        slow_ns: int,
+        on_slow_sync: Callable[[bool, int, int, int], None],
+        on_slow_write: Callable[[int, int], None],
+    ) -> None:
         """Report operations that take ``slow_ns`` nanoseconds or longer; 0 reports nothing.
 
-        ``on_slow_sync``, which must not raise, is called for a sync that replies may wait for: whether it is still
-        running, its milliseconds, files and bytes. Creating a segment, which puts may wait for, and removing one are
-        logged.
+        The functions must not raise. ``on_slow_sync`` is called for a sync that replies may wait for: whether it is
+        still running, its milliseconds, files and bytes; ``on_slow_write`` for a write: its milliseconds and bytes.
+        Creating a segment, which puts may wait for, and removing one are logged.
         """
         assert self._segment_worker is not None
         self.journal.slow_sync_ns = slow_ns
         self.journal.on_slow_sync = on_slow_sync
+        self.journal.on_slow_write = on_slow_write
         self._segment_worker.slow_ns = slow_ns
 
     def attach(self, poller: Poller | SelectorPoller) -> None:
@@ -188,7 +210,7 @@ class Binlog:
 
         assert self._done_pipe is not None
         assert self._wake_pipe is not None
-        poller.add(self._done_pipe.reading, selectors.EVENT_READ, lambda _mask: self.journal.sync_done())
+        poller.add(self._done_pipe.reading, selectors.EVENT_READ, lambda _mask: self.journal.sink_done())
         poller.add(self._wake_pipe.reading, selectors.EVENT_READ, self._take_results)
 
     def close(self) -> None:
@@ -196,7 +218,7 @@ class Binlog:
         if self._lock is None:
             return
         try:
-            self._end_syncs()
+            self._end_sink_threads()
             self.journal.finish(self._jobs.next_job_id)
         finally:
             self._release()
@@ -207,7 +229,7 @@ class Binlog:
         In this order: a thread must not find its descriptors closed, or their numbers in use for other files; and the
         lock is held as long as anything can change a file.
         """
-        self._end_syncs()
+        self._end_sink_threads()
         if self._segment_worker is not None:
             self._segment_worker.close()
             while (result := self._segment_worker.next_result()) is not None:
@@ -215,18 +237,19 @@ class Binlog:
                     os.close(result.fd)
         if self._journal is not None:
             self._journal.close_files()
-        for pipe in (self._wake_pipe, self._begin_pipe, self._done_pipe):
+        for pipe in (self._wake_pipe, self._write_pipe, self._sync_pipe, self._done_pipe):
             if pipe is not None:
                 pipe.close()
         if self._lock is not None:
             self._lock.release()
             self._lock = None
 
-    def _end_syncs(self) -> None:
-        if self._sync_thread is not None:
-            self.journal.stop_syncs()
-            threads.join(self._sync_thread)
-            self._sync_thread = None
+    def _end_sink_threads(self) -> None:
+        if self._sink is not None and self._sink_threads:
+            self._sink.stop_rounds()
+            for thread in self._sink_threads:
+                threads.join(thread)
+            self._sink_threads = []
 
     def _ask_for_segment(self, size: int) -> None:
         assert self._segment_worker is not None

@@ -2,15 +2,15 @@
 
 cimport cython
 from libc.errno cimport ENOMEM
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset, strerror
 
 from fastbean.binlog.record cimport (
-    FAULT_END, FAULT_IMPOSSIBLE, FAULT_NEWER, FAULT_NONE, RECORD_CLEARED, RECORD_DELETE, RECORD_DURABLE, RECORD_NEXT_ID,
+    FAULT_BROKEN, FAULT_END, FAULT_IMPOSSIBLE, FAULT_NEWER, FAULT_NONE, RECORD_CLEARED, RECORD_DELETE, RECORD_DURABLE, RECORD_NEXT_ID,
     RECORD_PUT, RECORD_SHED, RECORD_TUBE, RECORD_UPDATE, SEGMENT_HEADER_BYTES, Fault, Record, job_from_wall,
     read_record, tube_from_wall,
 )
-from fastbean.binlog.room cimport ID_BYTES, Segment
+from fastbean.binlog.room cimport ID_BYTES, Segment, is_needed
 from fastbean.binlog.window cimport Window, window_end, window_open, window_reach
 from fastbean.binlog.writer cimport BinlogWriter
 from fastbean.engine.journal cimport Clearing, JobImage, TubeImage, logged_bytes
@@ -60,7 +60,7 @@ cdef class Loader:
         if error == 0 and self.window.file_bytes < SEGMENT_HEADER_BYTES:
             return "broken", 0
         if error == 0:
-            segment = journal.room.add_segment(header.number, -1, size, header.first_lsn)
+            segment = journal.room.add_segment(header.number, size, header.first_lsn)
         if segment is NULL:
             return self.read_end(FAULT_NONE, -1), 0
         if journal.room.segment_count == 1:
@@ -70,6 +70,76 @@ cdef class Loader:
         journal.highest_id = max(journal.highest_id, <uint64_t>header.floor - 1)
         journal.end_lsn = segment.first_lsn
         return self.restore_records(segment), segment.used
+
+    def apply(self, const uint8_t[::1] records not None, uint64_t first_lsn, int64_t sent_ns, int64_t now_ns):
+        """Apply a piece of the run, as another server has sent it, to an engine that serves no client.
+
+        The segments are this server's own, and have no files. What a shed record says is not needed is dropped at once.
+
+        Args:
+            records: whole records.
+            first_lsn: the LSN of the first one: where the last piece ended. The first piece may begin anywhere.
+            sent_ns: the wall time at which the other server sent them, in nanoseconds: delays count from it, so a
+                difference between the two clocks changes none.
+            now_ns: the monotonic time, in nanoseconds.
+
+        Returns:
+            What ended the reading, as `load`; "end" if all of it was applied.
+
+        Raises:
+            ValueError: a piece is missing before this one.
+        """
+        cdef BinlogWriter journal = self.journal
+        cdef size_t at = 0
+        cdef Record record
+        cdef Fault fault = FAULT_END
+        cdef int outcome = 0
+        if journal.room.segment_count == 0:
+            # Of a run whose beginning was trimmed, it is not known which jobs had ended there.
+            self.known_from_id = <uint64_t>-1 if first_lsn else 0
+        elif first_lsn != journal.end_lsn:
+            raise ValueError(f"the records begin at LSN {first_lsn}, but those before end at {journal.end_lsn}")
+        journal.end_lsn = first_lsn
+        journal.wall_offset_ns = sent_ns - now_ns
+        journal.begun_ns = now_ns
+        while at < <size_t>records.shape[0] and outcome == 0:
+            fault = read_record(
+                <const char *>&records[at], records.shape[0] - at, journal.seed, journal.end_lsn, &record,
+            )
+            if fault != FAULT_NONE:
+                return self.read_end(FAULT_BROKEN if fault == FAULT_END else fault, 0)
+            outcome = self.apply_one(&record)
+            at += record.size
+        return self.read_end(FAULT_END, outcome)
+
+    cdef int apply_one(self, Record *record) noexcept nogil:
+        """Apply the record at the end of the run; as `restore`."""
+        cdef Segment *segment = self.segment_for(record.size)
+        cdef int outcome
+        if segment is NULL:
+            return -1
+        outcome = self.restore(segment, record)
+        if outcome:
+            return outcome
+        segment.used += record.size
+        self.journal.room.used_bytes += record.size
+        self.journal.end_lsn += record.size
+        self.journal.id_limit = max(self.journal.id_limit, self.journal.highest_id + 1)
+        while self.journal.room.is_below(self.journal.needed_lsn) and not is_needed(self.journal.room.segments[0]):
+            if not self.journal.room.drop_oldest():
+                return -1
+        return 0
+
+    cdef Segment *segment_for(self, uint64_t bytes) noexcept nogil:
+        """The last segment, or a new one if `bytes` do not fit into that; NULL without memory."""
+        cdef uint64_t size = max(self.journal.room.segment_bytes, bytes + SEGMENT_HEADER_BYTES)
+        cdef uint32_t number = 1
+        if self.journal.room.segment_count:
+            if self.journal.room.current().used + bytes <= self.journal.room.current().size:
+                return self.journal.room.current()
+            number = self.journal.room.current().number + 1
+        self.journal.room.allocated_bytes += size
+        return self.journal.room.add_segment(number, size, self.journal.end_lsn)
 
     cdef str restore_records(self, Segment *segment):
         """Apply all records of a segment. Returns what ended the reading."""
@@ -113,36 +183,35 @@ cdef class Loader:
             return "impossible"
         return "end" if fault == FAULT_END else "newer" if fault == FAULT_NEWER else "broken"
 
-    cdef int restore(self, Segment *segment, Record *record) noexcept:
+    cdef int restore(self, Segment *segment, Record *record) noexcept nogil:
         """Apply one record. Returns 1 if it changes a job that should be known but is not, -1 without memory.
 
         A record of an unknown type that a reader may skip changes nothing.
         """
-        cdef BinlogWriter journal = self.journal
         cdef uint64_t bytes = 0
         cdef uint64_t id = record.number
         cdef uint32_t number = 0
         cdef int outcome = 0
         if record.type == RECORD_PUT or record.type == RECORD_UPDATE:
             id = record.job.id
-            job_from_wall(&record.job, journal.wall_offset_ns, journal.begun_ns)
+            job_from_wall(&record.job, self.journal.wall_offset_ns, self.journal.begun_ns)
             if record.type == RECORD_UPDATE:
-                outcome = journal.jobs.restore_update(&record.job)
+                outcome = self.journal.jobs.restore_update(&record.job)
             else:
-                outcome = journal.jobs.restore_put(&record.job, segment.number, journal.end_lsn, &number)
+                outcome = self.journal.jobs.restore_put(&record.job, segment.number, self.journal.end_lsn, &number)
                 if outcome == 0:
                     outcome = self.put_restored(segment, &record.job, number)
         elif record.type == RECORD_DELETE:
-            number = journal.jobs.restore_delete(id, &bytes)
+            number = self.journal.jobs.restore_delete(id, &bytes)
             if number:
-                journal.room.count_out(number, bytes)
+                self.journal.room.count_out(number, bytes)
             outcome = number == 0
         elif record.type == RECORD_DURABLE:
-            journal.durable_lsn = max(journal.durable_lsn, record.number)
+            self.journal.durable_lsn = max(self.journal.durable_lsn, record.number)
         elif record.type == RECORD_NEXT_ID:
-            journal.id_limit = record.number
+            self.journal.id_limit = record.number
         elif record.type == RECORD_SHED:
-            journal.needed_lsn = max(journal.needed_lsn, record.number)
+            self.journal.needed_lsn = max(self.journal.needed_lsn, record.number)
         elif record.type == RECORD_TUBE:
             return self.restore_settings(segment, &record.tube)
         elif record.type == RECORD_CLEARED:
@@ -150,42 +219,39 @@ cdef class Loader:
         # A dropped segment may have had the put of a job below the floor, and its delete too.
         return 0 if outcome > 0 and id < self.known_from_id else outcome
 
-    cdef inline int put_restored(self, Segment *segment, JobImage *job, uint32_t before) noexcept:
+    cdef inline int put_restored(self, Segment *segment, JobImage *job, uint32_t before) noexcept nogil:
         """Returns 0, or -1 without memory."""
-        cdef BinlogWriter journal = self.journal
-        if journal.room.reserve_counted(&segment.ids, ID_BYTES) < 0:
+        if self.journal.room.reserve_counted(&segment.ids, ID_BYTES) < 0:
             return -1
         if before:
-            journal.room.count_out(before, logged_bytes(job.body_bytes, job.name_bytes))
-        journal.highest_id = max(journal.highest_id, job.id)
-        journal.room.count_in(segment, job)
+            self.journal.room.count_out(before, logged_bytes(job.body_bytes, job.name_bytes))
+        self.journal.highest_id = max(self.journal.highest_id, job.id)
+        self.journal.room.count_in(segment, job)
         return 0
 
-    cdef int restore_settings(self, Segment *segment, TubeImage *tube) noexcept:
+    cdef int restore_settings(self, Segment *segment, TubeImage *tube) noexcept nogil:
         """Returns 0, or -1 without memory."""
-        cdef BinlogWriter journal = self.journal
         cdef uint32_t before = 0
         cdef int kept
-        tube_from_wall(tube, journal.wall_offset_ns, journal.begun_ns)
-        kept = journal.jobs.restore_tube(tube, segment.number, &before)
-        journal.settings_over(before, tube.name_bytes)
+        tube_from_wall(tube, self.journal.wall_offset_ns, self.journal.begun_ns)
+        kept = self.journal.jobs.restore_tube(tube, segment.number, &before)
+        self.journal.settings_over(before, tube.name_bytes)
         if kept > 0:
-            journal.room.count_tube_in(segment, tube.name_bytes)
+            self.journal.room.count_tube_in(segment, tube.name_bytes)
         return min(kept, 0)
 
-    cdef void clear(self, TubeImage *tube, uint64_t below) noexcept:
+    cdef void clear(self, TubeImage *tube, uint64_t below) noexcept nogil:
         """End all jobs of a tube whose put record is below the LSN `below`.
 
         A job knows the segment of its put record and the last 32 bits of an LSN, which is exact within a segment.
         """
-        cdef BinlogWriter journal = self.journal
         cdef Segment *segment = NULL
         cdef Clearing clearing
         cdef uint64_t bytes
         cdef uint32_t number
-        for number in range(journal.room.segment_count):
-            if journal.room.segments[number].first_lsn < below:
-                segment = journal.room.segments[number]
+        for number in range(self.journal.room.segment_count):
+            if self.journal.room.segments[number].first_lsn < below:
+                segment = self.journal.room.segments[number]
         if segment is NULL:
             return
         memset(&clearing, 0, sizeof(Clearing))
@@ -195,7 +261,7 @@ cdef class Loader:
         clearing.first_lsn = <uint32_t>segment.first_lsn
         clearing.lsn = <uint32_t>below
         while True:
-            number = journal.jobs.restore_clear(&clearing, &bytes)
+            number = self.journal.jobs.restore_clear(&clearing, &bytes)
             if number == 0:
                 return
-            journal.room.count_out(number, bytes)
+            self.journal.room.count_out(number, bytes)

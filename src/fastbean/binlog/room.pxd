@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastbean.base.buffer cimport Buffer, buffer_reserve
 from fastbean.engine.journal cimport JobImage, Journal, Space, logged_bytes, settings_bytes
+from fastbean.binlog.batch cimport Batch
 from fastbean.binlog.record cimport MAX_RECORD_OVERHEAD, MAX_TUBE_BYTES, put_varint
 
 cdef enum:
@@ -14,7 +15,6 @@ cdef enum:
 
 cdef struct Segment:
     uint32_t number
-    int fd
     uint64_t first_lsn
     uint64_t size                   # bytes allocated
     uint64_t used                   # bytes written or pending, its header included
@@ -26,6 +26,16 @@ cdef struct Segment:
     uint64_t last_id
     size_t copied                   # offset in `ids` up to which compaction is done
     uint64_t copied_id
+
+cdef struct Spare:                  # the file of a segment that is not in use
+    uint32_t number
+    int fd                          # -1: closed
+    uint64_t bytes
+
+cdef struct SpareList:              # oldest first
+    Spare *segments
+    uint32_t count
+    uint32_t cap
 
 cdef inline void append_id(Segment *segment, uint64_t id) noexcept nogil:
     """Append an id, for which there is room: the difference to the one before, as a zigzag varint."""
@@ -46,17 +56,19 @@ cdef class Room:
     cdef object ask_for_segment     # called with a size in bytes
     cdef object ask_to_recycle      # called with a segment's number and size
     cdef object ask_to_remove       # likewise
-    cdef Buffer pending             # records that are not written yet
+    cdef Batch pending              # the open batch: records that are not handed to the sink yet
     cdef Segment **segments         # oldest first; the last one is written to
     cdef Segment *ahead             # the struct for the next one, usually allocated ahead
     cdef uint32_t segment_count
     cdef uint32_t segment_cap
+    cdef bint has_files             # of its segments
     cdef uint64_t segment_bytes
     cdef uint64_t max_bytes
-    cdef list spare                 # (number, fd, bytes) of segments prepared ahead
+    cdef SpareList spare            # segments prepared ahead
     cdef uint64_t spare_bytes
     cdef uint64_t recycling_bytes   # of the segment that is being made a spare; 0: none is
-    cdef list going                 # (number, bytes) of dropped segments, not yet recycled or removed
+    cdef SpareList dropped          # segments that are not needed, and not yet recycled or removed
+    cdef uint64_t asked_bytes       # of the segment that has to be asked for; 0: none
     cdef bint asked                 # a segment is being prepared
     cdef bint refused               # the last one could not be prepared, less than RETRY_NS ago
     cdef bint full                  # no segment could be added since: the disk or the limit is full
@@ -74,31 +86,34 @@ cdef class Room:
     cdef uint64_t fresh_bytes       # estimate of what became dead since that pass began
     cdef readonly uint32_t sync_before_removal   # number of a segment to sync before a segment is removed; 0 for none
 
-    cdef Segment *current(self) noexcept
-    cdef Segment *segment_of(self, uint32_t number) noexcept
-    cdef int prepare_segment(self) noexcept
-    cdef Segment *add_segment(self, uint32_t number, int fd, uint64_t size, uint64_t first_lsn) noexcept
-    cdef bint drop_oldest(self) noexcept
-    cdef void count_out(self, uint32_t number, uint64_t bytes) noexcept
-    cdef void count_tube_out(self, uint32_t number, uint32_t name_bytes) noexcept
-    cdef uint64_t free_bytes(self) noexcept
-    cdef uint64_t slack_bytes(self) noexcept
-    cdef uint64_t wanted_bytes(self) noexcept
-    cdef uint64_t packing_bytes(self) noexcept
-    cdef bint wants_room(self) noexcept
-    cdef void retire_segments(self) noexcept
-    cdef uint64_t coming_bytes(self) noexcept
-    cdef bint too_large(self, uint64_t used_bytes) noexcept
-    cdef bint short_of_room(self, uint32_t place, uint64_t going_bytes) noexcept
-    cdef bint waits_for_room(self, uint32_t place) noexcept
-    cdef bint fits(self, uint64_t bytes) noexcept
-    cdef int make_memory(self, uint64_t bytes) noexcept
-    cdef Space reserve(self, uint64_t body_bytes) noexcept
-    cdef void ask(self, uint64_t bytes) noexcept
-    cdef void refuse(self) noexcept
-    cdef void keep_room(self, int64_t now_ns) noexcept
+    cdef Segment *current(self) noexcept nogil
+    cdef Segment *segment_of(self, uint32_t number) noexcept nogil
+    cdef int prepare_segment(self) noexcept nogil
+    cdef Segment *add_segment(self, uint32_t number, uint64_t size, uint64_t first_lsn) noexcept nogil
+    cdef bint drop_oldest(self) noexcept nogil
+    cdef bint is_below(self, uint64_t lsn) noexcept nogil
+    cdef void count_out(self, uint32_t number, uint64_t bytes) noexcept nogil
+    cdef void count_tube_out(self, uint32_t number, uint32_t name_bytes) noexcept nogil
+    cdef uint64_t free_bytes(self) noexcept nogil
+    cdef uint64_t slack_bytes(self) noexcept nogil
+    cdef uint64_t wanted_bytes(self) noexcept nogil
+    cdef uint64_t packing_bytes(self) noexcept nogil
+    cdef bint wants_room(self) noexcept nogil
+    cdef int retire_segments(self) except -1
+    cdef Spare take_spare(self) noexcept nogil
+    cdef uint64_t coming_bytes(self) noexcept nogil
+    cdef bint too_large(self, uint64_t used_bytes) noexcept nogil
+    cdef bint short_of_room(self, uint32_t place, uint64_t going_bytes) noexcept nogil
+    cdef bint waits_for_room(self, uint32_t place) noexcept nogil
+    cdef bint fits(self, uint64_t bytes) noexcept nogil
+    cdef int make_memory(self, uint64_t bytes) noexcept nogil
+    cdef Space reserve(self, uint64_t body_bytes) noexcept nogil
+    cdef void free_buffer(self, Buffer *buffer) noexcept nogil
+    cdef void ask(self, uint64_t bytes) noexcept nogil
+    cdef void refuse(self) noexcept nogil
+    cdef void keep_room(self, int64_t now_ns) noexcept nogil
 
-    cdef inline int reserve_counted(self, Buffer *buffer, size_t extra) noexcept:
+    cdef inline int reserve_counted(self, Buffer *buffer, size_t extra) noexcept nogil:
         """Room for `extra` more bytes, counted in `memory_bytes`. Returns 0, or -1 without memory (nothing changed)."""
         cdef size_t before = buffer.cap
         if buffer_reserve(buffer, extra) < 0:
@@ -107,7 +122,7 @@ cdef class Room:
         self.journal.memory_bytes += buffer.cap - before
         return 0
 
-    cdef inline void count_in(self, Segment *segment, JobImage *job) noexcept:
+    cdef inline void count_in(self, Segment *segment, JobImage *job) noexcept nogil:
         """Count a put record of a live job in `segment`, which has room for its id."""
         cdef uint64_t bytes = logged_bytes(job.body_bytes, job.name_bytes)
         append_id(segment, job.id)
@@ -117,7 +132,7 @@ cdef class Room:
         self.live_bytes += bytes
         self.largest_bytes = max(self.largest_bytes, <uint64_t>job.body_bytes + MAX_RECORD_OVERHEAD)
 
-    cdef inline void count_tube_in(self, Segment *segment, uint32_t name_bytes) noexcept:
+    cdef inline void count_tube_in(self, Segment *segment, uint32_t name_bytes) noexcept nogil:
         """Count a record in `segment` of settings that have to be kept."""
         segment.live_tubes += 1
         segment.live_bytes += settings_bytes(name_bytes)

@@ -10,11 +10,12 @@ class Room:
         cls,
         journal: Journal,
         *,
+        has_files: bool,
         segment_bytes: int,
-        max_bytes: int,
+        max_bytes: int = 0,
         ask_for_segment: Callable[[int], None],
-        ask_to_recycle: Callable[[int, int], None],
-        ask_to_remove: Callable[[int, int], None],
+        ask_to_recycle: Callable[[int, int], None] | None = None,
+        ask_to_remove: Callable[[int, int], None] | None = None,
     ) -> Self: ...
     def add_spare(self, number: int, fd: int, size: int, recycled: bool = False) -> None: ...
     def refuse_spare(self) -> None: ...

@@ -18,9 +18,10 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memmove
 
-from fastbean.base.buffer cimport buffer_free
+from fastbean.base.buffer cimport Buffer, buffer_free
 from fastbean.base.clock cimport monotonic_ns
 from fastbean.base.debug_counters cimport LIVE_SEGMENTS, live_born, live_gone
+from fastbean.binlog.batch cimport batch_free, batch_reserve_cut
 from fastbean.binlog.record cimport MAX_RECORD_OVERHEAD, MAX_TUBE_BYTES, SEGMENT_HEADER_BYTES, get_varint
 from fastbean.engine.journal cimport (
     SPACE_COMING, SPACE_NO_MEMORY, SPACE_NONE, SPACE_READY, Journal, Space, settings_bytes,
@@ -55,12 +56,46 @@ cdef void free_segment(Segment *segment) noexcept nogil:
     free(segment)
 
 
+cdef int spare_reserve(SpareList *list) noexcept nogil:
+    """Make room for another segment. Returns 0, or -1 without memory."""
+    cdef uint32_t cap = list.cap * 2 if list.cap else 4
+    cdef Spare *segments
+    if list.count < list.cap:
+        return 0
+    segments = <Spare *>realloc(list.segments, cap * sizeof(Spare))
+    if segments is NULL:
+        return -1
+    list.segments = segments
+    list.cap = cap
+    return 0
+
+
+cdef int spare_add(SpareList *list, uint32_t number, int fd, uint64_t bytes) noexcept nogil:
+    """Append a segment. Returns 0, or -1 without memory."""
+    if spare_reserve(list) < 0:
+        return -1
+    list.segments[list.count].number = number
+    list.segments[list.count].fd = fd
+    list.segments[list.count].bytes = bytes
+    list.count += 1
+    return 0
+
+
+cdef Spare spare_take(SpareList *list) noexcept nogil:
+    """Remove the oldest one, of which there has to be one."""
+    cdef Spare spare = list.segments[0]
+    list.count -= 1
+    memmove(list.segments, list.segments + 1, list.count * sizeof(Spare))
+    return spare
+
+
 @cython.final
 cdef class Room:
     """The segments of a binlog, and the room in them; `fastbean.binlog.writer.BinlogWriter` writes into them.
 
     Args:
         journal: the writer.
+        has_files: whether segments have files; otherwise they are stretches of the run, and dropped ones are forgotten.
         segment_bytes: the size of a segment, 4096 bytes or more.
         max_bytes: the allocated size of the binlog above which puts are refused; 0 for no limit.
         ask_for_segment: called with a size in bytes when another segment should be prepared; the caller answers with
@@ -72,17 +107,16 @@ cdef class Room:
     """
 
     def __cinit__(
-        self, Journal journal not None, *, uint64_t segment_bytes, uint64_t max_bytes, ask_for_segment, ask_to_recycle,
-        ask_to_remove,
+        self, Journal journal not None, *, bint has_files, uint64_t segment_bytes, uint64_t max_bytes=0,
+        ask_for_segment, ask_to_recycle=None, ask_to_remove=None,
     ):
         self.journal = journal
+        self.has_files = has_files
         self.segment_bytes = segment_bytes
         self.max_bytes = max_bytes
         self.ask_for_segment = ask_for_segment
         self.ask_to_recycle = ask_to_recycle
         self.ask_to_remove = ask_to_remove
-        self.spare = []
-        self.going = []
         journal.kept_bytes = KEPT_BYTES
 
     def __dealloc__(self):
@@ -92,12 +126,14 @@ cdef class Room:
         if self.ahead is not NULL:
             free_segment(self.ahead)
         free(self.segments)
-        buffer_free(&self.pending)
+        free(self.spare.segments)
+        free(self.dropped.segments)
+        batch_free(&self.pending)
 
-    cdef Segment *current(self) noexcept:
+    cdef Segment *current(self) noexcept nogil:
         return self.segments[self.segment_count - 1]
 
-    cdef Segment *segment_of(self, uint32_t number) noexcept:
+    cdef Segment *segment_of(self, uint32_t number) noexcept nogil:
         """The segment of this number, or NULL when it was dropped."""
         cdef uint32_t place
         if self.segment_count == 0 or number < self.segments[0].number:
@@ -111,7 +147,7 @@ cdef class Room:
                 return self.segments[place]
         return NULL
 
-    cdef int prepare_segment(self) noexcept:
+    cdef int prepare_segment(self) noexcept nogil:
         """Allocate the struct of the next segment, and room for its first ids. Returns 0, or -1 without memory."""
         cdef uint32_t cap = self.segment_cap * 2 if self.segment_cap else 4
         cdef Segment **segments
@@ -132,7 +168,7 @@ cdef class Room:
         live_born(LIVE_SEGMENTS)
         return 0
 
-    cdef Segment *add_segment(self, uint32_t number, int fd, uint64_t size, uint64_t first_lsn) noexcept:
+    cdef Segment *add_segment(self, uint32_t number, uint64_t size, uint64_t first_lsn) noexcept nogil:
         """Append a new last segment; returns it, or NULL without memory."""
         cdef Segment *segment
         if self.ahead is NULL and self.prepare_segment() < 0:
@@ -142,7 +178,6 @@ cdef class Room:
         if self.segment_count:
             self.wasted_bytes += self.current().size - min(self.current().used, self.current().size)
         segment.number = number
-        segment.fd = fd
         segment.size = size
         segment.first_lsn = first_lsn
         segment.used = SEGMENT_HEADER_BYTES
@@ -151,13 +186,11 @@ cdef class Room:
         self.used_bytes += SEGMENT_HEADER_BYTES
         return segment
 
-    cdef bint drop_oldest(self) noexcept:
+    cdef bint drop_oldest(self) noexcept nogil:
         """Drop the oldest segment, which is no longer needed. Returns false if there is no memory for that."""
         cdef Segment *oldest = self.segments[0]
         # First, because it may fail.
-        try:
-            self.going.append((oldest.number, oldest.size))
-        except MemoryError:
+        if self.has_files and spare_add(&self.dropped, oldest.number, -1, oldest.size) < 0:
             return False
         self.used_bytes -= oldest.used
         self.wasted_bytes -= oldest.size - min(oldest.used, oldest.size)
@@ -166,38 +199,63 @@ cdef class Room:
         self.ask_again = True
         self.journal.memory_bytes -= sizeof(Segment) + oldest.ids.cap
         free_segment(oldest)
-        self.retire_segments()
+        self.journal.has_requests = self.journal.has_requests or self.has_files
         return True
 
-    cdef void retire_segments(self) noexcept:
+    cdef bint is_below(self, uint64_t lsn) noexcept nogil:
+        """Whether the oldest segment ends at this LSN or before, and is not the last one."""
+        return self.segment_count > 1 and self.segments[1].first_lsn <= lsn
+
+    def make_requests(self):
+        """Have the owner create the segment that is asked for, and recycle or remove the files of dropped segments."""
+        cdef uint64_t size = self.asked_bytes
+        if size:
+            self.asked_bytes = 0
+            try:
+                self.ask_for_segment(size)
+            except MemoryError:
+                # Puts would wait for ever for a request that was never made. It is retried later.
+                self.asked = False
+                self.refuse()
+        self.retire_segments()
+
+    cdef int retire_segments(self) except -1:
         """Recycle or remove the files of dropped segments: if room is wanted, the oldest one becomes a spare.
 
         On a full disk the blocks of a file must not be freed, because another program could take them. While a request
         is open it is not known whether the disk is full, so the files wait. Without memory for a request the segment
         keeps its place, and `keep_room` tries again.
         """
-        while self.going and not self.asked:
-            number, size = self.going[0]
+        cdef Spare *oldest
+        while self.dropped.count and not self.asked:
+            oldest = self.dropped.segments
             try:
-                if self.full and size == self.segment_bytes and self.wants_room():
+                if self.full and oldest.bytes == self.segment_bytes and self.wants_room() and (
+                    spare_reserve(&self.spare) == 0
+                ):
                     self.asked = True
-                    self.recycling_bytes = size
-                    self.ask_to_recycle(number, size)
+                    self.recycling_bytes = oldest.bytes
+                    self.ask_to_recycle(oldest.number, oldest.bytes)
                 else:
-                    self.ask_to_remove(number, size)
-            except BaseException as error:
+                    self.ask_to_remove(oldest.number, oldest.bytes)
+            except MemoryError:
                 self.asked = False
                 self.recycling_bytes = 0
-                if isinstance(error, MemoryError):
-                    return
-                raise
-            self.going.pop(0)
+                return 0
+            spare_take(&self.dropped)
+        return 0
 
-    cdef uint64_t coming_bytes(self) noexcept:
+    cdef Spare take_spare(self) noexcept nogil:
+        """Take the first spare segment, of which there has to be one."""
+        cdef Spare spare = spare_take(&self.spare)
+        self.spare_bytes -= spare.bytes - SEGMENT_HEADER_BYTES
+        return spare
+
+    cdef uint64_t coming_bytes(self) noexcept nogil:
         """The bytes of dropped segments that are becoming spares, or will."""
-        return self.recycling_bytes + len(self.going) * self.segment_bytes
+        return self.recycling_bytes + self.dropped.count * self.segment_bytes
 
-    cdef void count_out(self, uint32_t number, uint64_t bytes) noexcept:
+    cdef void count_out(self, uint32_t number, uint64_t bytes) noexcept nogil:
         """Uncount a job whose put record is in segment `number`: it ended, or was copied."""
         cdef Segment *segment = self.segment_of(number)
         self.live_jobs -= 1
@@ -208,7 +266,7 @@ cdef class Room:
         if self.live_jobs == 0:
             self.largest_bytes = MAX_TUBE_BYTES if self.live_tubes else 0
 
-    cdef void count_tube_out(self, uint32_t number, uint32_t name_bytes) noexcept:
+    cdef void count_tube_out(self, uint32_t number, uint32_t name_bytes) noexcept nogil:
         """Uncount settings that were recorded in segment `number`: they ended, or were copied."""
         cdef Segment *segment = self.segment_of(number)
         self.live_tubes -= 1
@@ -219,7 +277,7 @@ cdef class Room:
 
     # Room
 
-    cdef uint64_t free_bytes(self) noexcept:
+    cdef uint64_t free_bytes(self) noexcept nogil:
         """Allocated and unused bytes."""
         cdef Segment *segment = self.current()
         return self.spare_bytes + (segment.size - segment.used if segment.size > segment.used else 0)
@@ -227,7 +285,7 @@ cdef class Room:
     # A quarter of a segment is the lower bound, for a binlog of few or large jobs: with less slack the limits in
     # `short_of_room`, which are fractions of it, would come within a few records of each other. That it is a quarter is
     # a judgement: it is refused to puts on a full disk, and costs nothing otherwise.
-    cdef uint64_t slack_bytes(self) noexcept:
+    cdef uint64_t slack_bytes(self) noexcept nogil:
         """Room for changes of the live jobs and tubes, before compaction has to make new room for them."""
         return max(self.live_jobs * ROOM_OF_JOB + self.live_tubes * MAX_TUBE_BYTES, self.segment_bytes // 4)
 
@@ -235,7 +293,7 @@ cdef class Room:
     # then holds at least `segment_bytes - largest_bytes` of live data, which gives the number of segments. If the
     # largest record is half a segment or more, a segment may hold a single job, and a copy may lose as much as it
     # contains. What is lost at present (`wasted_bytes`) is won back by the copy.
-    cdef uint64_t packing_bytes(self) noexcept:
+    cdef uint64_t packing_bytes(self) noexcept nogil:
         """What a copy of all live jobs may lose at the ends of segments, beyond what is lost already."""
         cdef uint64_t lost = self.live_bytes
         if self.largest_bytes * 2 < self.segment_bytes:
@@ -245,7 +303,7 @@ cdef class Room:
     # Compaction frees room a segment at a time, and must first copy that segment's live jobs: a whole segment at worst,
     # and one that holds a single large job is as large as that job. While it copies, the next record may not fit at the
     # end of a segment, which loses another `largest_bytes`. A step of a command may come in between (STEP_BYTES).
-    cdef uint64_t wanted_bytes(self) noexcept:
+    cdef uint64_t wanted_bytes(self) noexcept nogil:
         """What must stay free beside a put that is accepted."""
         cdef uint64_t copied = max(self.segment_bytes, self.largest_bytes + SEGMENT_HEADER_BYTES)
         # Segments of an earlier run may be larger than those of this one.
@@ -254,7 +312,7 @@ cdef class Room:
 
     # Half a segment, because preparing one takes a while (it is allocated and synced): the half that is left can be
     # written meanwhile. With less, fast producers would be held; with more, an unused segment would often be on disk.
-    cdef bint wants_room(self) noexcept:
+    cdef bint wants_room(self) noexcept nogil:
         """Whether another segment should be prepared: half a segment before the free room is less than wanted."""
         return self.free_bytes() < self.wanted_bytes() + self.segment_bytes // 2
 
@@ -266,7 +324,7 @@ cdef class Room:
     # On a full disk room is worth more than writing: compaction begins when a fifth is dead, and a byte costs four.
     # `copy_some` copies four bytes for each appended one, which keeps pace even then. The constant part is there
     # because the last segment is never compacted, and segments are only freed whole.
-    cdef bint too_large(self, uint64_t used_bytes) noexcept:
+    cdef bint too_large(self, uint64_t used_bytes) noexcept nogil:
         """Whether compaction has to continue; `used_bytes` excludes segments that are about to be dropped."""
         if self.full:
             return used_bytes > self.live_bytes + self.live_bytes // 4 + self.segment_bytes // 2
@@ -281,7 +339,7 @@ cdef class Room:
     # eighth of the slack can be won back, half of what lies between the two limits; or if commands already wait and no
     # other room is coming, since then nothing else can make progress. The fractions are judgements: a larger eighth
     # lets commands wait more often, a smaller one copies the binlog more often.
-    cdef bint short_of_room(self, uint32_t place, uint64_t going_bytes) noexcept:
+    cdef bint short_of_room(self, uint32_t place, uint64_t going_bytes) noexcept nogil:
         """Whether compaction has to make room on a full disk, though little can be won.
 
         `place`: the segment that it would copy. `going_bytes`: of the segments that are about to be dropped.
@@ -301,29 +359,33 @@ cdef class Room:
 
     # Recycled segments come back one at a time. If compaction took each at once for its next copy, commands would never
     # get one. It copies only if as much as it copies, and half of the slack, stays free for them.
-    cdef bint waits_for_room(self, uint32_t place) noexcept:
+    cdef bint waits_for_room(self, uint32_t place) noexcept nogil:
         """Whether room is on its way, and the free room should be left to the commands until then."""
         cdef uint64_t copied = self.segments[place].live_bytes + self.largest_bytes
         return self.coming_bytes() > 0 and self.free_bytes() < 2 * copied + self.slack_bytes() // 2
 
-    cdef bint fits(self, uint64_t bytes) noexcept:
+    cdef bint fits(self, uint64_t bytes) noexcept nogil:
         """Whether a record of this size fits into the last segment or into a spare one."""
+        cdef uint32_t place
         cdef Segment *segment = self.current()
         if segment.used + bytes <= segment.size:
             return True
-        return any(<uint64_t>size >= bytes + SEGMENT_HEADER_BYTES for _, _, size in self.spare)
+        for place in range(self.spare.count):
+            if self.spare.segments[place].bytes >= bytes + SEGMENT_HEADER_BYTES:
+                return True
+        return False
 
-    cdef int make_memory(self, uint64_t bytes) noexcept:
+    cdef int make_memory(self, uint64_t bytes) noexcept nogil:
         """Make sure that a put record of `bytes`, and the rest of its step, can be gathered and counted without another
         allocation, in the next segment too. Returns 0, or -1 without memory."""
         cdef Segment *segment = self.current()
-        if self.reserve_counted(&self.pending, bytes + STEP_BYTES) < 0:
+        if self.reserve_counted(&self.pending.bytes, bytes + STEP_BYTES) < 0 or batch_reserve_cut(&self.pending) < 0:
             return -1
         if self.reserve_counted(&segment.ids, ID_BYTES) < 0:
             return -1
         return 0 if self.ahead is not NULL else self.prepare_segment()
 
-    cdef Space reserve(self, uint64_t body_bytes) noexcept:
+    cdef Space reserve(self, uint64_t body_bytes) noexcept nogil:
         cdef uint64_t bytes = body_bytes + MAX_RECORD_OVERHEAD
         cdef uint64_t left = self.free_bytes()
         cdef uint64_t wanted = self.wanted_bytes() + ROOM_OF_JOB + bytes
@@ -336,13 +398,14 @@ cdef class Room:
         if self.refused:
             return SPACE_NONE
         self.ask(bytes)
-        return SPACE_NONE if self.refused else SPACE_COMING
+        if self.refused:
+            return SPACE_NONE
+        return SPACE_COMING if self.asked else SPACE_NO_MEMORY
 
-    cdef void keep_room(self, int64_t now_ns) noexcept:
+    cdef void keep_room(self, int64_t now_ns) noexcept nogil:
         """Once per iteration: keep as much room as there should be, and no more memory than is useful."""
-        if self.pending.len == 0 and self.pending.cap > self.journal.kept_bytes:
-            self.journal.memory_bytes -= self.pending.cap
-            buffer_free(&self.pending)
+        if self.pending.bytes.len == 0 and self.pending.bytes.cap > self.journal.kept_bytes:
+            self.free_buffer(&self.pending.bytes)
             self.journal.tight = self.make_memory(0) < 0 or self.journal.tight
         if self.refused and now_ns - self.refused_at_ns > RETRY_NS:
             self.refused = False
@@ -350,28 +413,30 @@ cdef class Room:
         if self.wants_room() and (not self.refused or self.ask_again):
             self.ask_again = False
             self.ask(0)
-        if self.going:
-            self.retire_segments()
+        if self.dropped.count and not self.asked:
+            self.journal.has_requests = True
 
-    cdef void ask(self, uint64_t bytes) noexcept:
-        """Request another segment, in which `bytes` fit."""
+    cdef void free_buffer(self, Buffer *buffer) noexcept nogil:
+        """Free a buffer that `reserve_counted` has counted."""
+        self.journal.memory_bytes -= buffer.cap
+        buffer_free(buffer)
+
+    cdef void ask(self, uint64_t bytes) noexcept nogil:
+        """Request another segment, in which `bytes` fit. Without memory nothing is asked for."""
         cdef uint64_t size = max(self.segment_bytes, bytes + SEGMENT_HEADER_BYTES)
         if self.asked:
             return
         if self.max_bytes and self.allocated_bytes + size > self.max_bytes:
             self.refuse()
             return
+        # First, so that nothing can fail when the segment is there.
+        if spare_reserve(&self.spare) < 0:
+            return
         self.asked = True
-        try:
-            self.ask_for_segment(size)
-        except BaseException as error:
-            # Puts would wait for ever for a request that was never made. It is retried later.
-            self.asked = False
-            self.refuse()
-            if not isinstance(error, MemoryError):
-                raise
+        self.asked_bytes = size
+        self.journal.has_requests = True
 
-    cdef void refuse(self) noexcept:
+    cdef void refuse(self) noexcept nogil:
         self.refused = True
         self.full = True
         self.refused_at_ns = monotonic_ns()
@@ -388,7 +453,8 @@ cdef class Room:
         Raises:
             MemoryError: nothing has changed; the caller still owns the file.
         """
-        self.spare.append((number, fd, size))
+        if spare_add(&self.spare, number, fd, size) < 0:
+            raise MemoryError("no memory for another segment")
         self.asked = False
         self.recycling_bytes = 0
         if not recycled:
@@ -418,4 +484,4 @@ cdef class Room:
     @property
     def next_segment(self):
         """The number of the next segment that will be prepared."""
-        return self.current().number + len(self.spare) + 1
+        return self.current().number + self.spare.count + 1

@@ -2,6 +2,7 @@ from collections.abc import Callable
 from typing import Self, final
 
 from fastbean.binlog.room import Room
+from fastbean.binlog.sink import Sink
 from fastbean.engine.journal import JobSource, Journal
 
 @final
@@ -9,22 +10,24 @@ class BinlogWriter(Journal):
     def __new__(
         cls,
         jobs: JobSource,
+        sink: Sink,
         *,
         segment_bytes: int,
-        max_bytes: int,
-        sync_every_ns: int,
+        max_bytes: int = 0,
+        sync_every_ns: int = 0,
         ask_for_segment: Callable[[int], None],
-        ask_to_recycle: Callable[[int, int], None],
-        ask_to_remove: Callable[[int, int], None],
-        sync_pipes: tuple[int, ...],
+        ask_to_recycle: Callable[[int, int], None] | None = None,
+        ask_to_remove: Callable[[int, int], None] | None = None,
     ) -> Self: ...
     @property
     def room(self) -> Room: ...
     slow_sync_ns: int
     on_slow_sync: Callable[[bool, int, int, int], None] | None
-    def sync_done(self) -> None: ...
-    def run_syncs(self) -> None: ...
-    def stop_syncs(self) -> None: ...
+    on_slow_write: Callable[[int, int], None] | None
+    @property
+    def sink(self) -> Sink: ...
+    def begin_ids(self) -> None: ...
+    def sink_done(self) -> None: ...
     def start(self, number: int, fd: int, size: int) -> None: ...
     def finish(self, next_id: int) -> None: ...
     def close_files(self) -> None: ...

@@ -7,7 +7,7 @@ from fastbean.engine.state cimport State
 from fastbean.protocol.commands cimport MAX_COMMANDS, Command, Counter, Form
 from fastbean.protocol.replies cimport Reply
 
-ctypedef Reply (*Run)(State state, Client *client, Command *command, int64_t now_ns) noexcept
+ctypedef Reply (*Run)(State state, Client *client, Command *command, int64_t now_ns) noexcept nogil
 
 cdef enum Target:                   # what a command acts on
     ON_NOTHING

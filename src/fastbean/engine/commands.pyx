@@ -43,7 +43,7 @@ cdef enum:
 # Connecting and leaving
 
 
-cdef Client *connect(State state, void *connection) noexcept:
+cdef Client *connect(State state, void *connection) noexcept nogil:
     """Make a new client; returns NULL without memory. `connection` identifies it to the caller."""
     cdef Client *client = state.new_client(connection)
     if client is not NULL:
@@ -52,7 +52,7 @@ cdef Client *connect(State state, void *connection) noexcept:
     return client
 
 
-cdef void leave(State state, Client *client, int64_t now_ns) noexcept:
+cdef void leave(State state, Client *client, int64_t now_ns) noexcept nogil:
     """The client is gone: release the jobs that it has reserved. It must not be used any more."""
     state.counts.connections -= 1
     state.counts.producers -= client.producer
@@ -73,18 +73,20 @@ cdef void leave(State state, Client *client, int64_t now_ns) noexcept:
 
 # Replies
 
-cdef uint64_t awaited_lsn(State state, Client *client, Reply reply) noexcept:
+cdef uint64_t awaited_lsn(State state, Client *client, Reply reply) noexcept nogil:
     """How far the binlog has to be safe before this reply to the client may be sent; see the table of replies."""
     cdef uint8_t awaits = reply_rows[<int>reply].awaits
-    if awaits == AWAITS_JOBS:
-        return newest_lsn(state, &client.answer)
     if awaits == AWAITS_NOTHING:
         return 0
+    if state.journal.binds_reads:
+        return state.journal.open_batch()
+    if awaits == AWAITS_JOBS:
+        return newest_lsn(state, &client.answer)
     # The reply depends on a record of this command, or reports a state that earlier records may have caused.
     return state.journal.gate_lsn
 
 
-cdef uint64_t newest_lsn(State state, Answer *answer) noexcept:
+cdef uint64_t newest_lsn(State state, Answer *answer) noexcept nogil:
     """Of the jobs that the answer carries, the newest LSN with the last 32 bits of a job's: its own, or for an old job
     one that is no less safe."""
     cdef uint64_t end_lsn = state.journal.end_lsn
@@ -100,7 +102,7 @@ cdef uint64_t newest_lsn(State state, Answer *answer) noexcept:
 # put
 
 
-cdef Reply put_begin(State state, Client *client, Command *command, int64_t now_ns) noexcept:
+cdef Reply put_begin(State state, Client *client, Command *command, int64_t now_ns) noexcept nogil:
     """The line of a put has arrived: take an id, and allocate the job, whose body is received next
     (``client.arriving``).
 
@@ -113,7 +115,7 @@ cdef Reply put_begin(State state, Client *client, Command *command, int64_t now_
     job = job_new(&state.slab, command.body_bytes)
     if job is NULL:
         return REPLY_OUT_OF_MEMORY
-    if state.next_id >= state.journal.id_limit:
+    if state.next_id >= state.journal.more_ids_at:
         state.journal.more_ids()
         if state.next_id >= state.journal.id_limit:
             job_discard(job)
@@ -135,7 +137,7 @@ cdef Reply put_begin(State state, Client *client, Command *command, int64_t now_
     return REPLY_NONE
 
 
-cdef Reply no_room(State state) noexcept:
+cdef Reply no_room(State state) noexcept nogil:
     """The reply to a put that would exceed the limit on memory."""
     if state.draining:
         return REPLY_DRAINING
@@ -143,7 +145,7 @@ cdef Reply no_room(State state) noexcept:
     return REPLY_OUT_OF_MEMORY
 
 
-cdef Reply put_refuse(State state, Client *client) noexcept:
+cdef Reply put_refuse(State state, Client *client) noexcept nogil:
     """`State.body_arrived` found no room: others have used it since the line of this put. Returns the reply."""
     put_abort(state, client)
     return no_room(state)
@@ -156,7 +158,7 @@ cdef Reply put_refuse(State state, Client *client) noexcept:
 # once and record that: replay must find the put first.
 
 
-cdef Reply put_end(State state, Client *client, int64_t now_ns) noexcept:
+cdef Reply put_end(State state, Client *client, int64_t now_ns) noexcept nogil:
     """The body of the put is complete: the job gets into its tube and into the journal."""
     cdef Job *job = client.arriving
     cdef uint64_t id = client.arriving_id
@@ -192,14 +194,14 @@ cdef Reply put_end(State state, Client *client, int64_t now_ns) noexcept:
     return REPLY_INSERTED
 
 
-cdef void journal_put(State state, Job *job, uint64_t id) noexcept:
+cdef void journal_put(State state, Job *job, uint64_t id) noexcept nogil:
     cdef JobImage image
     state.fill_image(job, id, &image)
     job.segment = state.journal.put(&image)
     job.lsn = <uint32_t>state.journal.end_lsn
 
 
-cdef bint retry_held(State state, int64_t now_ns) noexcept:
+cdef bint retry_held(State state, int64_t now_ns) noexcept nogil:
     """Retry the puts and pauses for which the journal had no room; true when more can be retried at once.
 
     They keep their order, so the first one that still finds no room ends this.
@@ -220,7 +222,7 @@ cdef bint retry_held(State state, int64_t now_ns) noexcept:
     return state.held.first is not NULL
 
 
-cdef void put_abort(State state, Client *client) noexcept:
+cdef void put_abort(State state, Client *client) noexcept nogil:
     """Drop the put that is being received, if there is one. Its id stays used."""
     cdef Job *job = client.arriving
     cdef Tube *tube
@@ -236,16 +238,16 @@ cdef void put_abort(State state, Client *client) noexcept:
 
 # The worker's commands
 
-cdef Reply reserve(State state, Client *client, Command *command, int64_t now_ns) noexcept:
+cdef Reply reserve(State state, Client *client, Command *command, int64_t now_ns) noexcept nogil:
     """`reserve`: waits as long as it takes."""
     return reserve_within(state, client, NEVER, now_ns)
 
 
-cdef Reply reserve_with_timeout(State state, Client *client, Command *command, int64_t now_ns) noexcept:
+cdef Reply reserve_with_timeout(State state, Client *client, Command *command, int64_t now_ns) noexcept nogil:
     return reserve_within(state, client, command.timeout_s, now_ns)
 
 
-cdef Reply reserve_within(State state, Client *client, int64_t timeout_s, int64_t now_ns) noexcept:
+cdef Reply reserve_within(State state, Client *client, int64_t timeout_s, int64_t now_ns) noexcept nogil:
     """Reserve the first ready job of the watched tubes, or wait for one; `timeout_s`: seconds, or NEVER."""
     cdef Job *job
     cdef int64_t soon_ns
@@ -275,12 +277,12 @@ cdef Reply reserve_within(State state, Client *client, int64_t timeout_s, int64_
     return REPLY_NONE
 
 
-cdef void give_up_waiting(State state, Client *client) noexcept:
+cdef void give_up_waiting(State state, Client *client) noexcept nogil:
     """The waiting client will send nothing more: answer it at once, as if its time were up."""
     state.end_wait(client, REPLY_TIMED_OUT)
 
 
-cdef Job *best_ready(State state, Client *client) noexcept:
+cdef Job *best_ready(State state, Client *client) noexcept nogil:
     """The first job by (pri, id) that the client may reserve, or NULL."""
     cdef HeapSlot *best = NULL
     cdef HeapSlot *top
@@ -297,14 +299,14 @@ cdef Job *best_ready(State state, Client *client) noexcept:
     return NULL if best is NULL else <Job *>best.node
 
 
-cdef void set_worker(State state, Client *client) noexcept:
+cdef void set_worker(State state, Client *client) noexcept nogil:
     """Count the client among `current-workers`, from its first reserve."""
     if not client.worker:
         client.worker = True
         state.counts.workers += 1
 
 
-cdef Reply reserve_job(State state, Client *client, Command *command, int64_t now_ns) noexcept:
+cdef Reply reserve_job(State state, Client *client, Command *command, int64_t now_ns) noexcept nogil:
     cdef Job *job = job_for(state, client, command.id, TO_RESERVE)
     if job is NULL:
         return REPLY_NOT_FOUND
@@ -314,7 +316,7 @@ cdef Reply reserve_job(State state, Client *client, Command *command, int64_t no
 
 # The journal comes first, while the job still has what the record and the space accounting need: its segment, its
 # size, and its tube's name, which may end with the job. Nothing after it can fail, so the record is always true.
-cdef Reply delete(State state, Client *client, Command *command, int64_t now_ns) noexcept:
+cdef Reply delete(State state, Client *client, Command *command, int64_t now_ns) noexcept nogil:
     cdef Job *job = job_for(state, client, command.id, TO_DELETE)
     cdef Tube *tube
     if job is NULL:
@@ -327,7 +329,7 @@ cdef Reply delete(State state, Client *client, Command *command, int64_t now_ns)
     return REPLY_DELETED
 
 
-cdef Reply release(State state, Client *client, Command *command, int64_t now_ns) noexcept:
+cdef Reply release(State state, Client *client, Command *command, int64_t now_ns) noexcept nogil:
     cdef Job *job = job_for(state, client, command.id, TO_END_OR_KEEP)
     cdef Tube *tube
     if job is NULL:
@@ -350,7 +352,7 @@ cdef Reply release(State state, Client *client, Command *command, int64_t now_ns
     return REPLY_RELEASED
 
 
-cdef Reply bury(State state, Client *client, Command *command, int64_t now_ns) noexcept:
+cdef Reply bury(State state, Client *client, Command *command, int64_t now_ns) noexcept nogil:
     cdef Job *job = job_for(state, client, command.id, TO_END_OR_KEEP)
     cdef Tube *tube
     if job is NULL:
@@ -365,7 +367,7 @@ cdef Reply bury(State state, Client *client, Command *command, int64_t now_ns) n
     return REPLY_BURIED
 
 
-cdef Reply touch(State state, Client *client, Command *command, int64_t now_ns) noexcept:
+cdef Reply touch(State state, Client *client, Command *command, int64_t now_ns) noexcept nogil:
     cdef Job *job = job_for(state, client, command.id, TO_END_OR_KEEP)
     if job is NULL:
         return REPLY_NOT_FOUND
@@ -375,20 +377,20 @@ cdef Reply touch(State state, Client *client, Command *command, int64_t now_ns) 
 
 # Operating
 
-cdef Reply kick_job(State state, Client *client, Command *command, int64_t now_ns) noexcept:
+cdef Reply kick_job(State state, Client *client, Command *command, int64_t now_ns) noexcept nogil:
     cdef Job *job = job_for(state, client, command.id, TO_KICK)
     if job is NULL:
         return REPLY_NOT_FOUND
     return REPLY_OUT_OF_MEMORY if kick_one(state, job, now_ns) < 0 else REPLY_KICKED
 
 
-cdef Reply kick(State state, Client *client, Command *command, int64_t now_ns) noexcept:
+cdef Reply kick(State state, Client *client, Command *command, int64_t now_ns) noexcept nogil:
     """Kick at most as many jobs of the used tube, of those that are in it now: only buried ones if it has any."""
     cdef Tube *tube = client.use
     return begin_work(state, client, WORK_KICK, min(command.count, tube.buried.len or tube.delayed.len), now_ns)
 
 
-cdef Reply pause_tube(State state, Client *client, Command *command, int64_t now_ns) noexcept:
+cdef Reply pause_tube(State state, Client *client, Command *command, int64_t now_ns) noexcept nogil:
     cdef Tube *tube = tube_find(&state.tubes, command.name, command.name_bytes)
     if tube is NULL:
         return REPLY_NOT_FOUND
@@ -400,7 +402,7 @@ cdef Reply pause_tube(State state, Client *client, Command *command, int64_t now
 
 # The first pause of a tube adds to what compaction has to keep, as a put does. So it needs room like a put: it is held
 # while room is being made, and refused if there is none. Other pauses replace a record, and the end of one has room.
-cdef Reply pause_begin(State state, Client *client, int64_t now_ns) noexcept:
+cdef Reply pause_begin(State state, Client *client, int64_t now_ns) noexcept nogil:
     """Set the pause that ``client.work`` has: of ``left`` seconds, for a tube that may have ended while it was held."""
     cdef Tube *tube = state.tubes.by_number[client.work.tube]
     cdef Space space = SPACE_READY
@@ -426,7 +428,7 @@ cdef Reply pause_begin(State state, Client *client, int64_t now_ns) noexcept:
     return REPLY_PAUSED
 
 
-cdef void end_pause(State state, Tube *tube, int64_t now_ns) noexcept:
+cdef void end_pause(State state, Tube *tube, int64_t now_ns) noexcept nogil:
     """Serve the waiting clients at once; if there are very many, `expire` does the rest, and the pause lasts. After a
     restart it has ended in any case."""
     cdef int64_t pause_ns = tube.pause_ns
@@ -447,47 +449,47 @@ cdef void end_pause(State state, Tube *tube, int64_t now_ns) noexcept:
 
 # Looking
 
-cdef Reply found(State state, Client *client, Job *job) noexcept:
+cdef Reply found(State state, Client *client, Job *job) noexcept nogil:
     if job is NULL:
         return REPLY_NOT_FOUND
     answer_add(&client.answer, job, state.id_of(job))
     return REPLY_FOUND
 
 
-cdef Reply peek(State state, Client *client, Command *command, int64_t now_ns) noexcept:
+cdef Reply peek(State state, Client *client, Command *command, int64_t now_ns) noexcept nogil:
     return found(state, client, job_for(state, client, command.id, TO_LOOK))
 
 
-cdef Reply peek_ready(State state, Client *client, Command *command, int64_t now_ns) noexcept:
+cdef Reply peek_ready(State state, Client *client, Command *command, int64_t now_ns) noexcept nogil:
     return found(state, client, first_job(&client.use.ready))
 
 
-cdef Reply peek_delayed(State state, Client *client, Command *command, int64_t now_ns) noexcept:
+cdef Reply peek_delayed(State state, Client *client, Command *command, int64_t now_ns) noexcept nogil:
     return found(state, client, first_job(&client.use.delayed))
 
 
-cdef Reply peek_buried(State state, Client *client, Command *command, int64_t now_ns) noexcept:
+cdef Reply peek_buried(State state, Client *client, Command *command, int64_t now_ns) noexcept nogil:
     return found(state, client, first_job(&client.use.buried))
 
 
-cdef Reply list_tube_used(State state, Client *client, Command *command, int64_t now_ns) noexcept:
+cdef Reply list_tube_used(State state, Client *client, Command *command, int64_t now_ns) noexcept nogil:
     return REPLY_USING
 
 
-cdef Reply list_tubes(State state, Client *client, Command *command, int64_t now_ns) noexcept:
+cdef Reply list_tubes(State state, Client *client, Command *command, int64_t now_ns) noexcept nogil:
     return begin_list_tubes(state, client, now_ns)
 
 
-cdef Reply list_tubes_watched(State state, Client *client, Command *command, int64_t now_ns) noexcept:
+cdef Reply list_tubes_watched(State state, Client *client, Command *command, int64_t now_ns) noexcept nogil:
     return begin_work(state, client, WORK_LIST_WATCHED, 0, now_ns)
 
 
-cdef Reply stats(State state, Client *client, Command *command, int64_t now_ns) noexcept:
+cdef Reply stats(State state, Client *client, Command *command, int64_t now_ns) noexcept nogil:
     stats_text(state, &client.answer.text, now_ns)
     return text_reply(client)
 
 
-cdef Reply stats_tube(State state, Client *client, Command *command, int64_t now_ns) noexcept:
+cdef Reply stats_tube(State state, Client *client, Command *command, int64_t now_ns) noexcept nogil:
     cdef Tube *tube = tube_find(&state.tubes, command.name, command.name_bytes)
     if tube is NULL:
         return REPLY_NOT_FOUND
@@ -495,7 +497,7 @@ cdef Reply stats_tube(State state, Client *client, Command *command, int64_t now
     return begin_oldest(state, client, tube, now_ns)
 
 
-cdef Reply stats_job(State state, Client *client, Command *command, int64_t now_ns) noexcept:
+cdef Reply stats_job(State state, Client *client, Command *command, int64_t now_ns) noexcept nogil:
     cdef Job *job = job_for(state, client, command.id, TO_LOOK)
     if job is NULL:
         return REPLY_NOT_FOUND
@@ -503,7 +505,7 @@ cdef Reply stats_job(State state, Client *client, Command *command, int64_t now_
     return text_reply(client)
 
 
-cdef Reply text_reply(Client *client) noexcept:
+cdef Reply text_reply(Client *client) noexcept nogil:
     """The reply that has ``client.answer.text``, unless there was no memory for it."""
     if client.answer.text.failed:
         buffer_free(&client.answer.text)
@@ -513,7 +515,7 @@ cdef Reply text_reply(Client *client) noexcept:
 
 # Using and watching
 
-cdef Tube *wanted_tube(State state, Command *command) noexcept:
+cdef Tube *wanted_tube(State state, Command *command) noexcept nogil:
     """As `find_or_make_tube`, for a client: NULL also at the limit on tubes, which restored tubes do not have."""
     cdef Tube *tube
     if state.max_tubes == 0 or state.tubes.count < state.max_tubes:
@@ -523,7 +525,7 @@ cdef Tube *wanted_tube(State state, Command *command) noexcept:
     return tube
 
 
-cdef Reply use(State state, Client *client, Command *command, int64_t now_ns) noexcept:
+cdef Reply use(State state, Client *client, Command *command, int64_t now_ns) noexcept nogil:
     cdef Tube *tube = wanted_tube(state, command)
     cdef Tube *before = client.use
     if tube is NULL:
@@ -535,7 +537,7 @@ cdef Reply use(State state, Client *client, Command *command, int64_t now_ns) no
     return REPLY_USING
 
 
-cdef Reply watch(State state, Client *client, Command *command, int64_t now_ns) noexcept:
+cdef Reply watch(State state, Client *client, Command *command, int64_t now_ns) noexcept nogil:
     cdef Tube *tube = wanted_tube(state, command)
     if tube is NULL:
         return REPLY_OUT_OF_MEMORY
@@ -546,7 +548,7 @@ cdef Reply watch(State state, Client *client, Command *command, int64_t now_ns) 
     return REPLY_WATCHING
 
 
-cdef Reply ignore(State state, Client *client, Command *command, int64_t now_ns) noexcept:
+cdef Reply ignore(State state, Client *client, Command *command, int64_t now_ns) noexcept nogil:
     cdef Tube *tube = tube_find(&state.tubes, command.name, command.name_bytes)
     cdef Watch *watch = NULL if tube is NULL else client_watch_of(client, tube)
     if watch is not NULL:

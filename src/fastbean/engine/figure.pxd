@@ -75,8 +75,10 @@ cdef struct Sheet:                  # what the figures of one table are at one m
 
 cdef class Text:
     """A text that comes from outside, as YAML shows it between double quotes and in UTF-8."""
-    cdef bytes quoted
-    cdef bytes plain
+    cdef const char *quoted         # in `keeps_quoted`
+    cdef const char *plain
+    cdef bytes keeps_quoted
+    cdef bytes keeps_plain
 
 cdef void describe(
     Sheet *sheet, const char *key, Kind kind, Unit unit, Origin origin, Form form, const char *metric, const char *help,

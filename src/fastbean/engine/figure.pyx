@@ -25,8 +25,10 @@ _ORIGINS = {BEANSTALKD: "beanstalkd", FASTBEAN: "fastbean", FASTBEAN_BINLOG: "fa
 
 cdef class Text:
     def __cinit__(self, str text not None):
-        self.quoted = identity.quoted(text)
-        self.plain = identity.plain(text)
+        self.keeps_quoted = identity.quoted(text)
+        self.keeps_plain = identity.plain(text)
+        self.quoted = self.keeps_quoted
+        self.plain = self.keeps_plain
 
 
 cdef void describe(

@@ -16,7 +16,7 @@ cdef enum Purpose:
     TO_END_OR_KEEP                  # the client's own reservation: release, bury, touch
 
 
-cdef inline Job *job_for(State state, Client *client, uint64_t id, Purpose purpose) noexcept:
+cdef inline Job *job_for(State state, Client *client, uint64_t id, Purpose purpose) noexcept nogil:
     """The job with this id if the client may use it for this purpose now; otherwise NULL, and the reply is NOT_FOUND:
     nothing reveals whether a job that the client may not use exists."""
     cdef Job *job = job_table_get(&state.jobs, id)

@@ -65,39 +65,47 @@ cdef struct BinlogFigures:         # for `stats`; sizes in bytes, times in micro
 cdef class JobSource:
     """The owner of the jobs: the engine."""
 
-    cdef int restore_put(self, JobImage *job, uint32_t segment, uint64_t lsn, uint32_t *before) noexcept
-    cdef int restore_update(self, JobImage *job) noexcept
-    cdef uint32_t restore_delete(self, uint64_t id, uint64_t *bytes) noexcept
-    cdef int restore_tube(self, TubeImage *tube, uint32_t segment, uint32_t *before) noexcept
-    cdef uint32_t restore_clear(self, Clearing *clearing, uint64_t *bytes) noexcept
-    cdef bint image_of(self, uint64_t id, uint32_t segment, JobImage *job) noexcept
-    cdef void moved(self, uint64_t id, uint32_t segment) noexcept
-    cdef bint oldest_settings(self, uint32_t segment, TubeImage *tube) noexcept
-    cdef void settings_moved(self, uint32_t segment) noexcept
+    cdef int restore_put(self, JobImage *job, uint32_t segment, uint64_t lsn, uint32_t *before) noexcept nogil
+    cdef int restore_update(self, JobImage *job) noexcept nogil
+    cdef uint32_t restore_delete(self, uint64_t id, uint64_t *bytes) noexcept nogil
+    cdef int restore_tube(self, TubeImage *tube, uint32_t segment, uint32_t *before) noexcept nogil
+    cdef uint32_t restore_clear(self, Clearing *clearing, uint64_t *bytes) noexcept nogil
+    cdef bint image_of(self, uint64_t id, uint32_t segment, JobImage *job) noexcept nogil
+    cdef void moved(self, uint64_t id, uint32_t segment) noexcept nogil
+    cdef bint oldest_settings(self, uint32_t segment, TubeImage *tube) noexcept nogil
+    cdef void settings_moved(self, uint32_t segment) noexcept nogil
+
+
+cdef class Compactor:
+    cdef bint step(self) noexcept nogil
 
 
 cdef class Journal:
+    cdef public Compactor compactor
     cdef uint64_t end_lsn       # where the next record goes
     cdef uint64_t gate_lsn      # end of the last record that a reply may depend on
     cdef uint64_t committed_lsn  # replies that depend on no more than this may be sent
     cdef uint64_t id_limit      # every id that may be assigned now is below it
+    cdef uint64_t more_ids_at   # an id from which `more_ids` has to be called
+    cdef bint binds_reads       # every reply that reports a state waits for the batch that is open now
     cdef bint tight             # commands must wait until the journal has room, or a sync is done
     cdef uint64_t memory_bytes  # capacity of its buffers
     cdef uint64_t kept_bytes    # an empty buffer that is larger is freed
-    cdef readonly str failure   # why the journal cannot continue, or None
+    cdef bint failed            # it cannot continue; `failure` says why
+    cdef bint has_requests      # `make_requests` has something to do
 
-    cdef Space reserve(self, uint64_t body_bytes) noexcept
-    cdef uint32_t put(self, JobImage *job) noexcept
-    cdef void update(self, JobImage *job, bint gates) noexcept
-    cdef void delete(self, uint64_t id, uint32_t segment, uint64_t bytes) noexcept
-    cdef uint32_t settings(self, TubeImage *tube, uint32_t segment) noexcept
-    cdef void settings_over(self, uint32_t segment, uint32_t name_bytes) noexcept
-    cdef void more_ids(self) noexcept
-    cdef void commit(self, int64_t now_ns, bint alone) noexcept
-    cdef bint syncs_shortly(self) noexcept
-    cdef bint compact(self) noexcept
-    cdef int64_t due_ns(self) noexcept
-    cdef bint figures_of(self, BinlogFigures *figures) noexcept
+    cdef Space reserve(self, uint64_t body_bytes) noexcept nogil
+    cdef uint32_t put(self, JobImage *job) noexcept nogil
+    cdef void update(self, JobImage *job, bint gates) noexcept nogil
+    cdef void delete(self, uint64_t id, uint32_t segment, uint64_t bytes) noexcept nogil
+    cdef uint32_t settings(self, TubeImage *tube, uint32_t segment) noexcept nogil
+    cdef void settings_over(self, uint32_t segment, uint32_t name_bytes) noexcept nogil
+    cdef void more_ids(self) noexcept nogil
+    cdef uint64_t open_batch(self) noexcept nogil
+    cdef void commit(self, int64_t now_ns, bint alone) noexcept nogil
+    cdef bint syncs_shortly(self) noexcept nogil
+    cdef int64_t due_ns(self) noexcept nogil
+    cdef bint figures_of(self, BinlogFigures *figures) noexcept nogil
 
 
 cdef inline uint64_t logged_bytes(uint64_t body_bytes, uint32_t name_bytes) noexcept nogil:

@@ -36,7 +36,7 @@ cdef enum:
     ALWAYS_LISTED_BYTES = 4096
 
 
-cdef Reply begin_work(State state, Client *client, WorkKind kind, uint32_t left, int64_t now_ns) noexcept:
+cdef Reply begin_work(State state, Client *client, WorkKind kind, uint32_t left, int64_t now_ns) noexcept nogil:
     """Run the first slice at once, if this iteration has not done too much. If there is more to do, queue it and
     return REPLY_NONE."""
     client.work.kind = kind
@@ -52,7 +52,7 @@ cdef Reply begin_work(State state, Client *client, WorkKind kind, uint32_t left,
     return REPLY_NONE
 
 
-cdef Reply begin_list_tubes(State state, Client *client, int64_t now_ns) noexcept:
+cdef Reply begin_list_tubes(State state, Client *client, int64_t now_ns) noexcept nogil:
     """The same for a list of all tubes: one that takes more than one slice begins when it is first in its queue."""
     cdef bint is_first = state.lists.first is NULL or state.tubes.count <= STEPS_AT_ONCE
     client.work.kind = WORK_LIST_TUBES
@@ -64,7 +64,7 @@ cdef Reply begin_list_tubes(State state, Client *client, int64_t now_ns) noexcep
     return REPLY_NONE
 
 
-cdef Reply begin_oldest(State state, Client *client, Tube *tube, int64_t now_ns) noexcept:
+cdef Reply begin_oldest(State state, Client *client, Tube *tube, int64_t now_ns) noexcept nogil:
     """Put the age of the tube's oldest ready job at the end of its statistics, ``client.answer.text``."""
     client.work.tube = tube.number
     client.work.birth = tube.birth
@@ -72,7 +72,7 @@ cdef Reply begin_oldest(State state, Client *client, Tube *tube, int64_t now_ns)
     return begin_work(state, client, WORK_OLDEST, 0, now_ns)
 
 
-cdef bint work_on(State state, int64_t now_ns) noexcept:
+cdef bint work_on(State state, int64_t now_ns) noexcept nogil:
     """Run one slice for the first client in each queue, and for more clients while the slices are short; true when
     there is more to do."""
     work_on_queue(state, &state.work, now_ns)
@@ -80,13 +80,13 @@ cdef bint work_on(State state, int64_t now_ns) noexcept:
     return state.work.first is not NULL or state.lists.first is not NULL
 
 
-cdef void work_on_queue(State state, ClientQueue *queue, int64_t now_ns) noexcept:
+cdef void work_on_queue(State state, ClientQueue *queue, int64_t now_ns) noexcept nogil:
     cdef uint64_t limit = state.effort + STEPS_AT_ONCE
     while queue.first is not NULL and state.effort < limit:
         work_on_one(state, queue.first, now_ns)
 
 
-cdef void work_on_one(State state, Client *client, int64_t now_ns) noexcept:
+cdef void work_on_one(State state, Client *client, int64_t now_ns) noexcept nogil:
     """Run one slice for a client in a queue. It counts against the budget even if there was nothing to do."""
     cdef bint leaves = client.work.kind == WORK_LEAVE
     cdef Reply reply
@@ -103,7 +103,7 @@ cdef void work_on_one(State state, Client *client, int64_t now_ns) noexcept:
     state.count_text(client)
 
 
-cdef bint step_work(State state, Client *client, int64_t now_ns) noexcept:
+cdef bint step_work(State state, Client *client, int64_t now_ns) noexcept nogil:
     """Take up to STEPS_AT_ONCE steps; true when the work is done."""
     cdef WorkKind kind = client.work.kind
     if kind == WORK_KICK:
@@ -115,7 +115,7 @@ cdef bint step_work(State state, Client *client, int64_t now_ns) noexcept:
     return step_list(state, client)
 
 
-cdef Reply end_work(State state, Client *client) noexcept:
+cdef Reply end_work(State state, Client *client) noexcept nogil:
     """The work is done, and its client is in no queue: return the reply, or free a disconnected client."""
     if client.work.kind == WORK_LEAVE:
         state.end_client(client)
@@ -134,7 +134,7 @@ cdef Reply end_work(State state, Client *client) noexcept:
 # change, and a reserved job is stored as ready: the last one, which is the kick's, needs no other update. It is safe
 # for the replies, too. The reservation's record does not gate, but the kick's does: it sets `job.lsn` before
 # `Connections.deliver` looks at it, so both clients' replies wait for both records.
-cdef int kick_one(State state, Job *job, int64_t now_ns) noexcept:
+cdef int kick_one(State state, Job *job, int64_t now_ns) noexcept nogil:
     """Make a buried or delayed job ready. Returns 0, or -1 without memory (nothing changed)."""
     if state.make_ready(job, now_ns) < 0:
         return -1
@@ -143,7 +143,7 @@ cdef int kick_one(State state, Job *job, int64_t now_ns) noexcept:
     return 0
 
 
-cdef bint step_kick(State state, Client *client, int64_t now_ns) noexcept:
+cdef bint step_kick(State state, Client *client, int64_t now_ns) noexcept nogil:
     """Kick from the heap chosen at the start, whatever changed between two slices: at most as many jobs as it had
     then, and fewer if they run out."""
     cdef Tube *tube = client.use
@@ -163,7 +163,7 @@ cdef bint step_kick(State state, Client *client, int64_t now_ns) noexcept:
     return client.work.left == 0 or heap.len == 0
 
 
-cdef bint step_list(State state, Client *client) noexcept:
+cdef bint step_list(State state, Client *client) noexcept nogil:
     """Continue where the last slice ended. When a tube is freed in between, `State.relist` makes sure that none is
     missed; the client's own watches cannot change while it waits."""
     cdef bint every = client.work.kind == WORK_LIST_TUBES
@@ -189,7 +189,7 @@ cdef bint step_list(State state, Client *client) noexcept:
     return end == count
 
 
-cdef int make_text_room(State state, Client *client, size_t bytes) noexcept:
+cdef int make_text_room(State state, Client *client, size_t bytes) noexcept nogil:
     """Make room for `bytes` more in the client's text. Returns 0, or -1 if the text has failed: without memory, or
     because it is larger than ALWAYS_LISTED_BYTES and would exceed the limit on memory."""
     cdef Buffer *text = &client.answer.text
@@ -204,7 +204,7 @@ cdef int make_text_room(State state, Client *client, size_t bytes) noexcept:
     return buffer_reserve_exactly(text, more)
 
 
-cdef bint step_oldest(State state, Client *client, int64_t now_ns) noexcept:
+cdef bint step_oldest(State state, Client *client, int64_t now_ns) noexcept nogil:
     """If a job became ready between two slices with an id below those already searched, it was the oldest one then.
     It is the answer even if it is not ready any more, so that taking and releasing it cannot prolong the search."""
     cdef Buffer *text = &client.answer.text
@@ -227,7 +227,7 @@ cdef bint step_oldest(State state, Client *client, int64_t now_ns) noexcept:
     return True
 
 
-cdef int requeue_one(State state, Client *client, int64_t now_ns) noexcept:
+cdef int requeue_one(State state, Client *client, int64_t now_ns) noexcept nogil:
     """One step: sort one more reservation by its reservation_seq, or, when all are sorted, make the first one
     ready.
 
@@ -249,7 +249,7 @@ cdef int requeue_one(State state, Client *client, int64_t now_ns) noexcept:
     return 0
 
 
-cdef bint step_leave(State state, Client *client, int64_t now_ns) noexcept:
+cdef bint step_leave(State state, Client *client, int64_t now_ns) noexcept nogil:
     """Release its reservations in the order in which it made them, then its watches, then the tube it uses.
     Between two slices the jobs are still reserved, and time may end some reservations sooner."""
     cdef uint64_t limit = state.effort + EFFORT_PER_ITERATION

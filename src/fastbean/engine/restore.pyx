@@ -74,7 +74,7 @@ cdef class EngineJobs(JobSource):
         state.has_binlog = True
         state.next_id = max(state.next_id, journal.id_limit)
 
-    cdef int restore_put(self, JobImage *image, uint32_t segment, uint64_t lsn, uint32_t *before) noexcept:
+    cdef int restore_put(self, JobImage *image, uint32_t segment, uint64_t lsn, uint32_t *before) noexcept nogil:
         cdef Job *job = job_table_get(&self.state.jobs, image.id)
         before[0] = 0
         if job is not NULL:
@@ -90,14 +90,14 @@ cdef class EngineJobs(JobSource):
 
     # The LSN stays that of the put record, which `restore_clear` needs. For replies it makes no difference: all that
     # was read is safe.
-    cdef int restore_update(self, JobImage *image) noexcept:
+    cdef int restore_update(self, JobImage *image) noexcept nogil:
         cdef Job *job = job_table_get(&self.state.jobs, image.id)
         if job is NULL:
             return 1
         self.state.take(job)
         return restore_place(self.state, job, image)
 
-    cdef uint32_t restore_delete(self, uint64_t id, uint64_t *bytes) noexcept:
+    cdef uint32_t restore_delete(self, uint64_t id, uint64_t *bytes) noexcept nogil:
         cdef Job *job = job_table_get(&self.state.jobs, id)
         cdef Tube *tube
         cdef uint32_t segment
@@ -111,30 +111,29 @@ cdef class EngineJobs(JobSource):
 
     # Tubes
 
-    cdef int restore_tube(self, TubeImage *image, uint32_t segment, uint32_t *before) noexcept:
-        cdef State state = self.state
+    cdef int restore_tube(self, TubeImage *image, uint32_t segment, uint32_t *before) noexcept nogil:
         cdef Tube *tube
         if image.pause_s:
-            tube = state.find_or_make_tube(image.name, image.name_bytes)
+            tube = self.state.find_or_make_tube(image.name, image.name_bytes)
             if tube is NULL:
                 return -1
             before[0] = tube.segment
             tube.pause_ns = seconds_ns(image.pause_s)
             tube.unpause_at_ns = image.pause_end_ns
-            tube_keep_settings(&state.tubes, tube, segment)
-            state.schedule(&tube.timer, tube.unpause_at_ns)
+            tube_keep_settings(&self.state.tubes, tube, segment)
+            self.state.schedule(&tube.timer, tube.unpause_at_ns)
             return 1
-        tube = tube_find(&state.tubes, image.name, image.name_bytes)
+        tube = tube_find(&self.state.tubes, image.name, image.name_bytes)
         if tube is not NULL and tube.pause_ns:
             before[0] = tube.segment
             tube.pause_ns = 0
-            tube_keep_settings(&state.tubes, tube, 0)
-            state.release_tube(tube)
+            tube_keep_settings(&self.state.tubes, tube, 0)
+            self.state.release_tube(tube)
         return 0
 
     # The heap is searched from its end. A removal moves its last entry, which was already searched, into the gap or
     # above it; so an entry that was not may have moved down into the gap, which is then searched once more.
-    cdef uint32_t restore_clear(self, Clearing *clearing, uint64_t *bytes) noexcept:
+    cdef uint32_t restore_clear(self, Clearing *clearing, uint64_t *bytes) noexcept nogil:
         cdef Tube *tube = tube_find(&self.state.tubes, clearing.name, clearing.name_bytes)
         cdef HeapSlot *slot
         cdef Heap *heap
@@ -157,28 +156,28 @@ cdef class EngineJobs(JobSource):
 
     # For compaction
 
-    cdef bint image_of(self, uint64_t id, uint32_t segment, JobImage *image) noexcept:
+    cdef bint image_of(self, uint64_t id, uint32_t segment, JobImage *image) noexcept nogil:
         cdef Job *job = job_table_get(&self.state.jobs, id)
         if job is NULL or job.segment != segment:
             return False
         self.state.fill_image(job, id, image)
         return True
 
-    cdef void moved(self, uint64_t id, uint32_t segment) noexcept:
+    cdef void moved(self, uint64_t id, uint32_t segment) noexcept nogil:
         job_table_get(&self.state.jobs, id).segment = segment
 
-    cdef bint oldest_settings(self, uint32_t segment, TubeImage *image) noexcept:
+    cdef bint oldest_settings(self, uint32_t segment, TubeImage *image) noexcept nogil:
         cdef Tube *tube = self.state.tubes.oldest_settings
         if tube is NULL or tube.segment != segment:
             return False
         self.state.fill_settings(tube, image)
         return True
 
-    cdef void settings_moved(self, uint32_t segment) noexcept:
+    cdef void settings_moved(self, uint32_t segment) noexcept nogil:
         tube_keep_settings(&self.state.tubes, self.state.tubes.oldest_settings, segment)
 
 
-cdef Job *restore_job(State state, JobImage *image) noexcept:
+cdef Job *restore_job(State state, JobImage *image) noexcept nogil:
     """Make a job from the binlog, in no heap yet; returns NULL without memory."""
     cdef Tube *tube = state.find_or_make_tube(image.name, image.name_bytes)
     cdef Job *job
@@ -200,7 +199,7 @@ cdef Job *restore_job(State state, JobImage *image) noexcept:
     return job
 
 
-cdef int restore_place(State state, Job *job, JobImage *image) noexcept:
+cdef int restore_place(State state, Job *job, JobImage *image) noexcept nogil:
     """Set everything about the job that can change, and push it into its heap. Returns 0, or -1 without memory."""
     cdef Tube *tube = state.tube_of(job)
     cdef Heap *heap = &tube.ready

@@ -63,7 +63,7 @@ cdef class State:
     cdef int64_t started_ns
     cdef Text version
     cdef Text fastbean_version
-    cdef bytes instance_id
+    cdef Text instance_id
     cdef Text hostname
     cdef Text os
     cdef Text platform
@@ -94,53 +94,53 @@ cdef class State:
     cdef Journal journal
     cdef bint has_binlog            # `journal` is not the empty one
 
-    cdef Client *new_client(self, void *connection) noexcept
-    cdef void end_client(self, Client *client) noexcept
-    cdef Tube *look_up_or_make_tube(self, const char *name, uint32_t name_bytes) noexcept
-    cdef void release_tube(self, Tube *tube) noexcept
+    cdef Client *new_client(self, void *connection) noexcept nogil
+    cdef void end_client(self, Client *client) noexcept nogil
+    cdef Tube *look_up_or_make_tube(self, const char *name, uint32_t name_bytes) noexcept nogil
+    cdef void release_tube(self, Tube *tube) noexcept nogil
 
-    cdef uint64_t id_of(self, Job *job) noexcept
-    cdef int64_t deadline_of(self, Job *job) noexcept
-    cdef Heap *heap_of(self, Job *job) noexcept
-    cdef uint64_t take(self, Job *job) noexcept
-    cdef int64_t deadline_after(self, int64_t now_ns, uint32_t seconds) noexcept
-    cdef void to_delayed(self, Tube *tube, Job *job, uint64_t id, int64_t now_ns) noexcept
-    cdef void push_delayed(self, Tube *tube, Job *job, uint64_t id, int64_t deadline_ns) noexcept
-    cdef void push_buried(self, Tube *tube, Job *job, uint64_t id, uint64_t burial) noexcept
-    cdef void remove_job(self, Job *job, uint64_t id) noexcept
-    cdef void to_buried(self, Tube *tube, Job *job, uint64_t id) noexcept
-    cdef int make_ready(self, Job *job, int64_t now_ns) noexcept
-    cdef int reserve_for(self, Client *client, Job *job, int64_t now_ns) noexcept
-    cdef bint match(self, Tube *tube, int64_t now_ns) noexcept
-    cdef void fill_image(self, Job *job, uint64_t id, JobImage *image) noexcept
-    cdef void journal_change(self, Job *job, bint gates) noexcept
-    cdef void fill_settings(self, Tube *tube, TubeImage *image) noexcept
-    cdef void journal_settings(self, Tube *tube) noexcept
-    cdef void pause_over(self, Tube *tube) noexcept
-    cdef int time_out(self, Client *client, int64_t now_ns) noexcept
+    cdef uint64_t id_of(self, Job *job) noexcept nogil
+    cdef int64_t deadline_of(self, Job *job) noexcept nogil
+    cdef Heap *heap_of(self, Job *job) noexcept nogil
+    cdef uint64_t take(self, Job *job) noexcept nogil
+    cdef int64_t deadline_after(self, int64_t now_ns, uint32_t seconds) noexcept nogil
+    cdef void to_delayed(self, Tube *tube, Job *job, uint64_t id, int64_t now_ns) noexcept nogil
+    cdef void push_delayed(self, Tube *tube, Job *job, uint64_t id, int64_t deadline_ns) noexcept nogil
+    cdef void push_buried(self, Tube *tube, Job *job, uint64_t id, uint64_t burial) noexcept nogil
+    cdef void remove_job(self, Job *job, uint64_t id) noexcept nogil
+    cdef void to_buried(self, Tube *tube, Job *job, uint64_t id) noexcept nogil
+    cdef int make_ready(self, Job *job, int64_t now_ns) noexcept nogil
+    cdef int reserve_for(self, Client *client, Job *job, int64_t now_ns) noexcept nogil
+    cdef bint match(self, Tube *tube, int64_t now_ns) noexcept nogil
+    cdef void fill_image(self, Job *job, uint64_t id, JobImage *image) noexcept nogil
+    cdef void journal_change(self, Job *job, bint gates) noexcept nogil
+    cdef void fill_settings(self, Tube *tube, TubeImage *image) noexcept nogil
+    cdef void journal_settings(self, Tube *tube) noexcept nogil
+    cdef void pause_over(self, Tube *tube) noexcept nogil
+    cdef int time_out(self, Client *client, int64_t now_ns) noexcept nogil
 
-    cdef void begin_iteration(self, int64_t now_ns) noexcept
-    cdef void start_waiting(self, Client *client) noexcept
-    cdef void end_wait(self, Client *client, Reply reply) noexcept
-    cdef void answer_later(self, Client *client, Reply reply) noexcept
-    cdef Client *take_answered(self) noexcept
-    cdef void count_text(self, Client *client) noexcept
+    cdef void begin_iteration(self, int64_t now_ns) noexcept nogil
+    cdef void start_waiting(self, Client *client) noexcept nogil
+    cdef void end_wait(self, Client *client, Reply reply) noexcept nogil
+    cdef void answer_later(self, Client *client, Reply reply) noexcept nogil
+    cdef Client *take_answered(self) noexcept nogil
+    cdef void count_text(self, Client *client) noexcept nogil
 
-    cdef int64_t next_timer_ns(self) noexcept
-    cdef void schedule(self, Timer *timer, int64_t when_ns) noexcept
-    cdef int64_t tube_due_ns(self, Tube *tube) noexcept
-    cdef int64_t client_due_ns(self, Client *client) noexcept
-    cdef int add_timer(self, Timer *timer, TimerKind kind, uint32_t number) noexcept
+    cdef int64_t next_timer_ns(self) noexcept nogil
+    cdef void schedule(self, Timer *timer, int64_t when_ns) noexcept nogil
+    cdef int64_t tube_due_ns(self, Tube *tube) noexcept nogil
+    cdef int64_t client_due_ns(self, Client *client) noexcept nogil
+    cdef int add_timer(self, Timer *timer, TimerKind kind, uint32_t number) noexcept nogil
 
-    cdef void relist(self, Tube *removed) noexcept
+    cdef void relist(self, Tube *removed) noexcept nogil
 
     # On the path of every job
 
-    cdef inline bint is_full(self, uint64_t more_bytes) noexcept:
+    cdef inline bint is_full(self, uint64_t more_bytes) noexcept nogil:
         """Whether `more_bytes` more memory would pass the limit."""
         return memory_is_full(&self.memory, self.journal.memory_bytes + more_bytes)
 
-    cdef inline bint body_arrived(self, Client *client, uint32_t bytes) noexcept:
+    cdef inline bint body_arrived(self, Client *client, uint32_t bytes) noexcept nogil:
         """Of the body of the client's put, `bytes` have come so far. False: there is no room for them."""
         if bytes <= client.arriving_bytes:
             return True
@@ -148,32 +148,32 @@ cdef class State:
         client.arriving_bytes = bytes
         return not self.is_full(0)
 
-    cdef inline Client *next_answered(self) noexcept:
+    cdef inline Client *next_answered(self) noexcept nogil:
         """Take the next client with an answer, or NULL."""
         return NULL if self.answered.first is NULL else self.take_answered()
 
-    cdef inline bint timer_is_due(self, int64_t now_ns) noexcept:
+    cdef inline bint timer_is_due(self, int64_t now_ns) noexcept nogil:
         """Whether `timers.expire` has something to do."""
         return heap_top(&self.timers).key <= <uint64_t>now_ns
 
-    cdef inline bint has_long_commands(self) noexcept:
+    cdef inline bint has_long_commands(self) noexcept nogil:
         """Whether `long_commands.work_on` has something to do."""
         return self.work.first is not NULL or self.lists.first is not NULL
 
-    cdef inline bint is_costly(self, Client *client) noexcept:
+    cdef inline bint is_costly(self, Client *client) noexcept nogil:
         """Whether one command of this client may move or look at very much: a reserve looks at all that it watches,
         and returns what it held for too long."""
         return client.watched_count + client.reserved.len > CHEAP_STEPS
 
-    cdef inline Tube *find_or_make_tube(self, const char *name, uint32_t name_bytes) noexcept:
+    cdef inline Tube *find_or_make_tube(self, const char *name, uint32_t name_bytes) noexcept nogil:
         """The tube of this name, or NULL without memory. A caller that does not refer to it calls `release_tube`."""
         cdef Tube *tube = tube_again(&self.tubes, name, name_bytes)
         return tube if tube is not NULL else self.look_up_or_make_tube(name, name_bytes)
 
-    cdef inline Tube *tube_of(self, Job *job) noexcept:
+    cdef inline Tube *tube_of(self, Job *job) noexcept nogil:
         return self.tubes.by_number[job.tube]
 
-    cdef inline void to_ready(self, Tube *tube, Job *job, uint64_t id) noexcept:
+    cdef inline void to_ready(self, Tube *tube, Job *job, uint64_t id) noexcept nogil:
         """The most frequent way into a heap. The caller has reserved room in it, so that the push cannot fail."""
         heap_push(&tube.ready, &job.node, job.pri, id)
         oldest_enters(tube, id)

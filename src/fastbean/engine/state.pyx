@@ -89,7 +89,7 @@ cdef class State:
         self.started_ns = now_ns
         self.version = Text(version)
         self.fastbean_version = Text(fastbean_version)
-        self.instance_id = instance_id.encode()
+        self.instance_id = Text(instance_id)
         self.hostname = Text(hostname)
         self.os = Text(os)
         self.platform = Text(platform)
@@ -137,7 +137,7 @@ cdef class State:
 
     # Clients and tubes
 
-    cdef Client *new_client(self, void *connection) noexcept:
+    cdef Client *new_client(self, void *connection) noexcept nogil:
         """Make a client that uses and watches default; returns NULL without memory."""
         cdef Client *client = client_new(&self.clients)
         if client is NULL:
@@ -155,12 +155,12 @@ cdef class State:
         client.use.using += 1
         return client
 
-    cdef void end_client(self, Client *client) noexcept:
+    cdef void end_client(self, Client *client) noexcept nogil:
         """Free a client that has no reservation and no watch any more."""
         heap_remove(&self.timers, &client.timer.node)
         client_remove(&self.clients, client)
 
-    cdef Tube *look_up_or_make_tube(self, const char *name, uint32_t name_bytes) noexcept:
+    cdef Tube *look_up_or_make_tube(self, const char *name, uint32_t name_bytes) noexcept nogil:
         """The slow path of `find_or_make_tube`: the tube is not the last one looked up."""
         cdef uint32_t count = self.tubes.count
         cdef Tube *tube = tube_find_or_make(&self.tubes, name, name_bytes)
@@ -169,7 +169,7 @@ cdef class State:
             return NULL
         return tube
 
-    cdef void release_tube(self, Tube *tube) noexcept:
+    cdef void release_tube(self, Tube *tube) noexcept nogil:
         """Free the tube if it is not paused and nothing refers to it: no job, no client that uses or watches it.
         default is never freed."""
         if tube.jobs or tube.using or tube.watching or tube.pause_ns or tube == self.default_tube:
@@ -180,7 +180,7 @@ cdef class State:
 
     # Moving a job
 
-    cdef Heap *heap_of(self, Job *job) noexcept:
+    cdef Heap *heap_of(self, Job *job) noexcept nogil:
         """The heap that the job is in."""
         if job.state == JOB_READY:
             return &self.tube_of(job).ready
@@ -192,10 +192,10 @@ cdef class State:
             return &self.tube_of(job).delayed
         return &self.tube_of(job).buried
 
-    cdef uint64_t id_of(self, Job *job) noexcept:
+    cdef uint64_t id_of(self, Job *job) noexcept nogil:
         return heap_slot(self.heap_of(job), &job.node).tie
 
-    cdef int64_t deadline_of(self, Job *job) noexcept:
+    cdef int64_t deadline_of(self, Job *job) noexcept nogil:
         """When the delay or the reservation ends; only for a delayed or reserved job."""
         return <int64_t>heap_slot(self.heap_of(job), &job.node).key
 
@@ -204,7 +204,7 @@ cdef class State:
     # come in between that can fail or looks at the job. The counters of the old place are lowered here, those of the
     # new one raised by the second half. The timer stays: it is corrected when it comes due. The id is returned: only
     # the slot had it.
-    cdef uint64_t take(self, Job *job) noexcept:
+    cdef uint64_t take(self, Job *job) noexcept nogil:
         """Take the job out of its heap, to push it into another one or to free it. Returns its id."""
         cdef Tube *tube = self.tube_of(job)
         cdef Heap *heap = self.heap_of(job)
@@ -225,7 +225,7 @@ cdef class State:
             self.counts.buried -= 1
         return id
 
-    cdef void remove_job(self, Job *job, uint64_t id) noexcept:
+    cdef void remove_job(self, Job *job, uint64_t id) noexcept nogil:
         """Free the job, and its tube if that was the last reference to it."""
         cdef Tube *tube = self.tube_of(job)
         self.take(job)
@@ -235,33 +235,33 @@ cdef class State:
         tube.jobs -= 1
         self.release_tube(tube)
 
-    cdef int64_t deadline_after(self, int64_t now_ns, uint32_t seconds) noexcept:
+    cdef int64_t deadline_after(self, int64_t now_ns, uint32_t seconds) noexcept nogil:
         """When a delay or a ttr that begins now will end: of two in one iteration, the one that began first."""
         self.begun_ns = max(self.begun_ns + 1, now_ns)
         return self.begun_ns + seconds_ns(seconds)
 
     # The ways into a heap, except `to_ready` (in `state.pxd`). The caller has reserved the room: no push can fail.
 
-    cdef void to_delayed(self, Tube *tube, Job *job, uint64_t id, int64_t now_ns) noexcept:
+    cdef void to_delayed(self, Tube *tube, Job *job, uint64_t id, int64_t now_ns) noexcept nogil:
         self.push_delayed(tube, job, id, self.deadline_after(now_ns, job.delay_s))
 
-    cdef void push_delayed(self, Tube *tube, Job *job, uint64_t id, int64_t deadline_ns) noexcept:
+    cdef void push_delayed(self, Tube *tube, Job *job, uint64_t id, int64_t deadline_ns) noexcept nogil:
         heap_push(&tube.delayed, &job.node, <uint64_t>deadline_ns, id)
         job.state = JOB_DELAYED
         self.counts.delayed += 1
         self.schedule(&tube.timer, deadline_ns)
 
-    cdef void to_buried(self, Tube *tube, Job *job, uint64_t id) noexcept:
+    cdef void to_buried(self, Tube *tube, Job *job, uint64_t id) noexcept nogil:
         self.push_buried(tube, job, id, self.burials + 1)
         job.buries += 1
 
-    cdef void push_buried(self, Tube *tube, Job *job, uint64_t id, uint64_t burial) noexcept:
+    cdef void push_buried(self, Tube *tube, Job *job, uint64_t id, uint64_t burial) noexcept nogil:
         heap_push(&tube.buried, &job.node, burial, id)
         self.burials = max(self.burials, burial)
         job.state = JOB_BURIED
         self.counts.buried += 1
 
-    cdef int reserve_for(self, Client *client, Job *job, int64_t now_ns) noexcept:
+    cdef int reserve_for(self, Client *client, Job *job, int64_t now_ns) noexcept nogil:
         """Reserve the job, which is not reserved, for the client. Returns 0, or -1 without memory (nothing changed)."""
         cdef Tube *tube = self.tube_of(job)
         cdef int64_t deadline_ns
@@ -286,7 +286,7 @@ cdef class State:
         self.journal_change(job, not was_ready)
         return 0
 
-    cdef int make_ready(self, Job *job, int64_t now_ns) noexcept:
+    cdef int make_ready(self, Job *job, int64_t now_ns) noexcept nogil:
         """Move a job from any heap to ready, and on to a waiting client if there is one.
 
         Returns 0, or -1 without memory (nothing changed).
@@ -300,7 +300,7 @@ cdef class State:
             self.match(tube, now_ns)
         return 0
 
-    cdef bint match(self, Tube *tube, int64_t now_ns) noexcept:
+    cdef bint match(self, Tube *tube, int64_t now_ns) noexcept nogil:
         """Give the tube's first ready job to the client that has waited longest; false if there is no such pair."""
         cdef Client *client
         if tube.longest_waiting is NULL or tube.ready.len == 0:
@@ -311,7 +311,7 @@ cdef class State:
         self.end_wait(client, REPLY_RESERVED)
         return True
 
-    cdef int time_out(self, Client *client, int64_t now_ns) noexcept:
+    cdef int time_out(self, Client *client, int64_t now_ns) noexcept nogil:
         """The client's first reservation has run out: make the job ready. Returns 0, or -1 without memory."""
         cdef Job *job = <Job *>heap_top(&client.reserved).node
         if self.make_ready(job, now_ns) < 0:
@@ -323,7 +323,7 @@ cdef class State:
 
     # The journal
 
-    cdef void fill_image(self, Job *job, uint64_t id, JobImage *image) noexcept:
+    cdef void fill_image(self, Job *job, uint64_t id, JobImage *image) noexcept nogil:
         """What the journal stores of a job in a heap. A reserved job is stored as ready: that is how it is restored."""
         cdef Tube *tube = self.tube_of(job)
         cdef uint64_t key = heap_slot(self.heap_of(job), &job.node).key
@@ -349,7 +349,7 @@ cdef class State:
             image.state = STATE_BURIED
             image.burial = key
 
-    cdef void journal_change(self, Job *job, bint gates) noexcept:
+    cdef void journal_change(self, Job *job, bint gates) noexcept nogil:
         """Record the job's present state. `gates`: a reply may depend on this change."""
         cdef JobImage image
         if not self.has_binlog:
@@ -359,21 +359,21 @@ cdef class State:
         if gates:
             job.lsn = <uint32_t>self.journal.end_lsn
 
-    cdef void fill_settings(self, Tube *tube, TubeImage *image) noexcept:
+    cdef void fill_settings(self, Tube *tube, TubeImage *image) noexcept nogil:
         """What the journal stores of a tube."""
         image.name = tube_name(tube)
         image.name_bytes = tube.name_bytes
         image.pause_s = <uint32_t>(tube.pause_ns // 1000000000)
         image.pause_end_ns = tube.unpause_at_ns
 
-    cdef void journal_settings(self, Tube *tube) noexcept:
+    cdef void journal_settings(self, Tube *tube) noexcept nogil:
         """Record the tube's present settings; a reply may depend on them."""
         cdef TubeImage image
         if self.has_binlog:
             self.fill_settings(tube, &image)
             tube_keep_settings(&self.tubes, tube, self.journal.settings(&image, tube.segment))
 
-    cdef void pause_over(self, Tube *tube) noexcept:
+    cdef void pause_over(self, Tube *tube) noexcept nogil:
         """The tube is not paused any more: free it if nothing else keeps it."""
         tube.pause_ns = 0
         if tube.segment:
@@ -383,31 +383,31 @@ cdef class State:
 
     # Waiting, and replies that come later
 
-    cdef void begin_iteration(self, int64_t now_ns) noexcept:
+    cdef void begin_iteration(self, int64_t now_ns) noexcept nogil:
         """Called before the sockets are served, and before what was left over: each of the two has its own budget."""
         self.effort_limit = self.effort + EFFORT_PER_ITERATION
         self.short_of_memory = False
         memory_each_iteration(&self.memory, &self.slab, now_ns)
 
-    cdef void start_waiting(self, Client *client) noexcept:
+    cdef void start_waiting(self, Client *client) noexcept nogil:
         self.effort += client.watched_count
         client_start_waiting(client)
         self.counts.waiting += 1
         self.schedule(&client.timer, self.client_due_ns(client))
 
-    cdef void end_wait(self, Client *client, Reply reply) noexcept:
+    cdef void end_wait(self, Client *client, Reply reply) noexcept nogil:
         client_stop_waiting(client)
         self.effort += client.watched_count
         self.counts.waiting -= 1
         self.answer_later(client, reply)
 
-    cdef void answer_later(self, Client *client, Reply reply) noexcept:
+    cdef void answer_later(self, Client *client, Reply reply) noexcept nogil:
         """Queue a reply to a client other than the one whose command is running."""
         self.effort += 1
         client.answer.reply = reply
         queue_join(&self.answered, client)
 
-    cdef Client *take_answered(self) noexcept:
+    cdef Client *take_answered(self) noexcept nogil:
         """Take the first client with a queued reply; there must be one. From then on its outbox counts its text."""
         cdef Client *client = self.answered.first
         queue_leave(client)
@@ -415,7 +415,7 @@ cdef class State:
             self.count_text(client)
         return client
 
-    cdef void count_text(self, Client *client) noexcept:
+    cdef void count_text(self, Client *client) noexcept nogil:
         """Count the capacity of a text whose client is in a queue: it is unfinished, or the outbox has not taken it."""
         cdef size_t bytes = client.answer.text.cap if client.queue is not NULL else 0
         if bytes != client.text_bytes:
@@ -424,23 +424,23 @@ cdef class State:
 
     # Timers
 
-    cdef int add_timer(self, Timer *timer, TimerKind kind, uint32_t number) noexcept:
+    cdef int add_timer(self, Timer *timer, TimerKind kind, uint32_t number) noexcept nogil:
         """Add the timer of a new tube or client. Returns 0, or -1 without memory."""
         timer.kind = kind
         timer.number = number
         return heap_push(&self.timers, &timer.node, NOT_DUE, timer_tie(timer))
 
-    cdef void schedule(self, Timer *timer, int64_t when_ns) noexcept:
+    cdef void schedule(self, Timer *timer, int64_t when_ns) noexcept nogil:
         """Make sure that the timer is due at `when_ns` at the latest; NEVER does nothing."""
         if when_ns != NEVER and <uint64_t>when_ns < heap_slot(&self.timers, &timer.node).key:
             heap_update(&self.timers, &timer.node, <uint64_t>when_ns, timer_tie(timer))
 
-    cdef int64_t next_timer_ns(self) noexcept:
+    cdef int64_t next_timer_ns(self) noexcept nogil:
         """When `timers.expire` has something to look at, or -1."""
         cdef uint64_t key = heap_top(&self.timers).key
         return NEVER if key == NOT_DUE else <int64_t>key
 
-    cdef int64_t tube_due_ns(self, Tube *tube) noexcept:
+    cdef int64_t tube_due_ns(self, Tube *tube) noexcept nogil:
         """When the tube has something to do: a delay or its pause ends."""
         cdef int64_t due_ns = NEVER
         if tube.delayed.len:
@@ -449,7 +449,7 @@ cdef class State:
             due_ns = tube.unpause_at_ns
         return due_ns
 
-    cdef int64_t client_due_ns(self, Client *client) noexcept:
+    cdef int64_t client_due_ns(self, Client *client) noexcept nogil:
         """When the client has something to do: a reservation ends or is about to, or a wait ends."""
         cdef int64_t due_ns = NEVER
         if client.reserved.len:
@@ -463,7 +463,7 @@ cdef class State:
 
     # Long commands
 
-    cdef void relist(self, Tube *removed) noexcept:
+    cdef void relist(self, Tube *removed) noexcept nogil:
         """`removed` is about to leave the visible list: the list that is being written must not miss the tube that
         takes its place. No other list has begun, so the cost does not depend on the number of clients that wait."""
         cdef Client *client = self.lists.first

@@ -27,7 +27,7 @@ cdef enum:
 
 # YAML
 
-cdef void stats_text(State state, Buffer *text, int64_t now_ns) noexcept:
+cdef void stats_text(State state, Buffer *text, int64_t now_ns) noexcept nogil:
     """Write the statistics of the server."""
     cdef Sheet sheet
     fill_server(&sheet, state, now_ns)
@@ -36,7 +36,7 @@ cdef void stats_text(State state, Buffer *text, int64_t now_ns) noexcept:
     write_yaml(&sheet, text)
 
 
-cdef void stats_tube_text(Tube *tube, Buffer *text, int64_t now_ns) noexcept:
+cdef void stats_tube_text(Tube *tube, Buffer *text, int64_t now_ns) noexcept nogil:
     """Write the statistics of one tube, with 0 as the age of its oldest ready job, which ends the text. The caller puts
     the age in its place, once it is found."""
     cdef Sheet sheet
@@ -45,7 +45,7 @@ cdef void stats_tube_text(Tube *tube, Buffer *text, int64_t now_ns) noexcept:
     write_yaml(&sheet, text)
 
 
-cdef void stats_job_text(State state, Job *job, uint64_t id, Buffer *text, int64_t now_ns) noexcept:
+cdef void stats_job_text(State state, Job *job, uint64_t id, Buffer *text, int64_t now_ns) noexcept nogil:
     """Write the statistics of one job."""
     cdef Sheet sheet
     fill_job(&sheet, state, job, id, now_ns)
@@ -55,21 +55,21 @@ cdef void stats_job_text(State state, Job *job, uint64_t id, Buffer *text, int64
 
 # JSON: an object with beanstalkd's keys
 
-cdef void server_json(State state, Buffer *text, int64_t now_ns) noexcept:
+cdef void server_json(State state, Buffer *text, int64_t now_ns) noexcept nogil:
     """Write the statistics of the server."""
     cdef Sheet sheet
     fill_server(&sheet, state, now_ns)
     write_json(&sheet, text)
 
 
-cdef void tube_json(Tube *tube, uint64_t oldest_age_s, Buffer *text, int64_t now_ns) noexcept:
+cdef void tube_json(Tube *tube, uint64_t oldest_age_s, Buffer *text, int64_t now_ns) noexcept nogil:
     """Write the statistics of one tube. For `oldest_age_s` see `oldest_ready.find_oldest`."""
     cdef Sheet sheet
     fill_tube(&sheet, tube, oldest_age_s, now_ns)
     write_json(&sheet, text)
 
 
-cdef void job_json(State state, Job *job, uint64_t id, Buffer *text, int64_t now_ns) noexcept:
+cdef void job_json(State state, Job *job, uint64_t id, Buffer *text, int64_t now_ns) noexcept nogil:
     """Write the statistics of one job."""
     cdef Sheet sheet
     fill_job(&sheet, state, job, id, now_ns)
@@ -78,7 +78,7 @@ cdef void job_json(State state, Job *job, uint64_t id, Buffer *text, int64_t now
 
 # Prometheus
 
-cdef void server_metrics(State state, Buffer *text, int64_t now_ns) noexcept:
+cdef void server_metrics(State state, Buffer *text, int64_t now_ns) noexcept nogil:
     """Write the metrics of the server, without those of its tubes."""
     cdef Sheet sheet
     cdef uint32_t family
@@ -89,17 +89,17 @@ cdef void server_metrics(State state, Buffer *text, int64_t now_ns) noexcept:
             write_family(&sheet, family, NULL, text)
 
 
-cdef uint32_t tube_family_count() noexcept:
+cdef uint32_t tube_family_count() noexcept nogil:
     """The number of metrics that a tube has. For each of them, a caller writes the head, and then the samples of one
     tube after the other, in slices if there are many."""
     return table_of_a_tube().family_count
 
 
-cdef void tube_family_head(uint32_t family, Buffer *text) noexcept:
+cdef void tube_family_head(uint32_t family, Buffer *text) noexcept nogil:
     write_family_head(table_of_a_tube(), family, text)
 
 
-cdef void tube_family(uint32_t family, Tube *tube, uint64_t oldest_age_s, Buffer *text, int64_t now_ns) noexcept:
+cdef void tube_family(uint32_t family, Tube *tube, uint64_t oldest_age_s, Buffer *text, int64_t now_ns) noexcept nogil:
     """Write the samples of one metric of one tube; `family` is below `tube_family_count`."""
     cdef Sheet sheet
     fill_tube(&sheet, tube, oldest_age_s, now_ns)
@@ -118,7 +118,7 @@ cdef bytes taken(Buffer *text):
         buffer_free(text)
 
 
-cdef uint64_t oldest_age_s(State state, Tube *tube, int64_t now_ns) noexcept:
+cdef uint64_t oldest_age_s(State state, Tube *tube, int64_t now_ns) noexcept nogil:
     cdef uint32_t steps = <uint32_t>-1
     cdef Job *job = NULL
     find_oldest(&state.jobs, tube, &steps, &job)

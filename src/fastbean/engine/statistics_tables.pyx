@@ -79,7 +79,7 @@ _FAMILIES = {
 
 # The table of the server
 
-cdef void server_rows(Sheet *sheet, State state, int64_t now_ns) noexcept:
+cdef void server_rows(Sheet *sheet, State state, int64_t now_ns) noexcept nogil:
     cdef BinlogFigures binlog
     memset(&binlog, 0, sizeof(binlog))
     state.journal.figures_of(&binlog)
@@ -97,7 +97,7 @@ cdef void server_rows(Sheet *sheet, State state, int64_t now_ns) noexcept:
            b"fastbean_server_info{version}", b"The version of fastbean.")
 
 
-cdef void job_count_rows(Sheet *sheet, State state) noexcept:
+cdef void job_count_rows(Sheet *sheet, State state) noexcept nogil:
     number(sheet, b"current-jobs-urgent", GAUGE, JOBS, BEANSTALKD, state.counts.urgent,
            b"beanstalkd_current_jobs{state=\"urgent\"}", b"Ready jobs with a priority below 1024.")
     number(sheet, b"current-jobs-ready", GAUGE, JOBS, BEANSTALKD, state.counts.ready,
@@ -110,7 +110,7 @@ cdef void job_count_rows(Sheet *sheet, State state) noexcept:
            b"beanstalkd_current_jobs{state=\"buried\"}", b"Jobs that wait until a client kicks or deletes them.")
 
 
-cdef void command_count_rows(Sheet *sheet, State state, Counter counter, Origin origin) noexcept:
+cdef void command_count_rows(Sheet *sheet, State state, Counter counter, Origin origin) noexcept nogil:
     cdef CommandFigure *each
     cdef uint32_t command
     for command in range(1, words_count + 1):
@@ -119,7 +119,7 @@ cdef void command_count_rows(Sheet *sheet, State state, Counter counter, Origin 
             number(sheet, each.key, COUNTER, COMMANDS, origin, state.commands[command], each.metric, each.help)
 
 
-cdef void client_rows(Sheet *sheet, State state) noexcept:
+cdef void client_rows(Sheet *sheet, State state) noexcept nogil:
     number(sheet, b"job-timeouts", COUNTER, TIMES, BEANSTALKD, state.counts.timeouts,
            b"beanstalkd_job_timeouts_total", b"Reservations that ended because the ttr of the job was over.")
     number(sheet, b"total-jobs", COUNTER, JOBS, BEANSTALKD, state.counts.total_jobs,
@@ -144,7 +144,7 @@ cdef inline uint64_t microseconds(timeval *time) noexcept nogil:
     return <uint64_t>time.tv_sec * US_IN_SECOND + <uint64_t>time.tv_usec
 
 
-cdef void process_rows(Sheet *sheet, State state, int64_t now_ns) noexcept:
+cdef void process_rows(Sheet *sheet, State state, int64_t now_ns) noexcept nogil:
     cdef rusage usage
     getrusage(RUSAGE_SELF, &usage)
     number(sheet, b"pid", TEXT, NO_UNIT, BEANSTALKD, <uint64_t>getpid(),
@@ -159,7 +159,7 @@ cdef void process_rows(Sheet *sheet, State state, int64_t now_ns) noexcept:
            b"beanstalkd_uptime_seconds", b"Time since the start of the server.")
 
 
-cdef void binlog_rows(Sheet *sheet, State state, BinlogFigures *binlog) noexcept:
+cdef void binlog_rows(Sheet *sheet, State state, BinlogFigures *binlog) noexcept nogil:
     number(sheet, b"binlog-oldest-index", GAUGE, NO_UNIT, BEANSTALKD, binlog.oldest,
            b"beanstalkd_binlog_oldest_index", b"The number of the oldest file of the binlog; 0 without a binlog.")
     number(sheet, b"binlog-current-index", GAUGE, NO_UNIT, BEANSTALKD, binlog.current,
@@ -172,10 +172,10 @@ cdef void binlog_rows(Sheet *sheet, State state, BinlogFigures *binlog) noexcept
            b"beanstalkd_binlog_max_size_bytes", b"The size of one file of the binlog (-s).")
 
 
-cdef void identity_rows(Sheet *sheet, State state) noexcept:
+cdef void identity_rows(Sheet *sheet, State state) noexcept nogil:
     flag(sheet, b"draining", GAUGE, NO_UNIT, BEANSTALKD, state.draining,
          b"beanstalkd_draining", b"Whether the server refuses puts (SIGUSR1); as a metric 1 or 0.")
-    word(sheet, b"id", BEANSTALKD, state.instance_id,
+    word(sheet, b"id", BEANSTALKD, state.instance_id.plain,
          b"fastbean_server_info{id}", b"16 hexadecimal digits, drawn at the start of the server.")
     quoted(sheet, b"hostname", BEANSTALKD, state.hostname.quoted, state.hostname.plain,
            b"fastbean_server_info{hostname}", b"The name of the machine.")
@@ -185,7 +185,7 @@ cdef void identity_rows(Sheet *sheet, State state) noexcept:
            b"fastbean_server_info{platform}", b"The kind of machine.")
 
 
-cdef void our_binlog_rows(Sheet *sheet, BinlogFigures *binlog) noexcept:
+cdef void our_binlog_rows(Sheet *sheet, BinlogFigures *binlog) noexcept nogil:
     number(sheet, b"binlog-bytes-live", GAUGE, BYTES, FASTBEAN_BINLOG, binlog.live_bytes,
            b"fastbean_binlog_bytes{kind=\"live\"}", b"Size of the records of live jobs.")
     number(sheet, b"binlog-bytes-on-disk", GAUGE, BYTES, FASTBEAN_BINLOG, binlog.disk_bytes,
@@ -206,7 +206,7 @@ cdef inline uint64_t or_none(uint64_t limit_bytes) noexcept nogil:
     return 0 if limit_bytes == UINT64_MAX else limit_bytes
 
 
-cdef void limit_rows(Sheet *sheet, State state) noexcept:
+cdef void limit_rows(Sheet *sheet, State state) noexcept nogil:
     number(sheet, b"memory-jobs", GAUGE, BYTES, FASTBEAN, state.memory.job_bytes,
            b"fastbean_memory_bytes{kind=\"jobs\"}", b"Memory of jobs and of their entries in the indexes.")
     number(sheet, b"memory-buffers", GAUGE, BYTES, FASTBEAN, state.memory.buffer_bytes + state.journal.memory_bytes,
@@ -230,7 +230,7 @@ cdef void limit_rows(Sheet *sheet, State state) noexcept:
            b"Puts and pauses refused because the binlog could not grow.")
 
 
-cdef void client_limit_rows(Sheet *sheet, State state) noexcept:
+cdef void client_limit_rows(Sheet *sheet, State state) noexcept nogil:
     number(sheet, b"max-client-input", GAUGE, BYTES, FASTBEAN, INPUT_LIMIT,
            b"fastbean_max_client_input_bytes", b"Input of a client that may wait behind an unanswered command.")
     number(sheet, b"max-client-input-hits", COUNTER, TIMES, FASTBEAN, state.hits.client_input,
@@ -328,7 +328,7 @@ cdef void job_rows(Sheet *sheet, Job *job, uint64_t id, Tube *tube, int64_t left
 
 # The sheets
 
-cdef void fill_server(Sheet *sheet, State state, int64_t now_ns) noexcept:
+cdef void fill_server(Sheet *sheet, State state, int64_t now_ns) noexcept nogil:
     """What the figures of the server are at this moment."""
     begin_sheet(sheet, &server_table, state.has_binlog)
     server_rows(sheet, state, now_ns)
@@ -340,7 +340,7 @@ cdef void fill_tube(Sheet *sheet, Tube *tube, uint64_t oldest_age_s, int64_t now
     tube_rows(sheet, tube, oldest_age_s, now_ns)
 
 
-cdef void fill_job(Sheet *sheet, State state, Job *job, uint64_t id, int64_t now_ns) noexcept:
+cdef void fill_job(Sheet *sheet, State state, Job *job, uint64_t id, int64_t now_ns) noexcept nogil:
     """The same of one job."""
     cdef int64_t left_ns = 0
     if job.state == JOB_RESERVED or job.state == JOB_DELAYED:

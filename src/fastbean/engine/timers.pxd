@@ -4,4 +4,4 @@ from libc.stdint cimport int64_t
 
 from fastbean.engine.state cimport State
 
-cdef bint expire(State state, int64_t now_ns) noexcept
+cdef bint expire(State state, int64_t now_ns) noexcept nogil

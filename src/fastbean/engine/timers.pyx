@@ -13,7 +13,7 @@ from fastbean.engine.tube cimport TIMER_TUBE, Timer, Tube, timer_tie
 from fastbean.protocol.replies cimport REPLY_DEADLINE_SOON, REPLY_TIMED_OUT
 
 
-cdef bint expire(State state, int64_t now_ns) noexcept:
+cdef bint expire(State state, int64_t now_ns) noexcept nogil:
     """Do what is due at `now_ns`, in order of time, up to STEPS_AT_ONCE steps; true when more is due.
 
     It has a budget of its own, because a step may wake a client that waits for very many tubes.
@@ -31,7 +31,7 @@ cdef bint expire(State state, int64_t now_ns) noexcept:
     return True
 
 
-cdef int expire_timer(State state, Timer *timer, int64_t now_ns) noexcept:
+cdef int expire_timer(State state, Timer *timer, int64_t now_ns) noexcept nogil:
     """One step for the timer at the top: correct it, or do what is due. Returns 0, or -1 without memory."""
     cdef Tube *tube = NULL
     cdef Client *client = NULL
@@ -51,7 +51,7 @@ cdef int expire_timer(State state, Timer *timer, int64_t now_ns) noexcept:
     return client_step(state, client, now_ns)
 
 
-cdef int tube_step(State state, Tube *tube, int64_t now_ns) noexcept:
+cdef int tube_step(State state, Tube *tube, int64_t now_ns) noexcept nogil:
     """Handle one delay that has ended, or one step of the pause's end. Returns 0, or -1 without memory."""
     cdef HeapSlot *first = heap_top(&tube.delayed)
     if first is not NULL and <int64_t>first.key <= now_ns and (
@@ -64,7 +64,7 @@ cdef int tube_step(State state, Tube *tube, int64_t now_ns) noexcept:
     return 0
 
 
-cdef int client_step(State state, Client *client, int64_t now_ns) noexcept:
+cdef int client_step(State state, Client *client, int64_t now_ns) noexcept nogil:
     """Handle one reservation that has ended, or the end of the wait. Returns 0, or -1 without memory."""
     cdef HeapSlot *first = heap_top(&client.reserved)
     if first is not NULL and <int64_t>first.key <= now_ns:

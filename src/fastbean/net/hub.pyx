@@ -297,14 +297,16 @@ cdef class Hub:
         if self.state.held.first is not NULL:
             more = retry_held(self.state, now_ns) or more
         if self.state.has_binlog:
-            copies = self.state.journal.compact()
+            copies = self.state.journal.compactor.step()
         self.shared.deliver_answers()
         if self.state.has_binlog:
             stopwatch_mark(&self.watch, self.phase)
             self.commit(now_ns)
             stopwatch_mark(&self.watch, PART_BINLOG)
             self.phase = PART_SEND
-        if self.state.journal.failure is not None:
+        if self.state.journal.has_requests:
+            self.state.journal.make_requests()
+        if self.state.journal.failed:
             raise BinlogFailedError(f"{self.state.journal.failure}; the server ends and sends no more replies")
         connections = self.shared.answered
         if connections:
@@ -348,7 +350,7 @@ cdef class Hub:
             return
         self.state.journal.commit(now_ns, alone)
         self.committed_lsn = self.state.journal.committed_lsn
-        if self.shared.gated and self.committed_lsn != before_lsn and self.state.journal.failure is None:
+        if self.shared.gated and self.committed_lsn != before_lsn and not self.state.journal.failed:
             connections = self.shared.gated
             self.shared.gated = []
             self.send(connections, now_ns)

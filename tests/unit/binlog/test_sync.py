@@ -36,7 +36,7 @@ def returns(function: Callable[[], None]) -> bool:
 def test_a_word_that_somebody_has_taken_already_keeps_nobody_waiting(tmp_path: Path) -> None:
     # In one iteration a command may wait for the round itself, and the event that announced its end comes after that.
     log = open_binlog(tmp_path / "log", State(), 50)
-    assert returns(log.journal.sync_done), "it waits for a round that nobody has begun"
+    assert returns(log.journal.sink_done), "it waits for a round that nobody has begun"
     log.close()
 
 
@@ -57,15 +57,17 @@ class Told:
         self.engine = State(now_ns=time.monotonic_ns())
         self.log = open_binlog(directory, self.engine, fsync_ms, segment_bytes=1 << 20)
         self.lines: list[tuple[bool, int, int, int]] = []
+        self.writes: list[tuple[int, int]] = []
         self.log.journal.slow_sync_ns = slow_ns
         self.log.journal.on_slow_sync = lambda *line: self.lines.append(line)
+        self.log.journal.on_slow_write = lambda *line: self.writes.append(line)
         self.hub = Hub(self.engine)
         self.client = self.hub.connect()
-        # The first ids are synced at once, and their job is held until there is a segment more.
+        # The first job is held until there is a segment more.
         self.put_and_end_iteration()
         self.log._take_results(0)
         self.put_and_end_iteration()
-        self.log.journal.sync_done()
+        self.log.journal.sink_done()
         self.lines.clear()
 
     def put_and_end_iteration(self, now_ns: int | None = None) -> int:
@@ -78,7 +80,7 @@ class Told:
 def test_a_slow_sync_is_told_when_it_is_done(tmp_path: Path) -> None:
     told = Told(tmp_path / "log", 0, 1)
     told.put_and_end_iteration()
-    told.log.journal.sync_done()
+    told.log.journal.sink_done()
     told.log.close()
     (running, ms, files, size_bytes), *_ = told.lines
     assert not running
@@ -99,7 +101,7 @@ def test_a_sync_that_does_not_come_back_is_told_once_while_it_goes_on(tmp_path: 
     told.put_and_end_iteration(after_ns + HOUR_NS + 1)
     assert [line[0] for line in told.lines] == [True]
     assert told.lines[0][1] >= HOUR_NS // 1_000_000
-    told.log.journal.sync_done()
+    told.log.journal.sink_done()
     told.log.close()
     assert len(told.lines) == 1, "the sync itself was quick"
 
@@ -108,6 +110,6 @@ def test_without_a_threshold_no_sync_is_slow(tmp_path: Path) -> None:
     told = Told(tmp_path / "log", 0, 0)
     told.put_and_end_iteration()
     told.put_and_end_iteration(time.monotonic_ns() + HOUR_NS)
-    told.log.journal.sync_done()
+    told.log.journal.sink_done()
     told.log.close()
     assert told.lines == []

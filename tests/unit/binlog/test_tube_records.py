@@ -176,7 +176,7 @@ def test_what_was_cleared_counts_as_dead(directory, log):
     log.end()
     engine = restored(directory, LARGE_SEGMENT_BYTES)
     assert engine.counters()["jobs"] == 1
-    assert inspection.Inspection(directory).records == 101 + 1  # the next id, at the stop
+    assert inspection.Inspection(directory).records == 101 + 2  # the first ids, and the next id at the stop
 
 
 def refusal_of(directory):

@@ -117,7 +117,7 @@ def test_the_reply_waits_for_the_sync(directory, seconds):
     client.connection.feed(b"pause-tube default %d\r\n" % seconds, server.now_ns)
     assert client.connection.take_output() == b""
     while not (said := client()):
-        binlog.journal.sync_done()
+        binlog.journal.sink_done()
     assert said == b"PAUSED\r\n"
     assert binlog.journal.durable > durable
     binlog.close()

@@ -1,0 +1,3 @@
+class Notices:
+    dropped: int
+    def take(self) -> tuple[list[tuple[int, tuple[int, ...], bytes]], int]: ...
