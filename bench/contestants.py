@@ -129,6 +129,14 @@ def is_installed(kind: str) -> bool:
     return True
 
 
+def free_port() -> int:
+    """A port that no other program uses now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def spawn(
     kind: str, folder: Path, flags: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> Contestant:
@@ -136,9 +144,7 @@ def spawn(
 
     flags: more arguments, such as those for a binlog. environment: variables added to those of this process.
     """
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     words = [*command(kind, port, folder), *flags]
     with (folder / f"{kind}.log").open("wb") as errors, on_processor(SERVER_PROCESSOR):
         process = subprocess.Popen(

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import statistics
 
+from .connection_rows import PROGRAM_ROWS, SERVER_ROWS
 from .contestants import KINDS
 from .other_rows import HEAP_ROWS, OTHER_ROWS
 from .plots import draw_all
 from .rounds import ROUNDS
-from .rows import PLAYED_ROWS
 
 FULL_ROUND_S = 0.3
 
 INTRODUCTION = """\
 # Performance
 
-`make performance` measures everything on this page in about ten minutes and writes the page and its plots;
+`make performance` measures everything on this page in about fifteen minutes and writes the page and its plots;
 [performance.json](performance.json) has every round. Do not edit the page: `bench/page.py` generates it. To compare
 fastbean with beanstalkd on your own machine in less than three minutes, run `make bench`.
 """
@@ -30,6 +30,15 @@ HOW = """\
 - **The load** comes from the tool that is part of fastbean, [`fastbean benchmark`](benchmark.md), in a closed
   loop. Bodies have 64 bytes unless the row says otherwise. Each row begins with an unmeasured warm-up. Jobs that are
   put beforehand or deleted afterwards are not timed.
+- **Short connections** come from `bench/clients.c`. Each client connects, uses a tube, puts a job, quits and waits for
+  the end of its connection, one request after the other. The kernel makes the client pay as much for a connection as
+  the server, so the rate is as much the client's: trust the CPU time. In the row "at once" the server is stopped while
+  the clients connect and send all their requests, and only the time after it continues counts: that is the server's.
+- **Into a new server**: each round starts one, so every body takes memory that the server did not have before.
+- **A program that computes**: `bench/embedded.py`, an embedded server on the same processor as the computing thread,
+  or as another process that computes the same.
+- **A client that asks** beside slow syncs sends `list-tube-used` every half a millisecond for three seconds; its
+  longest wait counts. Meanwhile another client has 500 puts in flight.
 - **beanstalkd** is Debian's build, as installed, with the same flags as fastbean.
 - **The floor** is `bench/floor.c`: a bare epoll server in C that finds the lines, skips the bodies, sends canned
   replies and stores nothing. No correct server can cost less.
@@ -109,7 +118,7 @@ def _short_run(results):
 
 
 def _rows():
-    return (*PLAYED_ROWS, *OTHER_ROWS, *HEAP_ROWS)
+    return (*SERVER_ROWS, *OTHER_ROWS, *PROGRAM_ROWS, *HEAP_ROWS)
 
 
 def _machine(results):
@@ -121,7 +130,7 @@ def _machine(results):
 
 def _targets_and_results(results):
     head = ["scenario", "", "target", "measured: median (lowest - highest)", "", "rounds", "the fastest C fork known"]
-    server = [line for row in (*PLAYED_ROWS, *OTHER_ROWS) for line in _claims(row, results)]
+    server = [line for row in (*SERVER_ROWS, *OTHER_ROWS, *PROGRAM_ROWS) for line in _claims(row, results)]
     heap = [line[:-1] for row in HEAP_ROWS for line in _claims(row, results)]
     return "\n".join(
         [
@@ -161,7 +170,7 @@ def _figures(results):
     head = ["scenario", *(f"{kind}: op/s" for kind in KINDS), *(f"{kind}: CPU µs" for kind in KINDS)]
     head += [f"{kind}: p99 µs" for kind in KINDS]
     lines = []
-    for row in PLAYED_ROWS:
+    for row in SERVER_ROWS:
         measured = results.rows.get(row.name)
         if measured is None or KINDS[0] not in measured.series:
             continue

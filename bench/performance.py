@@ -15,13 +15,14 @@ from pathlib import Path
 
 from fastbean.daemon.privileges import raise_descriptor_limit
 
+from .connection_rows import PROGRAM_ROWS, SERVER_ROWS
 from .contestants import LOAD_PROCESSOR, on_processor
 from .other_rows import HEAP_ROWS, OTHER_ROWS
 from .results import Measured, Results, machine, today
 from .rounds import ROUNDS
-from .rows import PLAYED_ROWS, Run
+from .rows import Run
 
-ROWS = {row.name: row for row in (*PLAYED_ROWS, *OTHER_ROWS, *HEAP_ROWS)}
+ROWS = {row.name: row for row in (*SERVER_ROWS, *OTHER_ROWS, *PROGRAM_ROWS, *HEAP_ROWS)}
 ROUND_S = 0.5
 DOCS = Path(__file__).parents[1] / "docs"
 RESULTS = DOCS / "performance.json"

@@ -7,10 +7,10 @@ import statistics
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from .connection_rows import SERVER_ROWS
 from .contestants import BEANSTALKD, FASTBEAN, FLOOR, KINDS
 from .other_rows import HEAP_ROWS
 from .results import rate
-from .rows import PLAYED_ROWS
 
 COLOURS = {FASTBEAN: "#0072b2", BEANSTALKD: "#e69f00", FLOOR: "#999999"}  # distinct for the colour-blind too
 STYLE = {
@@ -156,7 +156,7 @@ def _bar(y, words, ratio):
 def draw_rates(rows):
     """Each row's rate as a ratio to beanstalkd's, its target, the floor, and the fork."""
     shown = []
-    for row in PLAYED_ROWS:
+    for row in SERVER_ROWS:
         claim = next((each for each in row.claims if each.to == BEANSTALKD), None)
         values = claim.values(rows[row.name].series) if claim and row.name in rows else []
         if values:
@@ -184,7 +184,7 @@ def draw_rates(rows):
 
 def draw_cpu(rows):
     """CPU time per operation of each server."""
-    shown = [row for row in PLAYED_ROWS if row.name in rows and FASTBEAN in rows[row.name].series]
+    shown = [row for row in SERVER_ROWS if row.name in rows and FASTBEAN in rows[row.name].series]
     if not shown:
         return None
     figure, axes = _axes(len(shown), "CPU time of the server per operation, µs")

@@ -13,9 +13,10 @@ if not sys.platform.startswith("linux"):
 
 from dataclasses import replace
 
+from .connection_rows import SERVER_ROWS
 from .contestants import is_installed
 from .rounds import ROUNDS, SCENARIOS, alternate
-from .rows import PAIR, PLAYED_ROWS, Run
+from .rows import PAIR, Run
 
 MOST_ROUNDS = 9
 ROUND_S = 0.25
@@ -31,11 +32,15 @@ NAMES = (
     "put-1x100",
     "put-16x100",
     "put-60k",
+    "put-60k-growing",
+    "visits",
+    "visits-burst",
+    "workers-visits",
     "binlog-cycle-50",
     "sync-put-1",
     "sync-put-64",
 )
-ROWS = {row.name: row for row in PLAYED_ROWS}
+ROWS = {row.name: row for row in SERVER_ROWS}
 HERE = [kind for kind in PAIR if is_installed(kind)]
 
 

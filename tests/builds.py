@@ -8,7 +8,16 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SETUP = """
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+modules = cythonize([Extension({name!r}, [{name!r} + ".pyx"])], include_path=[{src!r}], language_level=3)
+setup(name={name!r}, ext_modules=modules, script_args=["-q", "build_ext", "--inplace"])
+"""
 
 IS_SANITIZED = "FASTBEAN_SANITIZED" in os.environ
 IS_COVERAGE = "FASTBEAN_COVERAGE" in os.environ
@@ -28,3 +37,10 @@ def compile_library(source: Path, folder: Path, *flags: str) -> Path:
     compiler = shlex.split(os.environ.get("CC", "cc"))
     subprocess.run([*compiler, "-O1", "-shared", "-fPIC", "-o", str(library), str(source), *flags], check=True)
     return library
+
+
+def compile_module(source: Path, folder: Path) -> None:
+    """Compiles a Cython module that cimports ours into ``folder``, from where it can be imported."""
+    (folder / source.name).write_bytes(source.read_bytes())
+    (folder / "setup.py").write_text(SETUP.format(name=source.stem, src=str(ROOT / "src")))
+    subprocess.run([sys.executable, "setup.py"], cwd=folder, check=True, capture_output=True)

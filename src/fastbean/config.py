@@ -36,6 +36,7 @@ class Config:
     - ``listen``: addresses to listen on: ``HOST``, ``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:PATH``; none means
       ``0.0.0.0``.
     - ``port``: 0..65535, for addresses without one; 0 lets the system choose.
+    - ``http``: addresses that answer HTTP probes, written as for ``listen``; the port is 11301 if they have none.
     - ``max_job_size``: largest body in bytes, 0..1073741824.
     - ``user``: the user to become once the sockets are bound; only the daemon does it.
     - ``verbosity``: 0; 1 logs connections too; 2 logs every command and reply.
@@ -65,6 +66,7 @@ class Config:
 
     listen: Sequence[str] = ()
     port: int = limits.DEFAULT_PORT
+    http: Sequence[str] = ()
     max_job_size: int = limits.DEFAULT_MAX_JOB_SIZE_BYTES
     user: str | None = None
     verbosity: int = 0
@@ -87,15 +89,14 @@ class Config:
     event_loop: str = "compiled"
 
     def __post_init__(self) -> None:
-        if isinstance(self.listen, str):
-            raise UsageError(f"listen is a list of addresses, not one string: write [{self.listen!r}]")
-        if not isinstance(self.listen, Sequence) or not all(isinstance(address, str) for address in self.listen):
-            raise UsageError(f"listen is {self.listen!r}; it must be a list of strings, for example ['127.0.0.1']")
-        object.__setattr__(self, "listen", tuple(self.listen))
+        for name in ("listen", "http"):
+            self._check_addresses(name)
         if not _is_number(self.port, int) or not 0 <= self.port <= limits.MAX_PORT:
             raise ListenError(f"port {self.port!r} does not exist; choose one in 0..{limits.MAX_PORT}")
         for address in self.listen:
             parse_address(address, self.port)
+        for address in self.http:
+            parse_address(address, limits.DEFAULT_HTTP_PORT)
         if not (self.user is None or isinstance(self.user, str)):
             raise SettingError("user", f"user is {self.user!r}; it must be a string")
         if not (self.binlog_dir is None or isinstance(self.binlog_dir, (str, os.PathLike))):
@@ -116,6 +117,14 @@ class Config:
     def as_dict(self) -> dict[str, object]:
         """Returns all settings by name."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def _check_addresses(self, name: str) -> None:
+        value = getattr(self, name)
+        if isinstance(value, str):
+            raise UsageError(f"{name} is a list of addresses, not one string: write [{value!r}]")
+        if not isinstance(value, Sequence) or not all(isinstance(address, str) for address in value):
+            raise UsageError(f"{name} is {value!r}; it must be a list of strings, for example ['127.0.0.1']")
+        object.__setattr__(self, name, tuple(value))
 
     def _check_range(self, name: str, low: int, high: int) -> None:
         value = getattr(self, name)

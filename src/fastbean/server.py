@@ -1,7 +1,8 @@
 """One server: sockets, engine, connections and loop put together; for the daemon and for embedding programs.
 
 A server touches nothing that belongs to the process: no signals, limits, environment, standard streams or working
-folder. So any number of them work side by side, in threads too::
+folder. So any number of them work side by side, in threads too. One exception: while ``run`` is in the main thread, it
+has signals wake the loop (``signal.set_wakeup_fd``)::
 
     with fastbean.Server(fastbean.Config(listen=["127.0.0.1"], port=0)) as server:
         client = greenstalk.Client(("127.0.0.1", server.port))
@@ -27,10 +28,11 @@ from fastbean.net.lingering_close import LOOK_EVERY_NS, PATIENCE, Delivery, ling
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Self
 
     from fastbean.binlog.binlog import Binlog
+    from fastbean.daemon.http_probes import Answer, HttpProbes
 
 PROTOCOL_VERSION = "1.13"
 
@@ -58,6 +60,8 @@ class Server:
         self._log = GuardedLog(log)
         self._inherited_fds = inherited_fds
         self._listeners: list[listener.Listener] = []
+        self._http_listeners: list[listener.Listener] = []
+        self._http: HttpProbes | None = None
         self._state = "new"
         self._thread: threading.Thread | None = None
         self._binlog: Binlog | None = None
@@ -86,6 +90,7 @@ class Server:
             raise RuntimeError("a Server can be started once; make another one")
         self._listeners = self._bind()
         try:
+            self._http_listeners = self._bind_http()
             self._build()
         except BaseException:
             self._close_parts()
@@ -103,6 +108,8 @@ class Server:
             if each.on_all:
                 advice = "-l 127.0.0.1 keeps other machines out"
                 self._log("WARNING", "listening-on-all-addresses", address=each.name, advice=advice)
+        for each in self._http_listeners:
+            self._log("INFO", "listening-for-http", address=each.name)
 
     def open_binlog(self, progress: Callable[[str], None] = lambda _text: None) -> None:
         """The second half of ``start``: reads the binlog, if there is one.
@@ -110,6 +117,7 @@ class Server:
         ``progress`` is called with a text now and then, if that takes long; its errors are handled like those of
         ``log``. After an error the rest of the server stays open until ``close``.
         """
+        self._start_http()
         if self.config.binlog_dir is None:
             return
         # Loaded only when there is a binlog: the daemon without one starts sooner.
@@ -139,10 +147,11 @@ class Server:
         self._state = "running"
         self._log.defer(self._loop.stop)
         try:
-            if not self._stop_asked:
-                self._loop.run()
-            self._acceptor.close()
-            self._send_the_rest()
+            with _woken_by_signals(self._loop.wake_fd):
+                if not self._stop_asked:
+                    self._loop.run()
+                self._acceptor.close()
+                self._send_the_rest()
         finally:
             self._close_all()
         self._log.raise_deferred()
@@ -228,6 +237,11 @@ class Server:
         """The addresses it listens on: ``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:PATH``, in order."""
         return [each.name for each in self._listeners]
 
+    @property
+    def http_addresses(self) -> list[str]:
+        """The addresses that answer HTTP probes, in order, as ``addresses``."""
+        return [each.name for each in self._http_listeners]
+
     def __enter__(self) -> Self:
         self.serve_in_thread()
         return self
@@ -244,6 +258,31 @@ class Server:
             return listener.adopt_all(self._inherited_fds, options)
         texts = config.listen or (limits.DEFAULT_HOST,)
         return listener.bind_all([listener.parse_address(text, config.port) for text in texts], options)
+
+    def _bind_http(self) -> list[listener.Listener]:
+        addresses = [listener.parse_address(text, limits.DEFAULT_HTTP_PORT) for text in self.config.http]
+        return listener.bind_all(addresses, listener.Options(self.config.unix_mode))
+
+    def _start_http(self) -> None:
+        if not self._http_listeners:
+            return
+        from fastbean.daemon.http_probes import HttpProbes
+
+        self._http = HttpProbes([each.sock for each in self._http_listeners], self._ask_for_probe)
+        self._http.start()
+
+    def _ask_for_probe(self, path: str, take: Callable[[Answer], None]) -> None:
+        """Has the loop answer a probe, so that only a loop that iterates does; before it runs, its state is known."""
+        if self._state == "running":
+            self._loop.call_soon(lambda: take(self._probe_answer(path)))
+        else:
+            take(self._probe_answer(path))
+
+    def _probe_answer(self, path: str) -> Answer:
+        from fastbean.daemon import http_probes
+
+        state = "starting" if self._state == "started" else "stopping" if self._stop_asked else "serving"
+        return http_probes.answer_of_single(path, state)
 
     def _build(self) -> None:
         # Compiled modules are loaded when a server starts, so that --help and wrong flags need none of them.
@@ -277,14 +316,10 @@ class Server:
         self._hub.slow_iteration_ns = self.config.slow_iteration_ms * limits.NS_IN_MS
         self._hub.on_slow_iteration = self._log_slow_iteration
         self._hub.on_http_requests = self._log_http_requests
+        self._hub.on_dropped_notices = self._log_dropped_notices
         self._loop = Loop(self._poller, self._hub)
         self._acceptor = listener.Acceptor(
-            self._loop,
-            self._poller,
-            self._hub,
-            self._listeners,
-            self._log,
-            reserves=self.config.binlog_dir is not None,
+            self._loop, self._hub, self._listeners, self._log, reserves=self.config.binlog_dir is not None
         )
 
     def _close_parts(self) -> None:
@@ -293,7 +328,7 @@ class Server:
             part = self.__dict__.pop(name, None)
             if part is not None:
                 part.close()
-        for each in self._listeners:
+        for each in self._listeners + self._http_listeners:
             each.close()
 
     def _log_traffic(self, event: str, fd: int, text: str) -> None:
@@ -312,6 +347,9 @@ class Server:
     def _log_http_requests(self, requests: int) -> None:
         advice = "keep browsers and HTTP health checks away from this port; `fastbean health` checks it"
         self._log("WARNING", "http-refused", requests=requests, advice=advice)
+
+    def _log_dropped_notices(self, lines: int) -> None:
+        self._log("WARNING", "notices-dropped", lines=lines, advice="log less: use -V instead of -VV, or neither")
 
     def _log_slow_sync(self, running: bool, ms: int, files: int, size_bytes: int) -> None:
         if running:
@@ -354,8 +392,10 @@ class Server:
             if self._binlog is not None:
                 steps.callback(self._binlog.close)
             steps.callback(lambda: sending.extend(self._hub.close_all(self._loop.now_ns)))
-            for each in self._listeners:
+            for each in self._listeners + self._http_listeners:
                 steps.callback(each.close)
+            if self._http is not None:
+                steps.callback(self._http.close)
 
     def _stop_left_ns(self) -> int:
         """The time that is left for the end, in nanoseconds; 0 if it is not a clean one."""
@@ -366,3 +406,22 @@ class Server:
     def _stop_patience_ns(self) -> int:
         """How long the end waits for a client that takes nothing of its replies."""
         return int(self._stop_timeout_s * PATIENCE * 1e9)
+
+
+@contextlib.contextmanager
+def _woken_by_signals(wake_fd: int) -> Iterator[None]:
+    """In the main thread, has each signal wake the loop, so that its Python handler runs: compiled code runs none.
+
+    Elsewhere it does nothing, since Python runs signal handlers in the main thread only.
+    """
+    import signal
+
+    try:
+        before_fd = signal.set_wakeup_fd(wake_fd, warn_on_full_buffer=False)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before_fd)

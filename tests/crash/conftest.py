@@ -22,6 +22,7 @@ QUICK_FILES = (
     "test_clock.py",
     "test_soak.py",
     "test_odd_systems.py",
+    "test_slow_disk.py",
 )
 
 

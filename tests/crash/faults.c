@@ -16,6 +16,7 @@
 #include <limits.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -47,6 +48,9 @@ struct control {
     uint64_t first, last;           /* which of them fail, counted from 1 */
     uint64_t error;                 /* errno of the failure; 0: a write is cut in half and tells so */
     uint64_t failed;                /* calls that failed by the rule */
+    uint64_t held;                  /* bit mask of the kinds of calls that wait until their bit is gone */
+    uint64_t least_bytes;           /* shorter writes do not wait */
+    uint64_t waited[2];             /* calls that had to wait: of the first thread, which has the loop; and of others */
 };
 
 struct head {                       /* of a record; path, second path and data follow */
@@ -64,6 +68,22 @@ static size_t folder_bytes;
 static int trace_fd = -1;
 static unsigned char tracked[MAX_FD];   /* 1: a file below the folder, 2: a folder */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static sigset_t signals_before;         /* of the thread that has the lock */
+
+/* No signal comes in between: Python's handler of signals writes to a socket, and would wait here for its own thread. */
+static void take_lock(void) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    pthread_mutex_lock(&lock);
+    signals_before = before;
+}
+
+static void drop_lock(void) {
+    sigset_t before = signals_before;
+    pthread_mutex_unlock(&lock);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
 
 #define REAL(name) ({ static __typeof__(&name) real; if (!real) real = (__typeof__(&name))dlsym(RTLD_NEXT, #name); real; })
 
@@ -112,6 +132,15 @@ static int fails(enum kind kind) {
     return -1;
 }
 
+/* Waits as long as calls of this kind are held. Without the lock: nothing else is to wait for this call. */
+static void wait_while_held(enum kind kind, uint64_t bytes) {
+    if (!(control->held >> kind & 1) || bytes < control->least_bytes) return;
+    int saved = errno;
+    __atomic_fetch_add(&control->waited[syscall(SYS_gettid) != getpid()], 1, __ATOMIC_SEQ_CST);
+    while (*(volatile uint64_t *)&control->held >> kind & 1) usleep(500);
+    errno = saved;
+}
+
 static int is_below(const char *path) {
     return folder_bytes && strncmp(path, folder, folder_bytes) == 0
         && (path[folder_bytes] == '/' || path[folder_bytes] == 0);
@@ -144,7 +173,7 @@ static int open_any(int dir, const char *path, int flags, mode_t mode) {
     char full[PATH_MAX];
     struct stat status;
     if (!resolve(dir, path, full)) return REAL(openat)(dir, path, flags, mode);
-    pthread_mutex_lock(&lock);
+    take_lock();
     int is_new = flags & O_CREAT && fstatat(AT_FDCWD, full, &status, AT_SYMLINK_NOFOLLOW) != 0;
     int fd = -1;
     if (!fails(is_new ? CREATE : OPEN)) fd = REAL(openat)(dir, path, flags, mode);
@@ -154,7 +183,7 @@ static int open_any(int dir, const char *path, int flags, mode_t mode) {
         tracked[fd] = S_ISDIR(status.st_mode) ? 2 : 1;
     }
     record(is_new ? CREATE : OPEN, fd, flags, 0, fd, full, NULL, NULL, 0);
-    pthread_mutex_unlock(&lock);
+    drop_lock();
     errno = failure;
     return fd;
 }
@@ -176,11 +205,11 @@ EXPORT int creat64(const char *path, mode_t mode) { return open_any(AT_FDCWD, pa
 EXPORT int close(int fd) {
     if (fd == trace_fd && fd >= 0) return 0;
     if (!kind_of(fd)) return REAL(close)(fd);
-    pthread_mutex_lock(&lock);
+    take_lock();
     tracked[fd] = 0;
     int result = REAL(close)(fd), failure = errno;
     record(CLOSE, fd, 0, 0, result, NULL, NULL, NULL, 0);
-    pthread_mutex_unlock(&lock);
+    drop_lock();
     errno = failure;
     return result;
 }
@@ -197,7 +226,7 @@ static int peer_port(int fd) {
 static ssize_t finish(enum kind kind, int fd, off_t offset, ssize_t result, const struct iovec *data, int pieces) {
     int failure = errno;
     record(kind, fd, offset, 0, result, NULL, NULL, data, pieces);
-    pthread_mutex_unlock(&lock);
+    drop_lock();
     errno = failure;
     return result;
 }
@@ -205,7 +234,10 @@ static ssize_t finish(enum kind kind, int fd, off_t offset, ssize_t result, cons
 /* offset -1: where the file stands */
 static ssize_t write_any(int fd, const struct iovec *data, int pieces, off_t offset) {
     struct iovec half = {NULL, 0};
-    pthread_mutex_lock(&lock);
+    uint64_t bytes = 0;
+    for (int piece = 0; piece < pieces; piece++) bytes += data[piece].iov_len;
+    wait_while_held(WRITE, bytes);
+    take_lock();
     int verdict = fails(WRITE);
     if (verdict > 0 && pieces > 0) {
         half = (struct iovec){data[0].iov_base, (data[0].iov_len + 1) / 2};
@@ -227,7 +259,7 @@ static ssize_t send_any(int fd, const struct iovec *data, int pieces, int flags)
     message.msg_iov = (struct iovec *)data;
     message.msg_iovlen = pieces;
     int port = peer_port(fd);
-    pthread_mutex_lock(&lock);
+    take_lock();
     control->calls[SEND]++;
     ssize_t result = syscall(SYS_sendmsg, fd, &message, flags);
     return finish(SEND, fd, port, result, data, pieces);
@@ -296,9 +328,9 @@ EXPORT long syscall(long number, ...) {
 /* Reading and locking: they change nothing, and are not recorded */
 
 static int fails_unrecorded(enum kind kind) {
-    pthread_mutex_lock(&lock);
+    take_lock();
     int verdict = fails(kind), failure = errno;
-    pthread_mutex_unlock(&lock);
+    drop_lock();
     errno = failure;
     return verdict < 0;
 }
@@ -333,18 +365,19 @@ EXPORT int fcntl64(int fd, int command, ...) {
 static int sync_any(int fd, int (*real)(int)) {
     int what = kind_of(fd);
     if (!what) return real(fd);
-    pthread_mutex_lock(&lock);
+    take_lock();
     record(what == 2 ? SYNC_FOLDER_BEGIN : SYNC_BEGIN, fd, 0, 0, 0, NULL, NULL, NULL, 0);
     int verdict = fails(what == 2 ? SYNC_FOLDER : SYNC), failure = errno;
-    pthread_mutex_unlock(&lock);
+    drop_lock();
     int result = -1;
+    if (what == 1) wait_while_held(SYNC, UINT64_MAX);
     if (verdict >= 0) {
         result = real(fd);
         failure = errno;
     }
-    pthread_mutex_lock(&lock);
+    take_lock();
     record(what == 2 ? SYNC_FOLDER : SYNC, fd, 0, 0, result, NULL, NULL, NULL, 0);
-    pthread_mutex_unlock(&lock);
+    drop_lock();
     errno = failure;
     return result;
 }
@@ -357,14 +390,14 @@ EXPORT int fdatasync(int fd) {
 /* Space */
 
 static int change_space(enum kind kind, int fd, int mode, off_t offset, off_t length) {
-    pthread_mutex_lock(&lock);
+    take_lock();
     int result = -1;
     if (fails(kind) >= 0)
         result = kind == TRUNCATE ? (int)syscall(SYS_ftruncate, fd, (long)offset)
                                   : (int)syscall(SYS_fallocate, fd, mode, (long)offset, (long)length);
     int failure = errno;
     record(kind, fd, offset, length, result, NULL, NULL, NULL, 0);
-    pthread_mutex_unlock(&lock);
+    drop_lock();
     errno = failure;
     return result;
 }
@@ -405,11 +438,11 @@ static int change_name(enum kind kind, int dir, const char *path, int dir2, cons
     if (!(resolve(dir, path, full) | (path2 ? resolve(dir2, path2, full2) : 0)))
         return do_change_name(kind, dir, path, dir2, path2, flags);
     int result = -1;
-    pthread_mutex_lock(&lock);
+    take_lock();
     if (fails(kind) >= 0) result = do_change_name(kind, dir, path, dir2, path2, flags);
     int failure = errno;
     record(kind, -1, 0, 0, result, full, path2 ? full2 : NULL, NULL, 0);
-    pthread_mutex_unlock(&lock);
+    drop_lock();
     errno = failure;
     return result;
 }

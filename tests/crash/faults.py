@@ -18,6 +18,7 @@ from builds import compile_library
 
 MAX_KINDS = 32
 FOR_EVER = 1 << 62
+HELD = 1 + MAX_KINDS + 6  # the place of `held` in the control file, as a number of 8 bytes
 
 
 class Kind(IntEnum):
@@ -135,6 +136,20 @@ class Faults:
     def clear(self) -> None:
         """Makes no more calls fail."""
         self._store(mask=0)
+
+    def hold(self, kind: Kind, least_bytes: int = 0) -> None:
+        """Has calls of this kind, SYNC or WRITE, wait until `release`: of writes those of ``least_bytes`` or more."""
+        struct.pack_into("=4Q", self._memory, 8 * HELD, 0, least_bytes, 0, 0)
+        struct.pack_into("=Q", self._memory, 8 * HELD, 1 << kind)
+
+    def release(self) -> None:
+        """Lets all calls continue."""
+        struct.pack_into("=Q", self._memory, 8 * HELD, 0)
+
+    @property
+    def waited(self) -> tuple[int, int]:
+        """The number of calls that had to wait since the last `hold`: of the event loop, and of other threads."""
+        return self._number(HELD + 2), self._number(HELD + 3)
 
     def events(self) -> list[Event]:
         """The trace so far."""

@@ -29,6 +29,7 @@ from fastbean.binlog.record cimport (
     append_number, append_put, append_tube, append_update, crc32c, fill_segment_header, read_record,
 )
 
+from fastbean.binlog.file_sink import FileSink
 from fastbean.binlog.loader import Loader
 from fastbean.binlog.record import run_seed
 from fastbean.binlog.record_reader import find_record, find_seed, highest_mark, records
@@ -174,8 +175,8 @@ cdef int read(const char *data, size_t size, size_t sound) except -1:
     cdef const uint8_t[::1] view = <const uint8_t[:size]><const uint8_t *>data
     cdef State state = State(now_ns=SECOND_NS)
     cdef BinlogWriter log = BinlogWriter(
-        EngineJobs(state), segment_bytes=4096, max_bytes=0, sync_every_ns=-1, ask_for_segment=None, ask_to_recycle=None,
-        ask_to_remove=None, sync_pipes=(-1, -1, -1, -1),
+        EngineJobs(state), FileSink(syncs=False, pipes=(-1,) * 6), segment_bytes=4096, sync_every_ns=-1,
+        ask_for_segment=None,
     )
     cdef size_t end
     cdef int64_t now_ns

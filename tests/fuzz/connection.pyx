@@ -14,11 +14,12 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcmp, memcpy, memset, strlen
 
-from fastbean.net.connection cimport Connection
+from fastbean.net.connection cimport Connection, is_halted
 from fastbean.engine.commands cimport delete
 from fastbean.engine.state cimport State
 from fastbean.engine.timers cimport expire
 from fastbean.net.hub cimport Hub
+from fastbean.net.memory_connection cimport MemoryConnection
 from fastbean.base.debug_counters cimport LIVE_KINDS, live
 from fastbean.protocol.replies cimport REPLY_COUNT, REPLY_FOUND, REPLY_NONE, REPLY_OK, REPLY_RESERVED, Reply, reply_text
 from fastbean.protocol.commands cimport (
@@ -194,22 +195,23 @@ cdef class World:
         self.now_ns = SECOND_NS
         return 0
 
-    cdef Connection client(self, int number):
+    cdef MemoryConnection client(self, int number):
         if self.connections[number] is None:
             self.connections[number] = self.hub.connect()
             memset(&self.peers[number], 0, sizeof(Peer))
         return self.connections[number]
 
     cdef int send(self, int number, const char *data, size_t size) except -1:
-        cdef Connection connection = self.client(number)
+        cdef MemoryConnection client = self.client(number)
+        cdef Connection *connection = client.connection
         cdef Peer *peer = &self.peers[number]
         cdef size_t at
         if connection.closed or connection.eof or peer.full or peer.sent + size > STREAM_BYTES:
             return 0
         try:
-            connection.feed(data[:size], self.now_ns)
+            client.feed(data[:size], self.now_ns)
         except BufferError:
-            equal("a client that may not send is blocked", connection.is_halted(), True)
+            equal("a client that may not send is blocked", is_halted(connection), True)
             peer.full = True
             return 0
         memcpy(&streams[number][peer.sent], data, size)
@@ -221,7 +223,7 @@ cdef class World:
 
     cdef int close(self, int number) except -1:
         if self.connections[number] is not None:
-            (<Connection>self.connections[number]).close(self.now_ns)
+            (<MemoryConnection>self.connections[number]).close(self.now_ns)
             self.connections[number] = None
         return 0
 
@@ -237,7 +239,7 @@ cdef class World:
             told = False
             for number in range(PEERS):
                 if self.connections[number] is not None:
-                    output = (<Connection>self.connections[number]).take_output()
+                    output = (<MemoryConnection>self.connections[number]).take_output()
                     hear(&self.peers[number], output, len(output))
                     told = told or len(output) > 0
         self.check_clients()
@@ -245,12 +247,12 @@ cdef class World:
         return 0
 
     cdef int check_clients(self) except -1:
-        cdef Connection connection
+        cdef Connection *connection
         cdef Peer *peer
         for number in range(PEERS):
             if self.connections[number] is None:
                 continue
-            connection = self.connections[number]
+            connection = (<MemoryConnection>self.connections[number]).connection
             peer = &self.peers[number]
             equal("bytes of a half reply", peer.line_bytes + peer.to_skip, 0)
             if peer.full:
@@ -273,7 +275,7 @@ cdef class World:
         for number in range(PEERS):
             if self.connections[number] is not None:
                 here += 1
-                waiting += (<Connection>self.connections[number]).client.waiting
+                waiting += (<MemoryConnection>self.connections[number]).connection.client.waiting
         equal("connections", state.counts.connections, here)
         equal("clients", state.clients.numbers - state.clients.free_count, here)
         equal("waiting", state.counts.waiting, waiting)
@@ -299,7 +301,7 @@ cdef class World:
         equal("reserved jobs without clients", state.counts.reserved, 0)
         for id in range(1, state.next_id):
             command.id = id
-            delete(state, self.client(0).client, &command, self.now_ns)
+            delete(state, self.client(0).connection.client, &command, self.now_ns)
         self.close(0)
         self.now_ns += LONGEST_PAUSE_S * SECOND_NS
         self.settle()
@@ -371,7 +373,7 @@ cdef size_t step(World world, const uint8_t *data, size_t size) except 0:
         world.close(number)
     elif action == 14:
         world.state.draining = not world.state.draining
-    elif not world.client(number).closed:
+    elif not world.client(number).connection.closed:
         world.client(number).feed_eof(world.now_ns)
     return 1
 

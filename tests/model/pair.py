@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 
 from fastbean.engine.state import State
-from fastbean.net.connection import Connection
 from fastbean.net.hub import Hub
+from fastbean.net.memory_connection import MemoryConnection
 
 from .commands import MAX_JOB_SIZE
 from .reference import URGENT_PRI, Model
@@ -51,7 +51,7 @@ class Pair:
         self.engine = State(max_job_size=MAX_JOB_SIZE, now_ns=START_NS)
         self.hub = Hub(self.engine)
         self.model = Model(max_job_size=MAX_JOB_SIZE, now_ns=START_NS)
-        self.connections: dict[int, Connection] = {}
+        self.connections: dict[int, MemoryConnection] = {}
         self.unsent: dict[int, bytes] = {}
         self.told: dict[int, bytes] = {}
 

@@ -55,7 +55,7 @@ def served(calls: list[Call], port: int) -> list[Call]:
     registered = next(at for at in range(accepted, len(calls)) if calls[at].name == "epoll_ctl")
     found = []
     for call in calls[registered + 1 :]:
-        if call.name == "epoll_ctl" and f"EPOLL_CTL_DEL, {fd}," in call.arguments:
+        if call.name == "close" and call.fd == fd:
             return found
         if call.name.startswith("epoll"):
             concerned = re.search(rf"[{{ ](?:u32=)?{fd}, ", call.arguments) is not None

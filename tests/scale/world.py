@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 from fastbean.engine.state import State
-from fastbean.net.connection import Connection
 from fastbean.net.hub import Hub
+from fastbean.net.memory_connection import MemoryConnection
 
 SECOND_NS = 10**9
 # What one step may move: jobs, watches or tubes. Both an expiry and a slice of a long command fit into one iteration.
@@ -24,7 +24,7 @@ class Client:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.connection: Connection = world.hub.connect()
+        self.connection: MemoryConnection = world.hub.connect()
 
     def send(self, data: bytes) -> None:
         """The bytes arrive; what can be run of them in this step is run."""

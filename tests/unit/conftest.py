@@ -2,6 +2,7 @@
 
 import pytest
 
+import interpreter_memory as interpreter
 from allocations import SOURCE, Allocations
 from builds import compile_library
 from fastbean.binlog import tool
@@ -55,3 +56,10 @@ def run(capsys):
 def allocations(tmp_path_factory):
     """Makes allocations of the compiled modules fail."""
     return Allocations(compile_library(SOURCE, tmp_path_factory.mktemp("allocations"), "-Wall", "-Werror"))
+
+
+@pytest.fixture(scope="session")
+def interpreter_memory(tmp_path_factory):
+    """Makes allocations of the interpreter fail, in one thread."""
+    folder = tmp_path_factory.mktemp("interpreter")
+    return interpreter.InterpreterMemory(compile_library(interpreter.SOURCE, folder, "-Wall", "-Werror", "-lpthread"))

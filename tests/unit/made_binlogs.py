@@ -2,18 +2,22 @@
 
 import os
 import random
+import select
 import shutil
 import socket
+import struct
 from dataclasses import replace
 from pathlib import Path
 
 import fastbean
 from fastbean.binlog import inspection, replacement, segment_files
 from fastbean.binlog.binlog import Binlog
+from fastbean.binlog.record import checksum
 from fastbean.binlog.saved_job import SavedJob
 from fastbean.daemon import stderr_log
 from fastbean.engine.restore import EngineJobs
 from fastbean.engine.state import State
+from patience import PATIENCE_S
 
 CREATED = 1_700_000_000_123_456_789
 SEGMENT_BYTES = 4096
@@ -132,6 +136,20 @@ def io_client(port):
     return ask
 
 
+def varint(number):
+    out = bytearray()
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*out, number])
+
+
+def record_of(members, run, lsn):
+    """A record of these bytes, type first."""
+    rest = varint(len(members)) + members
+    return struct.pack("<I", checksum(run + struct.pack("<Q", lsn) + rest)) + rest
+
+
 def damage(path, offset=100, bits=0xFF):
     data = bytearray(Path(path).read_bytes())
     data[offset] ^= bits
@@ -146,3 +164,17 @@ def records_of(directory):
 
 def contents(directory):
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def results_of(segment_worker):
+    """The results that are there, each taken."""
+    while (result := segment_worker.first_result()) is not None:
+        segment_worker.drop_first_result()
+        yield result
+
+
+def take_segment(binlog):
+    """What a loop does for a segment that was asked for: wait until it is there, and take it."""
+    pipe = binlog._wake_pipe.reading
+    assert select.select([pipe], [], [], PATIENCE_S)[0], "no segment was asked for, or made"
+    binlog._take_results(0)

@@ -1,8 +1,8 @@
 """Clients in memory, for unit tests: the engine and its connections without sockets, under made-up time."""
 
 from fastbean.engine.state import State
-from fastbean.net.connection import Connection
 from fastbean.net.hub import Hub
+from fastbean.net.memory_connection import MemoryConnection
 
 SECOND_NS = 1_000_000_000
 
@@ -34,7 +34,7 @@ class MemoryClient:
 
     def __init__(self, server: MemoryServer) -> None:
         self.server = server
-        self.connection: Connection = server.hub.connect()
+        self.connection: MemoryConnection = server.hub.connect()
 
     def __call__(self, *pieces: bytes) -> bytes:
         """Send the pieces one after the other and return all that has been answered since the last call."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SERVER_ROWS = 12
+SERVER_ROWS = 16
 RATES = {"rate": [10_000.0, 12_000.0, 11_000.0]}
 HALF = {"rate": [5_000.0, 6_000.0, 5_500.0]}
 
@@ -60,6 +60,11 @@ def test_the_comparison_shows_both_rates_and_their_ratio(summary):
     summary.rows["`-b -f 0`, 1 client: put"] = {"fastbean": RATES, "beanstalkd": HALF}
     row = next(line for line in summary.lines() if "1 client: put" in line)
     assert row.split() == ["-b", "-f", "0,", "1", "client:", "put", "11,000", "5,500", "2.00", "2.00", "-", "2.00"]
+    summary.rows["1 client: take"] = {
+        "fastbean": {**RATES, "cpu_us": [3.0] * 3},
+        "beanstalkd": {**HALF, "cpu_us": [4.0] * 3},
+    }
+    assert next(line for line in summary.lines() if "1 client: take" in line).split()[-1] == "0.75"
     assert "fastbean's rate divided by beanstalkd's" in "\n".join(summary.lines())
 
 

@@ -1,5 +1,6 @@
 """A server inside somebody's program: it works in a thread, beside others, and touches nothing of the process."""
 
+import contextlib
 import gc
 import os
 import platform
@@ -264,3 +265,39 @@ def test_only_the_daemon_changes_the_heap_of_its_process(tmp_path, owner):
     counts = [int(word) for word in ended.stdout.split()]
     assert len(counts) == 4
     assert all(count > 0 for count in counts) if owner == "daemon" else counts == [0, 0, 0, 0]
+
+
+BUSY_PROGRAM = """
+import os, signal, socket, sys, threading
+import fastbean
+
+server = fastbean.Server(fastbean.Config(listen=["127.0.0.1"], port=0))
+server.start()
+print(server.port, flush=True)
+threading.Timer(0.2, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
+before = signal.set_wakeup_fd(-1)
+try:
+    server.run()
+except KeyboardInterrupt:
+    print("interrupted", signal.set_wakeup_fd(-1) == before, flush=True)
+"""
+
+
+def send_until_it_ends(sock):
+    with contextlib.suppress(OSError):
+        while True:
+            sock.sendall(b"list-tube-used\r\n" * 4000)
+
+
+def test_ctrl_c_ends_a_server_in_the_main_thread_that_never_waits():
+    """A client keeps it busy, so that no system call is interrupted."""
+    program = subprocess.Popen([sys.executable, "-c", BUSY_PROGRAM], stdout=subprocess.PIPE, text=True)
+    with program, socket.create_connection(("127.0.0.1", int(program.stdout.readline()))) as sock:
+        thread = threading.Thread(target=send_until_it_ends, args=[sock])
+        thread.start()
+        with contextlib.suppress(ConnectionError):
+            while sock.recv(1 << 20):
+                pass
+        assert program.stdout.read() == "interrupted True\n"
+        thread.join()
+    assert program.returncode == 0

@@ -319,13 +319,14 @@ def test_a_start_whose_thread_cannot_serve_leaves_nothing(memory_path, monkeypat
     assert_nothing_is_left(before, directory, memory_path / "socket")
 
 
-def test_a_sync_thread_whose_pipe_is_gone_ends(memory_path):
+@pytest.mark.parametrize(("place", "name"), [(0, "_write_pipe"), (1, "_sync_pipe")])
+def test_a_thread_of_the_sink_whose_pipe_is_gone_ends(memory_path, place, name):
     """It must neither spin nor write into the file that has the number of its pipe by now."""
     directory = memory_path / "log"
     directory.mkdir()
     with fastbean.Server(config(directory)) as server:
-        thread = server._binlog._sync_thread
-        pipe = server._binlog._begin_pipe
+        thread = server._binlog._sink_threads[place]
+        pipe = getattr(server._binlog, name)
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, pipe.reading)
         # What waits in the pipe is woken by its end alone.

@@ -154,6 +154,20 @@ def test_the_modules_of_a_layer_make_no_circle():
     assert_no_circle(below)
 
 
+@pytest.mark.parametrize("phase", ["receive", "send", "outbox"])
+def test_receiving_and_sending_touch_no_memory_of_the_engine_but_bodies(phase):
+    for suffix in (".pyx", ".pxd"):
+        modules = IMPORTED[PACKAGE / "net" / f"{phase}{suffix}"]
+        assert {module for module in modules if layer_of(module) == "engine"} <= {"engine.job"}
+
+
+@pytest.mark.parametrize("phase", ["run", "reply"])
+def test_running_commands_touches_no_socket(phase):
+    for suffix in (".pyx", ".pxd"):
+        modules = IMPORTED[PACKAGE / "net" / f"{phase}{suffix}"]
+        assert not modules & {"net.socket_calls", "net.receive", "net.send", "net.service", "net.poller"}
+
+
 def test_packages_import_nothing():
     """Importing one module of a folder does not load the others."""
     for folder in {path.parent for path in SOURCES} - {PACKAGE}:

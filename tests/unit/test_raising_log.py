@@ -60,9 +60,9 @@ def assert_serves(server):
 
 
 def test_addresses(log):
-    with fastbean.Server(config(listen=["0.0.0.0"]), log=log) as server:
+    with fastbean.Server(config(listen=["0.0.0.0"], http=["127.0.0.1:0"]), log=log) as server:
         assert_serves(server)
-    assert log.events == ["listening", "listening-on-all-addresses"]
+    assert log.events == ["listening", "listening-on-all-addresses", "listening-for-http"]
 
 
 def test_clients_and_commands(log):
@@ -107,10 +107,18 @@ def test_a_client_that_speaks_http(log):
         client(b"", close=True)
 
 
+def test_lost_log_lines(log):
+    with fastbean.Server(config(), log=log) as server:
+        server._loop.call_later(0, lambda: server._hub.on_dropped_notices(3))
+        server._loop.wake()
+        log.wait_for("notices-dropped")
+        assert_serves(server)
+
+
 def test_no_descriptors(log):
     with fastbean.Server(config(), log=log) as server:
         client = io_client(server.port)
-        server._loop.call_later(0, lambda: server._acceptor._pause(OSError(errno.EMFILE, "none")))
+        server._loop.call_later(0, lambda: server._acceptor._pause(errno.EMFILE))
         server._loop.wake()
         assert client(PUT) == b"INSERTED 1\r\n"
         log.wait_for("not-accepting")
@@ -153,6 +161,7 @@ def test_a_slow_disk(log, tmp_path):
         while "slow-segment" not in log.events:
             assert_serves(server)
         log.wait_for("slow-sync")
+        log.wait_for("slow-write")
         server._log_slow_sync(running=True, ms=1, files=1, size_bytes=1)
         assert_serves(server)
     assert "sync-goes-on" in log.events

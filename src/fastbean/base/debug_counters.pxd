@@ -1,6 +1,6 @@
-"""Counts the live objects of each kind in a debug build; compiles to nothing in any other build."""
+"""Counts live objects, and acquisitions of the GIL, in a debug build; compiles to nothing in any other build."""
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 cdef extern from *:
     """
@@ -35,3 +35,12 @@ cdef inline void live_born(Kind kind) noexcept nogil:
 cdef inline void live_gone(Kind kind) noexcept nogil:
     if FASTBEAN_COUNTS_LIVE:
         live[<int>kind] -= 1
+
+
+cdef uint64_t[1] gil_acquisitions
+
+
+cdef inline void gil_taken() noexcept nogil:
+    """The loop has taken the interpreter's lock. To be called with the lock."""
+    if FASTBEAN_COUNTS_LIVE:
+        gil_acquisitions[0] += 1

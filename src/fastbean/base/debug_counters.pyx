@@ -1,8 +1,9 @@
-"""Counts the live objects of each kind in a debug build; compiles to nothing in any other build.
+"""Counts live objects, and acquisitions of the GIL, in a debug build; compiles to nothing in any other build.
 
 The code that allocates a job, a tube, a client and the like counts it, and so does the code that frees it. Once every
 server of a process has ended, each count is zero: the tests check that after every test, and a process that exits
-normally prints what is left to stderr. Without the macro FASTBEAN_DEBUG the functions are empty and cost nothing.
+normally prints what is left to stderr. The event loops count how often they take the GIL.
+Without the macro FASTBEAN_DEBUG the functions are empty and cost nothing.
 """
 
 cdef extern from *:
@@ -43,3 +44,8 @@ def counts() -> dict[str, int] | None:
     if not FASTBEAN_COUNTS_LIVE:
         return None
     return {names[kind].decode(): live[kind] for kind in range(LIVE_KINDS)}
+
+
+def acquisitions_of_the_gil() -> int | None:
+    """How often the event loops of this process have taken the GIL, or None if this build does not count it."""
+    return gil_acquisitions[0] if FASTBEAN_COUNTS_LIVE else None

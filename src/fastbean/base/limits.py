@@ -49,6 +49,9 @@ MAX_KEEPALIVE_COUNT = 127
 # The reply to a client above the limit; clients know it as "try again later".
 REFUSAL_OF_A_CLIENT = b"OUT_OF_MEMORY\r\n"
 
+# One above that of clients, as other servers place it.
+DEFAULT_HTTP_PORT = 11301
+
 NS_IN_MS = 1_000_000
 MAX_WAIT_NS = 60_000_000_000
 

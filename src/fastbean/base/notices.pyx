@@ -24,7 +24,7 @@ cdef inline size_t padded(size_t text_bytes) noexcept nogil:
 
 @cython.final
 cdef class Notices:
-    """The queue, oldest notice first. ``dropped`` counts the notices that were lost, since `take` returned them last."""
+    """The queue, oldest notice first. ``dropped`` counts the notices that were lost since `take` was called last."""
 
     def __dealloc__(self):
         buffer_free(&self.entries)

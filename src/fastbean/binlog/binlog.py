@@ -211,6 +211,8 @@ class Binlog:
         assert self._done_pipe is not None
         assert self._wake_pipe is not None
         poller.add(self._done_pipe.reading, selectors.EVENT_READ, lambda _mask: self.journal.sink_done())
+        # The hub calls no Python function for it: replies wait for what it reports.
+        self.journal.done_fd = self._done_pipe.reading
         poller.add(self._wake_pipe.reading, selectors.EVENT_READ, self._take_results)
 
     def close(self) -> None:
@@ -232,7 +234,8 @@ class Binlog:
         self._end_sink_threads()
         if self._segment_worker is not None:
             self._segment_worker.close()
-            while (result := self._segment_worker.next_result()) is not None:
+            while (result := self._segment_worker.first_result()) is not None:
+                self._segment_worker.drop_first_result()
                 if result.fd >= 0:
                     os.close(result.fd)
         if self._journal is not None:
@@ -271,14 +274,12 @@ class Binlog:
     def _take_results(self, _mask: int) -> None:
         assert self._segment_worker is not None
         assert self._wake_pipe is not None
-        os.read(self._wake_pipe.reading, 4096)
-        while (result := self._segment_worker.next_result()) is not None:
-            try:
-                self._take(result)
-            except MemoryError:
-                self._segment_worker.put_back(result)
-                self._wake()
-                raise
+        # There is a byte in the pipe for each result. Without memory for one, both stay where they are.
+        result = self._segment_worker.first_result()
+        if result is not None:
+            self._take(result)
+            self._segment_worker.drop_first_result()
+        os.read(self._wake_pipe.reading, 1)
 
     def _take(self, result: segment_files.Work) -> None:
         if result.fd >= 0:

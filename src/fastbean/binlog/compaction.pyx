@@ -8,7 +8,8 @@ cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 
 from fastbean.binlog.record cimport (
-    MAX_RECORD_OVERHEAD, MAX_TUBE_BYTES, RECORD_NEXT_ID, RECORD_SHED, append_put, append_tube, job_to_wall, tube_to_wall,
+    MAX_RECORD_OVERHEAD, MAX_TUBE_BYTES, RECORD_NEXT_ID, RECORD_SHED, append_put, append_tube, job_to_wall,
+    tube_to_wall,
 )
 from fastbean.binlog.room cimport STEP_BYTES, Segment, is_needed, next_id_of
 from fastbean.binlog.writer cimport COPY_BYTES, BinlogWriter
@@ -156,7 +157,7 @@ cdef void shed(BinlogWriter writer) noexcept nogil:
         if writer.sync_every_ns < 0:
             writer.room.sync_before_removal = writer.room.current().number
     while (
-        writer.room.is_below(writer.needed_lsn)
+        writer.room.may_drop(writer.needed_lsn)
         and writer.shed_lsn <= safe_lsn and writer.room.segments[0].dead_lsn <= safe_lsn
         # The next segment's header has the limit of the ids: it must be as safe as what is dropped.
         and writer.room.segments[1].first_lsn < safe_lsn

@@ -1,12 +1,12 @@
 """The sink of a local binlog: the files of its segments, and the threads that write and sync them.
 
 A batch of up to LARGE_WRITE_BYTES is written in the loop, which is quicker than waking a thread. A larger one is
-written by a thread, because a write may wait for the disk, too. Another thread syncs (`begin_sync`); a sync that will be
-short can be done in the loop (`sync_here`). All of it runs without the GIL.
+written by a thread, because a write may wait for the disk, too. Another thread syncs (`begin_sync`); a sync that will
+be short can be done in the loop (`sync_here`). All of it runs without the GIL.
 
 After a failed write or sync neither thread is used again. Any error counts, because every file system that keeps files
-can sync them. Only for `fdatasync` may an error mean "not supported": then `fsync` does it, and `fdatasync` is not called
-again.
+can sync them. Only for `fdatasync` may an error mean "not supported": then `fsync` does it, and `fdatasync` is not
+called again.
 """
 
 cimport cython
@@ -17,7 +17,7 @@ from libc.string cimport memcpy, memmove
 
 from fastbean.base.clock cimport monotonic_ns
 from fastbean.binlog.batch cimport Batch, Cut, batch_clear, batch_end, batch_free, batch_swap
-from fastbean.binlog.record cimport RUN_BYTES, SEGMENT_HEADER_BYTES, fill_segment_header
+from fastbean.binlog.record cimport SEGMENT_HEADER_BYTES, fill_segment_header
 from fastbean.binlog.rounds cimport (
     round_begin, round_note_time, round_report, round_stop, round_take, round_wait,
 )

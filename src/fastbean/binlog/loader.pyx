@@ -6,11 +6,11 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset, strerror
 
 from fastbean.binlog.record cimport (
-    FAULT_BROKEN, FAULT_END, FAULT_IMPOSSIBLE, FAULT_NEWER, FAULT_NONE, RECORD_CLEARED, RECORD_DELETE, RECORD_DURABLE, RECORD_NEXT_ID,
-    RECORD_PUT, RECORD_SHED, RECORD_TUBE, RECORD_UPDATE, SEGMENT_HEADER_BYTES, Fault, Record, job_from_wall,
-    read_record, tube_from_wall,
+    FAULT_BROKEN, FAULT_END, FAULT_IMPOSSIBLE, FAULT_NEWER, FAULT_NONE, RECORD_CLEARED, RECORD_DELETE,
+    RECORD_DURABLE, RECORD_NEXT_ID, RECORD_PUT, RECORD_SHED, RECORD_TUBE, RECORD_UPDATE, SEGMENT_HEADER_BYTES,
+    Fault, Record, job_from_wall, read_record, tube_from_wall,
 )
-from fastbean.binlog.room cimport ID_BYTES, Segment, is_needed
+from fastbean.binlog.room cimport ID_BYTES, Segment
 from fastbean.binlog.window cimport Window, window_end, window_open, window_reach
 from fastbean.binlog.writer cimport BinlogWriter
 from fastbean.engine.journal cimport Clearing, JobImage, TubeImage, logged_bytes
@@ -125,7 +125,7 @@ cdef class Loader:
         self.journal.room.used_bytes += record.size
         self.journal.end_lsn += record.size
         self.journal.id_limit = max(self.journal.id_limit, self.journal.highest_id + 1)
-        while self.journal.room.is_below(self.journal.needed_lsn) and not is_needed(self.journal.room.segments[0]):
+        while self.journal.room.may_drop(self.journal.needed_lsn):
             if not self.journal.room.drop_oldest():
                 return -1
         return 0

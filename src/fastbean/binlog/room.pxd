@@ -69,6 +69,7 @@ cdef class Room:
     cdef uint64_t recycling_bytes   # of the segment that is being made a spare; 0: none is
     cdef SpareList dropped          # segments that are not needed, and not yet recycled or removed
     cdef uint64_t asked_bytes       # of the segment that has to be asked for; 0: none
+    cdef bint ask_failed            # for lack of memory, the last time
     cdef bint asked                 # a segment is being prepared
     cdef bint refused               # the last one could not be prepared, less than RETRY_NS ago
     cdef bint full                  # no segment could be added since: the disk or the limit is full
@@ -78,7 +79,7 @@ cdef class Room:
     cdef uint64_t live_tubes        # whose settings have to be kept
     cdef uint64_t live_bytes
     cdef uint64_t used_bytes        # of all segments
-    cdef uint64_t allocated_bytes   # of all files, including those that are about to be removed
+    cdef uint64_t allocated_bytes   # of all segments; dropped ones count until their files are removed
     cdef uint64_t wasted_bytes      # at the ends of full segments: too short for the record that came next
     cdef uint64_t largest_bytes     # of a live record, at most
     cdef uint64_t next_copy_bytes   # of the live jobs in the segment that compaction copies next
@@ -91,7 +92,7 @@ cdef class Room:
     cdef int prepare_segment(self) noexcept nogil
     cdef Segment *add_segment(self, uint32_t number, uint64_t size, uint64_t first_lsn) noexcept nogil
     cdef bint drop_oldest(self) noexcept nogil
-    cdef bint is_below(self, uint64_t lsn) noexcept nogil
+    cdef bint may_drop(self, uint64_t needed_lsn) noexcept nogil
     cdef void count_out(self, uint32_t number, uint64_t bytes) noexcept nogil
     cdef void count_tube_out(self, uint32_t number, uint32_t name_bytes) noexcept nogil
     cdef uint64_t free_bytes(self) noexcept nogil

@@ -192,6 +192,8 @@ cdef class Room:
         # First, because it may fail.
         if self.has_files and spare_add(&self.dropped, oldest.number, -1, oldest.size) < 0:
             return False
+        if not self.has_files:
+            self.allocated_bytes -= oldest.size
         self.used_bytes -= oldest.used
         self.wasted_bytes -= oldest.size - min(oldest.used, oldest.size)
         self.segment_count -= 1
@@ -202,9 +204,13 @@ cdef class Room:
         self.journal.has_requests = self.journal.has_requests or self.has_files
         return True
 
-    cdef bint is_below(self, uint64_t lsn) noexcept nogil:
-        """Whether the oldest segment ends at this LSN or before, and is not the last one."""
-        return self.segment_count > 1 and self.segments[1].first_lsn <= lsn
+    # A shed record of an earlier server may say that nothing below an LSN is needed, though something there still is: a
+    # pause that was over by that server's clock, and is not by this one's.
+    cdef bint may_drop(self, uint64_t needed_lsn) noexcept nogil:
+        """Whether the oldest segment ends at `needed_lsn` or before, is not the last one, and holds nothing live."""
+        return (
+            self.segment_count > 1 and self.segments[1].first_lsn <= needed_lsn and not is_needed(self.segments[0])
+        )
 
     def make_requests(self):
         """Have the owner create the segment that is asked for, and recycle or remove the files of dropped segments."""
@@ -213,10 +219,16 @@ cdef class Room:
             self.asked_bytes = 0
             try:
                 self.ask_for_segment(size)
+                self.ask_failed = False
             except MemoryError:
-                # Puts would wait for ever for a request that was never made. It is retried later.
-                self.asked = False
-                self.refuse()
+                # Puts would wait for ever for a request that was never made: it is repeated once, then they are refused.
+                if self.ask_failed:
+                    self.asked = self.ask_failed = False
+                    self.refuse()
+                else:
+                    self.asked_bytes = size
+                    self.journal.has_requests = self.ask_failed = True
+                raise
         self.retire_segments()
 
     cdef int retire_segments(self) except -1:

@@ -1,7 +1,7 @@
 """A thread that does one round of work at a time, without the GIL.
 
-`round_begin` wakes the thread by a byte in a pipe. The thread works, and writes a byte into another pipe, which the loop
-watches; `round_take` takes that byte. In between no other code touches what the round works with.
+`round_begin` wakes the thread by a byte in a pipe. The thread works, and writes a byte into another pipe, which the
+loop watches; `round_take` takes that byte. In between no other code touches what the round works with.
 """
 
 from libc.errno cimport EINTR, errno
@@ -55,7 +55,7 @@ cdef void round_report(Round *round) noexcept nogil:
 cdef void round_note_time(Round *round, int64_t start_ns) noexcept nogil:
     """A round, or the same work in the loop, has ended; it began at this monotonic time."""
     round.last_us = <uint64_t>((monotonic_ns() - start_ns) // 1000)
-    # A slow one counts an eighth less with each that follows: after one of 20 ms, 18 quick ones show that 2 ms are enough.
+    # A slow one counts an eighth less with each that follows: one of 20 ms is forgotten, down to 2 ms, after 18 others.
     round.expected_us = max(round.last_us, round.expected_us - round.expected_us // 8)
     round.longest_us = max(round.longest_us, round.last_us)
     round.count += 1

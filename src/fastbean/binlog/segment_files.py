@@ -330,8 +330,9 @@ class Work:
 class SegmentWorker:
     """The thread that creates and removes segments.
 
-    The thread calls ``wake`` after each result; the loop then calls ``next_result``. ``log`` is called with a level, an
-    event and fields. ``written``: see ``create``. ``slow_ns``: tasks that take this long are logged; 0 logs none.
+    The thread calls ``wake`` after each result; the loop then calls ``first_result``, and ``drop_first_result``.
+    ``log`` is called with a level, an event and fields. ``written``: see ``create``. ``slow_ns``: tasks that take this
+    long are logged; 0 logs none.
 
     Nothing ends the thread before ``close``, because puts may wait for its results. Without memory a task is refused or
     retried; an error other than OSError is reported as "failed".
@@ -378,13 +379,13 @@ class SegmentWorker:
         """
         self._tasks.put(Work(0, size, number, sync_first))
 
-    def next_result(self) -> Work | None:
-        """The next task that is done; None if there is none."""
-        return self._results.popleft() if self._results else None
+    def first_result(self) -> Work | None:
+        """The first task that is done; None if there is none."""
+        return self._results[0] if self._results else None
 
-    def put_back(self, result: Work) -> None:
-        """Have the next call of ``next_result`` return this one again."""
-        self._results.appendleft(result)
+    def drop_first_result(self) -> None:
+        """The first task that is done has been dealt with."""
+        self._results.popleft()
 
     def close(self) -> None:
         """Finish the requested tasks, and end. May be called again, and after a failed ``start``."""

@@ -9,11 +9,11 @@ from fastbean.binlog.record cimport RecordType
 from fastbean.binlog.room cimport Room, Segment
 from fastbean.binlog.sink cimport Sink
 
-# SHORT_SYNC_US: under -f 0 the loop itself syncs for a group if the last sync took no longer. A round of the sync thread
-# costs two thread switches, and up to a third of the rate of 64 clients on one core. A longer sync in the loop would
-# block clients that do not need it; with a smaller limit, fast disks would pay for the thread.
+# SHORT_SYNC_US: under -f 0 the loop itself syncs for a group if the last sync took no longer. A round of the sync
+# thread costs two thread switches, and up to a third of the rate of 64 clients on one core. A longer sync in the loop
+# would block clients that do not need it; with a smaller limit, fast disks would pay for the thread.
 #
-# LONE_SYNC_US: if the slowest of the last syncs took longer, all syncs are the thread's, also those for a single client.
+# LONE_SYNC_US: if the slowest of the last syncs took longer, the thread does all syncs, also those for a single client.
 # It is what clients that wait for nothing may have to wait then.
 #
 # IDS_AT_ONCE: an id is used only once a record that reserves its block is safe; a crash skips the rest of a block. The

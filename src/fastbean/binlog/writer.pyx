@@ -23,12 +23,11 @@ from fastbean.base.notices cimport NOTICE_SLOW_SYNC, NOTICE_SLOW_WRITE, Notices
 from fastbean.binlog.batch cimport Cut, batch_clear, batch_cut, batch_free, batch_is_empty
 from fastbean.binlog.file_sink cimport FileSink
 from fastbean.engine.journal cimport (
-    BinlogFigures, JobImage, JobSource, Journal, Space, TubeImage, logged_bytes, settings_bytes,
+    BinlogFigures, JobImage, JobSource, Journal, Space, TubeImage, settings_bytes,
 )
 from fastbean.binlog.record cimport (
     MAX_RECORD_OVERHEAD, MAX_TUBE_BYTES, MAX_UPDATE_BYTES, RECORD_DURABLE, RECORD_NEXT_ID, RUN_BYTES, RecordType,
-    append_delete, append_number, append_put, append_tube, append_update,
-    fill_segment_header, job_to_wall, tube_to_wall,
+    append_delete, append_number, append_put, append_tube, append_update, job_to_wall, tube_to_wall,
 )
 from fastbean.binlog.room cimport STEP_BYTES, Room, Segment, Spare
 from fastbean.binlog.sink cimport SINK_MADE_SAFE, SINK_NOTHING, SINK_WROTE, Sink, SinkEvent
@@ -79,7 +78,7 @@ cdef class BinlogWriter(Journal):
             self.fail(b"no memory for another segment", 0)
 
     cdef int cut(self, int fd) noexcept nogil:
-        """The last segment, whose file this is, begins at the end of the open batch. Returns 0, or -1 without memory."""
+        """The last segment, in this file, begins at the end of the open batch. Returns 0, or -1 without memory."""
         cdef Cut cut
         cut.segment = self.room.current().number
         cut.fd = fd
@@ -182,12 +181,19 @@ cdef class BinlogWriter(Journal):
         self.tight = self.is_tight()
 
     cdef bint wants_ids(self) noexcept nogil:
-        """Whether a sync has to begin for the next block of ids: under -F no other one will, or commands wait for it."""
+        """Whether a sync has to begin for the next block of ids: under -F no other one would, or commands wait."""
         return self.ids_limit > self.id_limit and (self.out_of_ids or self.sync_every_ns < 0)
 
     def begin_ids(self):
-        """At the start: make a first block of ids safe, so that no put has to wait for it."""
-        if self.failed or self.room.free_bytes() < MAX_UPDATE_BYTES:
+        """At the start: make a first block of ids safe, so that no put has to wait for it.
+
+        Without room for its record, `commit` records it later, and commands wait.
+        """
+        if self.failed:
+            return
+        if self.room.free_bytes() < MAX_UPDATE_BYTES:
+            self.out_of_ids = True
+            self.tight = True
             return
         self.more_ids()
         self.write()
@@ -247,6 +253,8 @@ cdef class BinlogWriter(Journal):
         """
         if self.failed:
             return
+        if self.out_of_ids and self.ids_limit == self.id_limit and self.room.free_bytes() >= MAX_UPDATE_BYTES:
+            self.more_ids()
         # Records whose replies must wait for the next sync anyway can stay in memory until the running one ends.
         if self.sync_every_ns or not self.is_syncing() or self.room.pending.bytes.len >= GATHERED_BYTES:
             self.mark_and_write()

@@ -33,7 +33,7 @@ def problems(config: Config) -> list[FastbeanError]:
     except NoSuchUserError as error:
         found.append(error)
         user = None
-    found += check_all(_addresses(config))
+    found += check_all(_addresses(config) + _http_addresses(config))
     try:
         if user is not None:
             privileges.check_user(user)
@@ -50,6 +50,10 @@ def problems(config: Config) -> list[FastbeanError]:
 
 def _addresses(config: Config) -> list[Address]:
     return [parse_address(text, config.port) for text in config.listen or (limits.DEFAULT_HOST,)]
+
+
+def _http_addresses(config: Config) -> list[Address]:
+    return [parse_address(text, limits.DEFAULT_HTTP_PORT) for text in config.http]
 
 
 def _check_directory(directory: str, user: str | None) -> None:
@@ -82,6 +86,8 @@ def report(wanted: CommandLine, config: Config) -> list[str]:
         if unused:
             lines.append(f"the command line wins over its {', '.join(unused)}")
     lines.append(f"listens on {', '.join(map(str, _addresses(config)))}")
+    if config.http:
+        lines.append(f"answers HTTP probes on {', '.join(map(str, _http_addresses(config)))}")
     if config.user is not None:
         entry = privileges.find_user(config.user)
         lines.append(f"becomes user {entry.pw_name}, uid {entry.pw_uid}, gid {entry.pw_gid}")

@@ -121,9 +121,16 @@ class Port(Kind):
 
 
 class Addresses(Kind):
-    """An address for each time that the flag is given; in a file, an array of addresses."""
+    """An address for each time that the flag is given; in a file, an array of addresses.
+
+    ``without`` says what the server does without any, beginning with "to".
+    """
 
     toml_type = list
+
+    def __init__(self, without: str) -> None:
+        super().__init__()
+        self._without = without
 
     def take(self, parsed: Parsed, field: str, spelling: str, text: str) -> None:
         """Appends it."""
@@ -136,7 +143,7 @@ class Addresses(Kind):
         from fastbean.net.listener import parse_address
 
         if not value:
-            raise UsageError(f"{key} is empty; name an address, or leave {key} out to listen on {limits.DEFAULT_HOST}")
+            raise UsageError(f"{key} is empty; name an address, or leave {key} out {self._without}")
         for each in value:
             if not isinstance(each, str):
                 raise UsageError(f'{key} must be an array of strings, for example ["127.0.0.1"]')
@@ -258,11 +265,13 @@ def _choice(long: str, metavar: str, field: str, *words: str) -> Option:
 
 
 OPTIONS = (
-    Option("l", "listen", "ADDR", "listen", Addresses(),
+    Option("l", "listen", "ADDR", "listen", Addresses(f"to listen on {limits.DEFAULT_HOST}"),
            "listen on ADDR: HOST, HOST:PORT, [IPV6]:PORT or unix:PATH; can be given several times",
            "(default is 0.0.0.0)"),
     Option("p", "port", "PORT", "port", Port(),
            "port of every ADDR without one (default is 11300)"),
+    Option("", "http", "ADDR", "http", Addresses("to answer no HTTP"),
+           "answer HTTP probes (/livez, /readyz) on ADDR, port 11301 if it has none; can be given several times"),
     Option("u", "user", "USER", "user", Kind("the name of a user"),
            "become this user, with its groups, once bound"),
     Option("z", "max-job-size", "BYTES", "max_job_size", Number("max_job_size", clamped=True),

@@ -9,11 +9,7 @@ from fastbean.protocol.replies cimport Reply
 from fastbean.base.hash_table cimport Table
 from fastbean.engine.tube cimport Timer, Tube, Watch
 
-cdef enum:                      # the limits of one client, see net/connection.pyx
-    INPUT_LIMIT = 65536         # received bytes that wait after a command without a reply
-    OUTPUT_LIMIT = 262144       # unsent bytes at which none of its commands runs
-    STEPS_PER_ITERATION = 512   # lines and bodies of one client
-
+cdef enum:
     TEXT_HEAD_BYTES = 32        # left free before a text, so that "OK SIZE" can be written there
 
 cdef struct CarriedJob:         # the body of this job is sent with the reply

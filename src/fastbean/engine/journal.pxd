@@ -93,6 +93,7 @@ cdef class Journal:
     cdef uint64_t kept_bytes    # an empty buffer that is larger is freed
     cdef bint failed            # it cannot continue; `failure` says why
     cdef bint has_requests      # `make_requests` has something to do
+    cdef public int done_fd     # readable when `take_event` has something to do; -1: never
 
     cdef Space reserve(self, uint64_t body_bytes) noexcept nogil
     cdef uint32_t put(self, JobImage *job) noexcept nogil
@@ -101,6 +102,7 @@ cdef class Journal:
     cdef uint32_t settings(self, TubeImage *tube, uint32_t segment) noexcept nogil
     cdef void settings_over(self, uint32_t segment, uint32_t name_bytes) noexcept nogil
     cdef void more_ids(self) noexcept nogil
+    cdef void take_event(self) noexcept nogil
     cdef uint64_t open_batch(self) noexcept nogil
     cdef void commit(self, int64_t now_ns, bint alone) noexcept nogil
     cdef bint syncs_shortly(self) noexcept nogil

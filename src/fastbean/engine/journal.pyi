@@ -1,8 +1,8 @@
 class JobSource: ...
-
 class Compactor: ...
 
 class Journal:
+    done_fd: int
     compactor: Compactor
     @property
     def failure(self) -> str | None: ...

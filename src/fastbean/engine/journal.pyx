@@ -76,6 +76,7 @@ cdef class Journal:
 
     def __cinit__(self, *args, **kwargs):
         self.id_limit = <uint64_t>-1
+        self.done_fd = -1
         self.more_ids_at = <uint64_t>-1
         self.compactor = Compactor()
 
@@ -119,6 +120,9 @@ cdef class Journal:
 
         If ``id_limit`` itself is reached before, the journal is ``tight`` until then.
         """
+
+    cdef void take_event(self) noexcept nogil:
+        """A write or a sync has ended in another thread: ``committed_lsn`` may have grown."""
 
     cdef uint64_t open_batch(self) noexcept nogil:
         """The LSN at which the batch that is open now will end at the least; if there is none, one begins.

@@ -17,7 +17,7 @@ from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from fastbean.engine.client cimport INPUT_LIMIT, OUTPUT_LIMIT, STEPS_PER_ITERATION
+from fastbean.base.client_limits cimport INPUT_LIMIT, OUTPUT_LIMIT, STEPS_PER_ITERATION
 from fastbean.engine.figure cimport (
     BEANSTALKD, BYTES, CLIENTS, COMMANDS, COUNTER, FASTBEAN, FASTBEAN_BINLOG, GAUGE, JOBS, MICROSECONDS, NO_UNIT,
     RECORDS, SECONDS, STEPS, SYNCS, TEXT, TIMES, TUBES, Origin, Sheet, Table, begin_sheet, begin_table, decimal,

@@ -4,7 +4,7 @@ It knows handlers and not jobs. The hub (compiled) waits for sockets and serves 
 every other descriptor that the poller watches has a callback of one argument, the mask, as its data. The hub returns
 when a callback ran, when a timer is due, and once a minute. With nothing to do it sleeps in the kernel.
 
-``stop`` and ``wake`` may be called from any thread; a write to ``wake_fd`` also ends the wait, as
+``stop``, ``wake`` and ``call_soon`` may be called from any thread; a write to ``wake_fd`` also ends the wait, as
 ``signal.set_wakeup_fd`` needs it. Everything else belongs to the thread that runs the loop.
 """
 
@@ -44,6 +44,7 @@ class Loop:
         self._poller = poller
         self._hub = hub
         self._timers: list[tuple[int, Callable[[], None]]] = []
+        self._calls: list[Callable[[], None]] = []
         self._stopped = False
         hub.now_ns = clock.monotonic_ns()
         self._wake_out, self._wake_in = socketpair()
@@ -83,6 +84,11 @@ class Loop:
         """
         self._timers.append((self.now_ns + delay_ns, callback))
 
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Calls ``callback`` once, in the next iteration; from any thread. It must not raise."""
+        self._calls.append(callback)
+        self.wake()
+
     def run(self) -> None:
         """Iterates until ``stop``. An iteration that runs out of memory is abandoned, and retried a moment later."""
         while not self._stopped:
@@ -112,6 +118,8 @@ class Loop:
     def _woken(self, _mask: int) -> None:
         with contextlib.suppress(BlockingIOError):
             self._wake_out.recv(4096)
+        while self._calls:
+            self._calls.pop(0)()
 
     def _run_timers(self) -> None:
         now_ns = self.now_ns

@@ -1,9 +1,8 @@
 """Listening sockets: TCP over IPv4 and IPv6, ``unix:PATH``, and those inherited from systemd; and accepting from them.
 
 ``bind_all`` turns addresses into bound, listening sockets, or raises ListenError and leaves nothing bound.
-``Acceptor`` takes clients from them, a bounded number in each iteration of the loop. When the process is out of
-descriptors it stops accepting until a connection closes or a second has passed: no busy loop, no log line for
-each try. A client beyond the limit on connections is sent a refusal and closed, which removes it from the queue.
+``Acceptor`` has the hub accept clients from them. When the process is out of descriptors, accepting pauses until a
+connection closes or a second has passed: no busy loop, no log line for each try.
 
 The file of a Unix socket is removed when the socket is closed, unless another server's has taken its place by then; a
 socket from systemd is never unlinked. What only some systems have (Unix sockets, the timing of keep-alive, a limit on
@@ -17,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import selectors
 import socket
 import stat
 import sys
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
 
     from fastbean.net.event_loop import Loop
     from fastbean.net.hub import Hub
-    from fastbean.net.poller import Poller
-    from fastbean.net.selector_poller import SelectorPoller
 
 ADVICE = {
     errno.EACCES: "ports below 1024 and other users' folders need more rights: start it as root with -u USER",
@@ -43,15 +39,6 @@ ADVICE = {
 }
 # Out of descriptors or memory: an immediate retry would fail again.
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-# The client left before it was accepted, or the network reported an error: the next client may be fine.
-PASSING = tuple(
-    getattr(errno, name)
-    for name in (
-        "ECONNABORTED", "EPERM", "EPROTO", "ENETDOWN", "ENOPROTOOPT", "EHOSTDOWN", "ENONET", "EHOSTUNREACH",
-        "EOPNOTSUPP", "ENETUNREACH", "ETIMEDOUT", "ECONNRESET",
-    )
-    if hasattr(errno, name)
-)  # fmt: skip
 
 
 class Address:
@@ -402,50 +389,47 @@ def _refusal(address: Address, error: OSError) -> ListenError:
 
 
 class Acceptor:
-    """Accepts clients from all listeners of one server and passes them to its hub.
+    """Has the hub of one server accept clients from all listeners, and decides what follows from errors.
 
     ``log`` is called with a level, an event and fields. With ``reserves``, for a server with a binlog, clients leave
     some descriptors free: see ``client_descriptors``.
     """
 
     def __init__(
-        self,
-        loop: Loop,
-        poller: Poller | SelectorPoller,
-        hub: Hub,
-        listeners: Sequence[Listener],
-        log: Callable[..., None],
-        *,
-        reserves: bool = False,
+        self, loop: Loop, hub: Hub, listeners: Sequence[Listener], log: Callable[..., None], *, reserves: bool = False
     ) -> None:
         self._loop = loop
-        self._poller = poller
         self._hub = hub
         self._listeners = listeners
         self._log = log
         self._reserves = reserves
-        # Clients have descriptors below this number.
-        self._client_descriptors = client_descriptors(reserves=reserves)
-        # By place in ``listeners``: whether the poller watches it. It is set after each successful call to the
-        # poller: whatever fails in between, the next try starts from what is really watched.
+        # By place in ``listeners``: whether the hub accepts from it. It is set after each successful call to the hub:
+        # whatever fails in between, the next try starts from what is really watched.
         self._watched = [False] * len(listeners)
         self._paused = False
         self._retry_comes = False
         self._complained_ns: dict[str, int] = {}
+        hub.on_accept_error = self._pause
+        hub.on_refused = self._complain_of_refusals
         self._watch()
+        hub.accept_again(client_descriptors(reserves=reserves))
 
     def resume(self) -> None:
         """Accepts again after a pause, or stays paused if that is not possible yet; does nothing while it accepts."""
         if not self._paused:
             return
         try:
-            self._look_for_a_descriptor()
+            descriptors = self._look_for_a_descriptor()
             self._watch()
-        except (OSError, MemoryError) as error:
-            self._pause(error)
+        except OSError as error:
+            self._pause(error.errno or 0)
+            return
+        except MemoryError:
+            self._pause(errno.ENOMEM)
             return
         self._paused = False
         self._hub.on_close = None
+        self._hub.accept_again(descriptors)
 
     def close(self) -> None:
         """Stops accepting and closes the listeners."""
@@ -458,69 +442,32 @@ class Acceptor:
     def _watch(self) -> None:
         for place, listener in enumerate(self._listeners):
             if not self._watched[place]:
-                self._poller.add(listener.sock.fileno(), selectors.EVENT_READ, self._handler(listener.sock))
+                self._hub.listen(listener.sock.fileno())
                 self._watched[place] = True
 
     def _unwatch(self) -> None:
         for place, listener in enumerate(self._listeners):
             if self._watched[place]:
-                self._poller.remove(listener.sock.fileno())
+                self._hub.stop_listening(listener.sock.fileno())
                 self._watched[place] = False
 
-    def _look_for_a_descriptor(self) -> None:
-        """Raises OSError if the next client would get one of the reserved descriptors, or none."""
-        self._client_descriptors = client_descriptors(reserves=self._reserves)
+    def _look_for_a_descriptor(self) -> int:
+        """Returns ``client_descriptors``; raises OSError if the next client would not get one below that."""
+        descriptors = client_descriptors(reserves=self._reserves)
         if self._reserves and self._listeners:
             fd = os.dup(self._listeners[0].sock.fileno())
             os.close(fd)
-            if fd >= self._client_descriptors:
-                raise _out_of_descriptors()
+            if fd >= descriptors:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return descriptors
 
-    def _handler(self, sock: socket.socket) -> Callable[[int], None]:
-        return lambda _mask: self._accept_some(sock)
-
-    def _accept_some(self, listening: socket.socket) -> None:
-        for _ in range(limits.ACCEPTS_PER_ITERATION):
-            if self._paused:
-                return
-            try:
-                sock, peer = listening.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno not in PASSING:
-                    self._pause(error)
-                continue
-            if self._hub.is_full():
-                self._refuse(sock)
-            else:
-                self._adopt(sock, peer)
-
-    def _refuse(self, sock: socket.socket) -> None:
-        with contextlib.suppress(OSError), sock:  # it may be gone already
-            sock.setblocking(False)
-            sock.send(limits.REFUSAL_OF_A_CLIENT)
-            sock.shutdown(socket.SHUT_WR)
-            # Unread bytes would make the close a reset, and the refusal could be lost.
-            sock.recv(limits.READ_BEFORE_CLOSE_BYTES)
+    def _complain_of_refusals(self) -> None:
         if self._may_complain("refusing-clients"):
             advice = "raise --max-connections, or close idle clients"
             self._log("WARNING", "refusing-clients", connections=self._hub.connections, advice=advice)
 
-    def _adopt(self, sock: socket.socket, peer: object) -> None:
-        fd = sock.fileno()
-        try:
-            sock.setblocking(False)
-            self._hub.adopt(sock, _peer_name(peer), self._loop.now_ns)
-        except (OSError, MemoryError) as error:
-            sock.close()
-            self._pause(error)
-            return
-        # The system assigns the lowest free descriptor: the next one would be higher.
-        if fd + 1 >= self._client_descriptors:
-            self._pause(_out_of_descriptors())
-
-    def _pause(self, error: BaseException) -> None:
+    def _pause(self, error: int) -> None:
+        """The hub has stopped accepting because of this error, or cannot start again."""
         # The retry comes first: no later failure may leave a server that never accepts again.
         if not self._retry_comes:
             self._loop.call_later(limits.ACCEPT_RETRY_NS, self._retry)
@@ -528,10 +475,10 @@ class Acceptor:
         self._hub.on_close = self.resume
         self._paused = True
         self._unwatch()
-        reason = error.strerror if isinstance(error, OSError) else "out of memory"
-        advice = "raise the limit on open files (ulimit -n)" if getattr(error, "errno", 0) in EXHAUSTED else "wait"
+        advice = "raise the limit on open files (ulimit -n)" if error in EXHAUSTED else "wait"
         if self._may_complain("not-accepting"):
             with contextlib.suppress(MemoryError):  # lack of memory may be the reason
+                reason = os.strerror(error)
                 self._log("WARNING", "not-accepting", reason=reason, connections=self._hub.connections, advice=advice)
 
     def _may_complain(self, event: str) -> bool:
@@ -561,11 +508,3 @@ def client_descriptors(*, reserves: bool) -> int:
     if not reserves or limit == resource.RLIM_INFINITY:
         return sys.maxsize
     return limit - min(limits.RESERVED_DESCRIPTORS, limit // limits.RESERVED_SHARE)
-
-
-def _out_of_descriptors() -> OSError:
-    return OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-
-def _peer_name(peer: object) -> str:
-    return join_host_port(peer[0], peer[1]) if isinstance(peer, tuple) else "unix"

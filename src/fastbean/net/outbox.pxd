@@ -3,10 +3,9 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from fastbean.base.buffer cimport Buffer
-from fastbean.engine.client cimport Client
 from fastbean.engine.job cimport Job
-from fastbean.protocol.replies cimport Reply
 from fastbean.net.socket_calls cimport iovec
+from fastbean.net.transport cimport Transport
 
 cdef enum:
     SENT_AT_ONCE = 1048576          # bytes sent to one client before others are served
@@ -28,14 +27,14 @@ cdef struct Outbox:                 # all zero bytes = an empty outbox
     size_t start
     size_t pinned_bytes             # of all bodies that are still to be sent
     Pinned *pinned
-    uint32_t pinned_first
+    uint32_t pinned_held            # the first one that is pinned still; those up to `pinned_first` have been sent
+    uint32_t pinned_first           # the first one that is not sent completely
     uint32_t pinned_count
     Gate *gates
     uint32_t gates_first
     uint32_t gates_count
     uint32_t pinned_cap
     uint32_t gates_cap
-    uint64_t freed_bytes            # of deleted jobs whose bodies were sent; reset to 0 by the code that counts memory
 
 cdef inline size_t outbox_capacity(Outbox *outbox) noexcept nogil:
     """The memory that the outbox itself takes, in bytes; a pinned body belongs to its job."""
@@ -45,9 +44,9 @@ cdef inline size_t outbox_unsent(Outbox *outbox) noexcept nogil:
     """The number of bytes that are not sent yet."""
     return outbox.bytes.len - outbox.start + outbox.pinned_bytes
 
-cdef void outbox_answer(Outbox *outbox, Reply reply, Client *client) noexcept nogil
 cdef void outbox_gate(Outbox *outbox, size_t at, uint64_t lsn) noexcept nogil
 cdef int outbox_gather(Outbox *outbox, iovec *pieces, uint64_t committed_lsn) noexcept nogil
 cdef void outbox_sent(Outbox *outbox, size_t size) noexcept nogil
-cdef ssize_t outbox_send(Outbox *outbox, int fd, uint64_t committed_lsn) noexcept nogil
-cdef void outbox_free(Outbox *outbox) noexcept nogil
+cdef ssize_t outbox_send(Outbox *outbox, Transport *transport, int fd, uint64_t committed_lsn) noexcept nogil
+cdef uint64_t outbox_unpin(Outbox *outbox) noexcept nogil
+cdef uint64_t outbox_free(Outbox *outbox) noexcept nogil

@@ -31,20 +31,46 @@ cdef enum:
     EDGE = 16                       # in `add`: report each event once; in a mask: a hang-up, or urgent data
 
 
+cdef enum Watched:                  # what a descriptor is
+    WATCHED_CALLBACK                # any that Python watches; its data may be a function
+    WATCHED_CONNECTION
+    WATCHED_LISTENER
+
+cdef struct Watch:                  # of one descriptor
+    void *connection
+    uint8_t events                  # 0: it is not watched
+    uint8_t kind                    # a Watched
+
+
 cdef class Poller:
     cdef int epoll                  # -1: closed
     cdef epoll_event *events        # what the last poll found
     cdef int found                  # the number of events
-    cdef uint8_t *masks             # by descriptor: what is watched, 0 where nothing is
+    cdef bint has_edge              # it can watch with EDGE
+    cdef bint interrupted           # a signal ended the last poll
+    cdef Watch *watches             # by descriptor
     cdef int cap
-    cdef list datas                 # by descriptor
+    cdef dict datas                 # by descriptor, of those that Python watches
     cdef readonly int64_t now_ns    # when the last poll ended
 
-    cdef int poll(self, int64_t timeout_ns) except -1
-    cdef int mask_of(self, int place, int *fd) noexcept
-    cdef bint tell_again(self, int fd) noexcept
-    cdef void tell_rest_again(self, int place) noexcept
-    cdef int grow(self, int fd) except -1
-    cdef void forget(self, int fd) noexcept
-    cdef int control(self, int operation, int fd, int mask) except -1
-    cdef int ask(self, int operation, int fd, int mask) noexcept
+    cdef int poll(self, int64_t timeout_ns) except -1 nogil
+    cdef int mask_of(self, int place, int *fd) noexcept nogil
+    cdef bint tell_again(self, int fd) noexcept nogil
+    cdef int watch(self, int fd, int events, Watched kind, void *connection) noexcept nogil
+    cdef int watch_for(self, int fd, int events) noexcept nogil
+    cdef void forget(self, int fd) noexcept nogil
+    cdef void forget_closed(self, int fd) noexcept nogil
+    cdef object data_at(self, int fd)
+    cdef int grow(self, int fd) noexcept nogil
+    cdef int ask(self, int operation, int fd, int mask) noexcept nogil
+
+
+cdef class PollerOverSelector(Poller):
+    cdef object selector            # a SelectorPoller
+    cdef int events_cap
+    cdef object raised              # by a signal handler, while the selector was changed
+
+    cdef int take(self, list ready) except -1
+
+cdef int raise_error(int number) except -1 with gil
+cdef Poller poller_over(object poller)

@@ -8,13 +8,16 @@ cancelled here. With 64 clients under ``-f 0`` that was a thirtieth of the proce
 cdef extern from *:
     """
     #include <errno.h>
+    #include <fcntl.h>
+    #include <netdb.h>
     #include <poll.h>
+    #include <stdio.h>
     #include <string.h>
     #include <sys/socket.h>
     #include <sys/uio.h>
+    #include <unistd.h>
     #if defined(__linux__)
     #include <sys/syscall.h>
-    #include <unistd.h>
     #endif
 
     #ifndef MSG_NOSIGNAL
@@ -76,6 +79,47 @@ cdef extern from *:
         return recv(fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) > 0;
     }
 
+    static CYTHON_INLINE int socket_accept(int listening, struct sockaddr_storage *peer, socklen_t *size) {
+        int fd;
+        do {
+            *size = sizeof *peer;
+    #if defined(__linux__)
+            fd = accept4(listening, (struct sockaddr *)peer, size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    #else
+            fd = accept(listening, (struct sockaddr *)peer, size);
+    #endif
+        } while (fd < 0 && errno == EINTR);
+    #if !defined(__linux__)
+        if (fd >= 0 && (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0)) {
+            int error = errno;
+            close(fd);
+            errno = error;
+            return -1;
+        }
+    #endif
+        return fd;
+    }
+
+    static CYTHON_INLINE void socket_refuse(int fd, const char *text, size_t text_bytes, void *scratch, size_t size) {
+        struct iovec where = {scratch, size};
+        /* Unread bytes would make the close a reset, and the refusal could be lost. */
+        if (socket_send(fd, text, text_bytes) >= 0 && shutdown(fd, SHUT_WR) == 0)
+            socket_receive_once(fd, &where, 1);
+        close(fd);
+    }
+
+    enum { PEER_NAME_BYTES = NI_MAXHOST + NI_MAXSERV + 4 };
+
+    static CYTHON_INLINE int socket_peer_name(const struct sockaddr_storage *peer, socklen_t size, char *name) {
+        char host[NI_MAXHOST], port[NI_MAXSERV];
+        if (peer->ss_family == AF_UNIX)
+            return snprintf(name, PEER_NAME_BYTES, "unix");
+        if (getnameinfo((const struct sockaddr *)peer, size, host, sizeof host, port, sizeof port,
+                        NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+            return snprintf(name, PEER_NAME_BYTES, "unknown");
+        return snprintf(name, PEER_NAME_BYTES, strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
+    }
+
     enum { PEER_CONNECTED, PEER_HALF_CLOSED, PEER_GONE };
 
     static CYTHON_INLINE int socket_peer(int fd) {
@@ -100,3 +144,15 @@ cdef extern from *:
     # Ask the socket itself whether the client is connected, will send no more, or is gone.
     int PEER_CONNECTED, PEER_HALF_CLOSED, PEER_GONE
     int socket_peer(int fd) noexcept nogil
+    cdef struct sockaddr_storage:
+        unsigned short ss_family
+    ctypedef unsigned int socklen_t
+    # Accept a client as a non-blocking socket that no program inherits; fills in its address. -1 with errno.
+    int socket_accept(int listening, sockaddr_storage *peer, socklen_t *size) noexcept nogil
+    # Send a client this text, if it can be sent at once, and close its socket.
+    void socket_refuse(int fd, const char *text, size_t text_bytes, void *scratch, size_t size) noexcept nogil
+    # Write HOST:PORT, with brackets round an IPv6 address, or "unix"; returns its length, below PEER_NAME_BYTES.
+    enum:
+        PEER_NAME_BYTES
+    int socket_peer_name(const sockaddr_storage *peer, socklen_t size, char *name) noexcept nogil
+    int AF_UNIX

@@ -20,6 +20,7 @@ from fastbean.binlog.record_reader import (
     records,
 )
 from fastbean.binlog.saved_job import SavedJob, SavedTube
+from made_binlogs import record_of, varint
 
 HEADER = bytes(64)  # the reader of records does not look at it
 RUN = bytes(range(16))
@@ -79,18 +80,9 @@ def test_checksums_are_the_same_without_the_processors_help(data):
     assert checksum(data) == checksum_by_tables(data)
 
 
-def varint(number):
-    out = bytearray()
-    while number >= 0x80:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*out, number])
-
-
 def framed(members, run=RUN, lsn=LSN):
     """A record of these bytes, type first."""
-    rest = varint(len(members)) + members
-    return struct.pack("<I", checksum(run + struct.pack("<Q", lsn) + rest)) + rest
+    return record_of(members, run, lsn)
 
 
 def changing(job, flags=0):

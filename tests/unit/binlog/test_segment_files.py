@@ -11,7 +11,7 @@ import pytest
 import fastbean
 from fastbean.binlog import damage_rules, inspection, segment_files
 from fastbean.binlog.zeros import reads_as_zeros
-from made_binlogs import SEGMENT_BYTES, io_client, live_log, many_jobs, saved, write_log
+from made_binlogs import SEGMENT_BYTES, io_client, live_log, many_jobs, results_of, saved, write_log
 
 CALLS = ("open", "rename", "write_zeros", "fsync", "unlink", "posix_fallocate")
 NEXT = 9  # the number of a spare that is made
@@ -69,14 +69,14 @@ class Keeper:
         """The results up to the first ones of these kinds, in order."""
         with self._told:
             while [result.outcome for result in self.found][-len(kinds) :] != list(kinds):
-                self.found += iter(self.segment_worker.next_result, None)
+                self.found += results_of(self.segment_worker)
                 if [result.outcome for result in self.found][-len(kinds) :] != list(kinds):
                     assert self._told.wait(60), f"waited in vain for {kinds}, got {self.found}"
         return self.found
 
     def close(self):
         self.segment_worker.close()
-        for result in (*self.found, *iter(self.segment_worker.next_result, None)):
+        for result in (*self.found, *results_of(self.segment_worker)):
             if result.fd >= 0:
                 os.close(result.fd)
 

@@ -14,7 +14,7 @@ import fastbean
 from fastbean.binlog import segment_files
 from fastbean.binlog.binlog import Binlog
 from fastbean.errors import BinlogFailedError
-from made_binlogs import SEGMENT_BYTES, io_client, write_log
+from made_binlogs import SEGMENT_BYTES, io_client, results_of, write_log
 
 PUT = b"put 0 0 60 900\r\n%s\r\n" % (b"x" * 900)
 CALLS = ("open", "rename", "write_zeros", "fsync", "unlink", "posix_fallocate", "sync_directory", "path_of", "remove")
@@ -63,11 +63,11 @@ class Worker:
     def next(self):
         """The next result."""
         assert self._woken.acquire(timeout=60), "it does not report"
-        return self.thread.next_result()
+        return next(results_of(self.thread))
 
     def close(self):
         self.thread.close()
-        while (result := self.thread.next_result()) is not None:
+        for result in results_of(self.thread):
             if result.fd >= 0:
                 os.close(result.fd)
 

@@ -38,6 +38,7 @@ def problems_of(path, *flags):
 EVERYTHING = """
     listen = ["127.0.0.1", "unix:/run/x"]
     port = 11399
+    http = ["127.0.0.1:11301"]
     user = "nobody"
     max-job-size = 100
     binlog-dir = "/x"
@@ -65,6 +66,7 @@ def test_every_setting_can_be_in_the_file(write):
     assert config_of(write(EVERYTHING)) == Config(
         listen=["127.0.0.1", "unix:/run/x"],
         port=11399,
+        http=["127.0.0.1:11301"],
         user="nobody",
         max_job_size=100,
         binlog_dir="/x",

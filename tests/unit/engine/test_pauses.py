@@ -8,7 +8,7 @@ import fastbean
 from fastbean.binlog.binlog import Binlog
 from fastbean.daemon import stderr_log
 from fastbean.engine.restore import EngineJobs
-from made_binlogs import io_client
+from made_binlogs import io_client, take_segment
 from memory_client import MemoryServer
 
 
@@ -110,7 +110,7 @@ def test_the_reply_waits_for_the_sync(directory, seconds):
     # A first pause needs room: there is no loop that takes over the spare segment.
     while binlog.journal.room.next_segment == 2:
         server.settle()
-        binlog._take_results(0)
+        take_segment(binlog)
     client = server.client()
     client(b"pause-tube default 9\r\n")
     durable = binlog.journal.durable

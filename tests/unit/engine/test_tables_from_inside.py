@@ -6,22 +6,16 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
-SETUP = """
-from Cython.Build import cythonize
-from setuptools import Extension, setup
-modules = cythonize([Extension("inside", ["inside.pyx"])], include_path=[{src!r}], language_level=3)
-setup(name="inside", ext_modules=modules, script_args=["-q", "build_ext", "--inplace"])
-"""
+from builds import compile_module
+
+SOURCE = Path(__file__).with_name("inside") / "inside.pyx"
 
 
 @pytest.fixture(scope="module")
 def inside(tmp_path_factory):
     """Runs an expression with the compiled module ``inside``, in a process whose tables it may change."""
     folder = tmp_path_factory.mktemp("inside")
-    (folder / "inside.pyx").write_bytes((ROOT / "tests/unit/engine/inside/inside.pyx").read_bytes())
-    (folder / "setup.py").write_text(SETUP.format(src=str(ROOT / "src")))
-    subprocess.run([sys.executable, "setup.py"], cwd=folder, check=True, capture_output=True)
+    compile_module(SOURCE, folder)
 
     def run(expression):
         program = f"import inside; print({expression})"

@@ -1,21 +1,29 @@
-"""Accepting: also when descriptors run out, and when the poller fails."""
+"""Accepting: also when descriptors run out, and when the poller fails.
+
+The first half looks at the `Acceptor` over a made-up hub, the second at the hub with real sockets.
+"""
 
 import errno
 import os
 import resource
-import selectors
 import socket
+import subprocess
 import sys
+import time
 
 import pytest
 
+from builds import compile_library
 from fastbean.base import limits
 from fastbean.config import Config
+from fastbean.engine.state import State
 from fastbean.net import poller as poller_module
+from fastbean.net.hub import Hub
 from fastbean.net.listener import Acceptor, Address, client_descriptors, join_host_port
 from fastbean.net.poller import new_selector
 from fastbean.net.selector_poller import SelectorPoller
 from fastbean.server import Server
+from patience import PATIENCE_S
 
 LOOPBACK = Address("127.0.0.1", 0)
 
@@ -38,130 +46,67 @@ class MadeUpLoop:
 
 
 class MadeUpHub:
-    """Keeps the sockets that it adopts."""
+    """Keeps which sockets it accepts from; watching one fails where the test says so."""
 
     def __init__(self):
-        self.on_close = None
-        self.adopted = []
-        self.fault = None
-        self.limit = None
-
-    def is_full(self):
-        return self.connections == self.limit
-
-    @property
-    def connections(self):
-        return len(self.adopted)
-
-    def adopt(self, sock, peer, now_ns):
-        if self.fault:
-            raise self.fault
-        self.adopted.append((sock, peer, now_ns))
-
-
-class MadeUpListener:
-    """A listening socket whose ``accept`` gives what the test has lined up: sockets, or errors."""
-
-    def __init__(self):
-        self.lined_up = []
-        self.sock = self
-        self.tries = 0
-        self.closed = False
-
-    def fileno(self):
-        return 0
-
-    def accept(self):
-        self.tries += 1
-        if not self.lined_up:
-            raise BlockingIOError
-        first = self.lined_up.pop(0)
-        if isinstance(first, Exception):
-            raise first
-        return first
-
-    def close(self):
-        self.closed = True
-
-
-class MadeUpPoller:
-    """Never waits; adding, or removing, fails where the test says so."""
-
-    def __init__(self):
-        self.watched = {}
+        self.on_close = self.on_accept_error = self.on_refused = None
+        self.connections = 0
+        self.watched = set()
         self.faults = []
+        self.client_descriptors = None
 
-    def add(self, fd, events, data):
-        assert events == selectors.EVENT_READ
+    def listen(self, fd):
         if self.faults:
             fault = self.faults.pop(0)
             if fault:
                 raise fault
         assert fd not in self.watched
-        self.watched[fd] = data
+        self.watched.add(fd)
 
-    def remove(self, fd):
-        self.watched.pop(fd, None)
+    def stop_listening(self, fd):
+        self.watched.discard(fd)
+
+    def accept_again(self, client_descriptors):
+        self.client_descriptors = client_descriptors
+
+
+class MadeUpListener:
+    """A listening socket with this descriptor."""
+
+    def __init__(self, fd=0):
+        self.fd = fd
+        self.sock = self
+        self.closed = False
+
+    def fileno(self):
+        return self.fd
+
+    def close(self):
+        self.closed = True
 
 
 class Scene:
     """An acceptor over made-up parts."""
 
-    def __init__(self):
+    def __init__(self, listeners=1, *, reserves=False):
         self.loop = MadeUpLoop()
         self.hub = MadeUpHub()
-        self.listener = MadeUpListener()
-        self.poller = MadeUpPoller()
+        self.listeners = [MadeUpListener(fd) for fd in range(listeners)]
         self.lines = []
-        self.acceptor = Acceptor(self.loop, self.poller, self.hub, [self.listener], self.log)
+        self.acceptor = Acceptor(self.loop, self.hub, self.listeners, self.log, reserves=reserves)
 
     def log(self, level, event, **fields):
         self.lines.append((level, event, fields))
 
-    def readable(self):
-        """What the loop does when the listener is readable; nothing if it is not watched."""
-        for function in list(self.poller.watched.values()):
-            function(selectors.EVENT_READ)
+    def fail(self, number=errno.EMFILE):
+        """The hub stops accepting."""
+        self.hub.client_descriptors = None
+        self.hub.on_accept_error(number)
 
     @property
     def listening(self):
-        return len(self.poller.watched) == 1
-
-
-class MadeUpSocket:
-    def __init__(self, fault=None, fd=9):
-        self.fd = fd
-        self.blocking = True
-        self.closed = False
-        self.fault = fault
-        self.calls = []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def fileno(self):
-        return self.fd
-
-    def send(self, data):
-        self.calls.append(data)
-        if self.fault:
-            raise self.fault
-
-    def shutdown(self, how):
-        self.calls.append(how)
-
-    def recv(self, size):
-        self.calls.append("recv")
-        raise BlockingIOError
-
-    def setblocking(self, flag):
-        self.blocking = flag
-
-    def close(self):
-        self.closed = True
+        """Whether the hub watches all listeners, and accepts from them."""
+        return len(self.hub.watched) == len(self.listeners) and self.hub.client_descriptors is not None
 
 
 @pytest.fixture
@@ -169,101 +114,44 @@ def scene():
     return Scene()
 
 
-def client(port=5):
-    return MadeUpSocket(), ("127.0.0.1", port)
-
-
-def test_clients_are_adopted_with_peer_and_time(scene):
-    scene.loop.now_ns = 77
-    scene.listener.lined_up = [client(1), (MadeUpSocket(), ("::1", 2, 0, 0)), (MadeUpSocket(), "")]
-    scene.readable()
-    assert [(peer, now_ns) for _, peer, now_ns in scene.hub.adopted] == [
-        ("127.0.0.1:1", 77),
-        ("[::1]:2", 77),
-        ("unix", 77),
-    ]
-    assert not any(sock.blocking for sock, _, _ in scene.hub.adopted)
-
-
-def test_an_iteration_accepts_a_bounded_number(scene):
-    scene.listener.lined_up = [client() for _ in range(1000)]
-    scene.readable()
-    assert len(scene.hub.adopted) == limits.ACCEPTS_PER_ITERATION
-    scene.readable()
-    assert len(scene.hub.adopted) == 2 * limits.ACCEPTS_PER_ITERATION
-
-
-@pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.ENETUNREACH])
-def test_a_client_that_is_gone_already_does_not_stop_the_others(scene, number):
-    scene.listener.lined_up = [client(), OSError(number, "gone"), client()]
-    scene.readable()
-    assert len(scene.hub.adopted) == 2
-    assert scene.lines == []
+def test_it_listens_from_the_start(scene):
+    assert scene.listening
+    assert scene.hub.client_descriptors == sys.maxsize
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EINVAL])
-def test_out_of_descriptors_it_stops_listening(scene, number):
-    scene.listener.lined_up = [client(), OSError(number, "no more"), client()]
-    scene.readable()
-    assert not scene.listening
-    assert scene.listener.tries == 2
+def test_after_an_error_it_stops_listening(scene, number):
+    scene.hub.connections = 1
+    scene.fail(number)
+    assert scene.hub.watched == set()
     ((level, event, fields),) = scene.lines
     assert (level, event) == ("WARNING", "not-accepting")
-    assert (fields["reason"], fields["connections"]) == ("no more", 1)
-    scene.readable()
-    assert scene.listener.tries == 2
+    assert (fields["reason"], fields["connections"]) == (os.strerror(number), 1)
+    assert (fields["advice"] == "wait") == (number == errno.EINVAL)
 
 
-def test_a_client_too_many_is_told_and_closed(scene):
-    scene.hub.limit = 2
-    sockets = [MadeUpSocket() for _ in range(3)]
-    scene.listener.lined_up = [(sock, ("127.0.0.1", 5)) for sock in sockets]
-    scene.readable()
-    assert [sock.closed for sock in sockets] == [False, False, True]
-    assert sockets[2].calls == [b"OUT_OF_MEMORY\r\n", socket.SHUT_WR, "recv"]
-    assert not sockets[2].blocking
-    assert scene.listening
+def test_refused_clients_are_logged_once_a_minute(scene):
+    scene.hub.connections = 2
+    for _ in range(3):
+        scene.hub.on_refused()
     ((level, event, fields),) = scene.lines
     assert (level, event, fields["connections"]) == ("WARNING", "refusing-clients", 2)
-
-
-@pytest.mark.parametrize("fault", [BlockingIOError(), ConnectionResetError(), BrokenPipeError()])
-def test_a_client_too_many_that_cannot_be_told_is_closed_all_the_same(scene, fault):
-    scene.hub.limit = 0
-    sock = MadeUpSocket(fault)
-    scene.listener.lined_up = [(sock, ""), client()]
-    scene.readable()
-    assert sock.closed
-    assert scene.listener.lined_up == []
-
-
-def test_refused_clients_are_taken_in_bounded_numbers_and_logged_once_a_minute(scene):
-    scene.hub.limit = 0
-    scene.listener.lined_up = [client() for _ in range(1000)]
-    scene.readable()
-    assert scene.listener.tries == limits.ACCEPTS_PER_ITERATION
-    scene.readable()
-    assert scene.listener.tries == 2 * limits.ACCEPTS_PER_ITERATION
-    assert len(scene.lines) == 1
+    assert scene.listening
     scene.loop.now_ns += limits.ACCEPT_COMPLAINT_NS
-    scene.readable()
+    scene.hub.on_refused()
     assert len(scene.lines) == 2
 
 
 def test_it_listens_again_after_a_second(scene):
-    scene.listener.lined_up = [OSError(errno.EMFILE, "no more"), client()]
-    scene.readable()
+    scene.fail()
     assert [due_ns for due_ns, _ in scene.loop.timers] == [limits.ACCEPT_RETRY_NS]
     scene.loop.run_timers()
     assert scene.listening
-    scene.readable()
-    assert len(scene.hub.adopted) == 1
 
 
 def test_it_listens_again_when_a_connection_closes(scene):
     assert scene.hub.on_close is None
-    scene.listener.lined_up = [OSError(errno.EMFILE, "no more")]
-    scene.readable()
+    scene.fail()
     scene.hub.on_close()
     assert scene.listening
     assert scene.hub.on_close is None
@@ -272,69 +160,37 @@ def test_it_listens_again_when_a_connection_closes(scene):
 
 
 def test_a_long_shortage_is_one_line_and_one_timer(scene):
-    scene.listener.lined_up = [OSError(errno.EMFILE, "no more") for _ in range(50)]
     for _ in range(50):
-        scene.readable()
+        scene.fail()
         scene.hub.on_close()
     assert len(scene.lines) == 1
     assert len(scene.loop.timers) == 1
     scene.loop.now_ns = limits.ACCEPT_COMPLAINT_NS
-    scene.listener.lined_up = [OSError(errno.EMFILE, "no more")]
-    scene.readable()
+    scene.fail()
     assert len(scene.lines) == 2
-
-
-@pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "no watches left"), MemoryError()])
-def test_a_client_that_cannot_be_adopted_is_closed(scene, fault):
-    sock, peer = client()
-    scene.hub.fault = fault
-    scene.listener.lined_up = [(sock, peer)]
-    scene.readable()
-    assert sock.closed
-    assert not scene.listening
 
 
 def test_close_takes_the_listeners_along(scene):
     scene.acceptor.close()
-    assert scene.listener.closed
-    assert not scene.listening
+    assert scene.listeners[0].closed
+    assert scene.hub.watched == set()
     scene.acceptor.close()
 
 
 def test_a_pause_that_ends_after_close_brings_nothing_back(scene):
-    scene.listener.lined_up = [OSError(errno.EMFILE, "no more")]
-    scene.readable()
+    scene.fail()
     scene.acceptor.close()
     scene.hub.on_close()
     scene.loop.run_timers()
-    assert not scene.listening
-
-
-class TwoListeners(Scene):
-    """An acceptor with two listeners."""
-
-    def __init__(self):
-        super().__init__()
-        self.other = MadeUpListener()
-        self.other.fileno = lambda: 1
-        self.poller = MadeUpPoller()
-        self.acceptor = Acceptor(self.loop, self.poller, self.hub, [self.listener, self.other], self.log)
-
-    @property
-    def listening(self):
-        return len(self.poller.watched) == 2
+    assert scene.hub.watched == set()
 
 
 def test_two_listeners_pause_together():
-    scene = TwoListeners()
-    scene.listener.lined_up = [OSError(errno.EMFILE, "no more")]
-    scene.other.lined_up = [client()]
-    scene.readable()
-    assert scene.poller.watched == {}
-    assert scene.listener.tries == 1
+    scene = Scene(2)
+    scene.fail()
+    assert scene.hub.watched == set()
     scene.hub.on_close()
-    scene.readable()
-    assert len(scene.hub.adopted) == 1
+    assert scene.listening
 
 
 FAULTS = [OSError(errno.ENOSPC, "no watches left"), OSError(errno.ENOMEM, "no memory"), MemoryError()]
@@ -344,29 +200,24 @@ FAULTS = [OSError(errno.ENOSPC, "no watches left"), OSError(errno.ENOMEM, "no me
 @pytest.mark.parametrize("place", [0, 1])
 @pytest.mark.parametrize("ends_by", ["a close", "time"])
 def test_a_resume_that_fails_is_tried_again(fault, place, ends_by):
-    scene = TwoListeners()
-    scene.listener.lined_up = [OSError(errno.EMFILE, "no more")]
-    scene.readable()
-    scene.poller.faults = [None] * place + [fault]
+    scene = Scene(2)
+    scene.fail()
+    scene.hub.faults = [None] * place + [fault]
     scene.hub.on_close()
-    assert scene.poller.watched == {}
+    assert scene.hub.watched == set()
     if ends_by == "a close":
         scene.hub.on_close()
     else:
         scene.loop.run_timers()
     assert scene.listening
     assert scene.hub.on_close is None
-    scene.other.lined_up = [client()]
-    scene.readable()
-    assert len(scene.hub.adopted) == 1
     assert [event for _, event, _ in scene.lines] == ["not-accepting"]
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=["ENOSPC", "ENOMEM", "MemoryError"])
 def test_a_retry_that_fails_is_tried_again_though_no_client_closes(scene, fault):
-    scene.listener.lined_up = [OSError(errno.EMFILE, "no more")]
-    scene.readable()
-    scene.poller.faults = [fault] * 3
+    scene.fail()
+    scene.hub.faults = [fault] * 3
     for _ in range(3):
         scene.loop.run_timers()
         assert not scene.listening
@@ -379,26 +230,24 @@ def test_a_pause_that_cannot_be_ended_later_does_not_begin(scene, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(scene.loop, "call_later", fail)
-    scene.listener.lined_up = [OSError(errno.EMFILE, "no more")]
     with pytest.raises(MemoryError):
-        scene.readable()
-    assert scene.listening
+        scene.fail()
+    assert len(scene.hub.watched) == 1
     monkeypatch.undo()
-    scene.listener.lined_up = [client()]
-    scene.readable()
-    assert len(scene.hub.adopted) == 1
+    scene.fail()
+    assert scene.hub.watched == set()
+    scene.loop.run_timers()
+    assert scene.listening
 
 
 def test_after_a_resume_that_failed_the_close_is_a_clean_one():
-    scene = TwoListeners()
-    scene.listener.lined_up = [OSError(errno.EMFILE, "no more")]
-    scene.readable()
-    scene.poller.faults = [None, OSError(errno.ENOSPC, "no watches left")]
+    scene = Scene(2)
+    scene.fail()
+    scene.hub.faults = [None, OSError(errno.ENOSPC, "no watches left")]
     scene.hub.on_close()
     scene.acceptor.close()
-    assert scene.listener.closed
-    assert scene.other.closed
-    assert scene.poller.watched == {}
+    assert all(listener.closed for listener in scene.listeners)
+    assert scene.hub.watched == set()
 
 
 @pytest.mark.parametrize(
@@ -410,58 +259,37 @@ def test_how_many_descriptors_clients_may_use_beside_a_binlog(monkeypatch, limit
     assert client_descriptors(reserves=False) == sys.maxsize
 
 
-class Reserving(Scene):
-    """An acceptor that leaves descriptors free, and the descriptor that the system hands out next."""
-
-    def __init__(self, monkeypatch):
-        super().__init__()
-        self.limit = 64
-        self.next_fd = 47
-        self.poller = MadeUpPoller()
-        monkeypatch.setattr(resource, "getrlimit", lambda _: (self.limit, 1024))
-        monkeypatch.setattr(os, "dup", lambda _: self.next_fd)
-        monkeypatch.setattr(os, "close", lambda _: None)
-        self.acceptor = Acceptor(self.loop, self.poller, self.hub, [self.listener], self.log, reserves=True)
-        self.listener.lined_up = [(MadeUpSocket(fd=fd), "") for fd in range(45, 60)]
-
-
 @pytest.fixture
-def reserving(monkeypatch):
-    return Reserving(monkeypatch)
+def descriptors(monkeypatch):
+    """What the system says: the limit, and which descriptor comes next."""
+    found = {"limit": 64, "next": 48}
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (found["limit"], 1024))
+    monkeypatch.setattr(os, "dup", lambda _: found["next"])
+    monkeypatch.setattr(os, "close", lambda _: None)
+    return found
 
 
-def test_clients_leave_descriptors_free(reserving):
-    reserving.readable()
-    assert len(reserving.hub.adopted) == 3
-    assert not reserving.listening
-    ((level, event, fields),) = reserving.lines
-    assert (level, event, fields["connections"]) == ("WARNING", "not-accepting", 3)
-    assert (fields["reason"], fields["advice"]) == (
-        "Too many open files",
-        "raise the limit on open files (ulimit -n)",
-    )
+def test_it_accepts_again_when_a_low_descriptor_is_free(descriptors):
+    scene = Scene(reserves=True)
+    assert scene.hub.client_descriptors == 48
+    scene.fail()
+    scene.loop.run_timers()
+    scene.hub.on_close()
+    assert not scene.listening
+    descriptors["next"] = 30
+    scene.hub.on_close()
+    assert scene.listening
+    assert len(scene.lines) == 1
+    assert scene.lines[0][2]["advice"] == "raise the limit on open files (ulimit -n)"
 
 
-def test_it_accepts_again_when_a_low_descriptor_is_free(reserving):
-    reserving.readable()
-    reserving.next_fd = 48
-    reserving.loop.run_timers()
-    reserving.hub.on_close()
-    assert not reserving.listening
-    reserving.next_fd = 30
-    reserving.hub.on_close()
-    assert reserving.listening
-    assert len(reserving.lines) == 1
-
-
-def test_it_accepts_again_when_the_limit_is_raised(reserving):
-    reserving.readable()
-    reserving.next_fd = 48
-    reserving.limit = 1024
-    reserving.loop.run_timers()
-    assert reserving.listening
-    reserving.readable()
-    assert len(reserving.hub.adopted) == 15
+def test_it_accepts_again_when_the_limit_is_raised(descriptors):
+    scene = Scene(reserves=True)
+    scene.fail()
+    descriptors["limit"] = 1024
+    scene.loop.run_timers()
+    assert scene.listening
+    assert scene.hub.client_descriptors == 992
 
 
 class FailingPoller(SelectorPoller):
@@ -481,7 +309,7 @@ def test_a_server_accepts_again_after_the_kernel_could_not_watch_its_listener(mo
     with Server(Config(listen=["127.0.0.1"], port=0)) as server:
         address = ("127.0.0.1", server.port)
         # The next client is one after which there is no descriptor left; the limit is looked up again afterwards.
-        server._acceptor._client_descriptors = 0
+        server._hub.accept_again(0)
         with socket.create_connection(address, timeout=60) as first:
             first.sendall(b"list-tube-used\r\n")
             assert first.recv(100) == b"USING default\r\n"
@@ -492,18 +320,228 @@ def test_a_server_accepts_again_after_the_kernel_could_not_watch_its_listener(mo
         assert not FailingPoller.fails
 
 
-@pytest.mark.parametrize("kind", ["compiled", "selectors"])
-def test_a_real_socket_brings_a_real_client(bind, kind):
-    (listener,) = bind(LOOPBACK)
-    hub = MadeUpHub()
-    poller = new_selector(kind)
-    acceptor = Acceptor(MadeUpLoop(), poller, hub, [listener], lambda *_, **__: None)
-    with socket.create_connection(listener.sock.getsockname()[:2], timeout=10) as peer:
-        for fd, mask in poller.wait(10_000_000_000):
-            poller.data_of(fd)(mask)
-        ((sock, name, _),) = hub.adopted
-        with sock:
-            assert name == join_host_port(*peer.getsockname())
-            assert not os.get_blocking(sock.fileno())
-    acceptor.close()
-    poller.close()
+class RealHub:
+    """A hub that accepts from a real socket."""
+
+    def __init__(self, poller, listener, **settings):
+        self.errors = []
+        self.refusals = 0
+        self.peers = []
+        self.listener = listener
+        self.hub = Hub(State(now_ns=time.monotonic_ns(), **settings), poller)
+        self.hub.now_ns = time.monotonic_ns()
+        self.hub.on_accept_error = self.errors.append
+        self.hub.on_refused = self._refuse
+        self.hub.shared.verbosity = 1
+        self.hub.shared.on_event = lambda event, _fd, text: self.peers.append(text) if event == "accept" else None
+        self.hub.listen(listener.fileno())
+        self.clients = []
+
+    def _refuse(self):
+        self.refusals += 1
+
+    def connect(self):
+        client = socket.socket(self.listener.family, socket.SOCK_STREAM)
+        self.clients.append(client)
+        client.settimeout(PATIENCE_S)
+        client.connect(self.listener.getsockname())
+        return client
+
+    def serve(self):
+        self.hub.serve(self.hub.now_ns, once=True)
+
+    def close(self):
+        self.hub.close_all(self.hub.now_ns)
+        for client in self.clients:
+            client.close()
+
+
+@pytest.fixture(params=["compiled", "selectors"])
+def poller(request):
+    made = new_selector(request.param)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def real(poller, bind):
+    """Makes a hub that accepts from an address."""
+    made = []
+
+    def make(address=LOOPBACK, **settings):
+        made.append(RealHub(poller, bind(address)[0].sock, **settings))
+        return made[-1]
+
+    yield make
+    for hub in made:
+        hub.close()
+
+
+@pytest.mark.parametrize("kind", ["127.0.0.1", "::1", "unix"])
+def test_a_client_is_served_and_its_address_reported(real, kind, tmp_path):
+    hub = real(Address(path=str(tmp_path / "socket")) if kind == "unix" else Address(kind, 0))
+    client = hub.connect()
+    client.send(b"list-tube-used\r\n")
+    hub.serve()
+    hub.serve()
+    assert client.recv(100) == b"USING default\r\n"
+    assert hub.peers == ["unix" if kind == "unix" else join_host_port(*client.getsockname()[:2])]
+
+
+def test_an_iteration_accepts_a_bounded_number(real):
+    hub = real()
+    for _ in range(limits.ACCEPTS_PER_ITERATION + 5):
+        hub.connect()
+    hub.serve()
+    assert hub.hub.connections <= limits.ACCEPTS_PER_ITERATION
+    while hub.hub.connections < limits.ACCEPTS_PER_ITERATION + 5:
+        hub.serve()
+
+
+def test_no_program_inherits_a_client(real):
+    hub = real()
+    fd = os.dup(0)
+    os.close(fd)
+    hub.connect()  # it gets the lowest free descriptor, and the hub the next one
+    hub.serve()
+    assert hub.hub.connections == 1
+    assert not os.get_inheritable(fd + 1)
+    assert not os.get_blocking(fd + 1)
+
+
+def test_a_client_too_many_is_told_and_closed(real):
+    hub = real(max_connections=1)
+    first, second = hub.connect(), hub.connect()
+    second.send(b"list-tube-used\r\n")  # unread, it must not make the close a reset
+    while hub.refusals == 0:
+        hub.serve()
+    assert second.recv(100) == b"OUT_OF_MEMORY\r\n"
+    assert second.recv(100) == b""
+    assert (hub.hub.connections, hub.errors, hub.peers) == (1, [], [join_host_port(*first.getsockname())])
+    first.close()
+    while hub.hub.connections:
+        hub.serve()
+    hub.connect()
+    while hub.hub.connections == 0:
+        hub.serve()
+    assert hub.refusals == 1
+
+
+def test_out_of_descriptors_it_accepts_nobody_until_it_is_told_to(real):
+    hub = real()
+    client = hub.connect()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, hard))
+    try:
+        hub.serve()
+        assert hub.errors == [errno.EMFILE]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    hub.serve()
+    assert (hub.errors, hub.hub.connections) == ([errno.EMFILE], 0)
+    hub.hub.accept_again(sys.maxsize)
+    hub.serve()
+    assert hub.hub.connections == 1
+
+
+def test_clients_leave_descriptors_free(real):
+    hub = real()
+    clients = [hub.connect() for _ in range(3)]
+    # The hub's end of the first one has the next descriptor.
+    hub.hub.accept_again(clients[-1].fileno() + 3)
+    while not hub.errors:
+        hub.serve()
+    hub.serve()
+    assert (hub.errors, hub.hub.connections) == ([errno.EMFILE], 2)
+
+
+def test_a_report_of_an_error_that_fails_is_made_again(real):
+    hub = real()
+    calls = []
+
+    def fail_once(number):
+        calls.append(number)
+        if len(calls) == 1:
+            raise MemoryError("a test")
+
+    hub.hub.on_accept_error = fail_once
+    hub.connect()
+    hub.hub.accept_again(0)
+    with pytest.raises(MemoryError, match="a test"):
+        hub.serve()
+    hub.serve()
+    hub.serve()
+    assert calls == [errno.EMFILE] * 2
+
+
+def test_it_accepts_from_a_socket_until_it_is_told_to_stop(real):
+    hub = real()
+    hub.hub.stop_listening(hub.listener.fileno())
+    hub.hub.stop_listening(hub.listener.fileno())
+    hub.connect()
+    hub.serve()
+    assert hub.hub.connections == 0
+    hub.hub.listen(hub.listener.fileno())
+    hub.serve()
+    assert hub.hub.connections == 1
+
+
+# Which errors of `accept4` concern one client only.
+FAILING_ACCEPTS = """
+import errno, socket, sys, time
+from fastbean.engine.state import State
+from fastbean.net.hub import Hub
+from fastbean.net.poller import new_selector
+
+listener = socket.create_server(("127.0.0.1", 0))
+listener.setblocking(False)
+client = socket.create_connection(listener.getsockname())
+hub = Hub(State(), new_selector())
+errors = []
+hub.on_accept_error = errors.append
+hub.listen(listener.fileno())
+hub.serve(time.monotonic_ns() + 60_000_000_000, True)
+hub.serve(0, True)
+print(hub.connections, *errors)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "result"),
+    [(number, "1") for number in (errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.ENETUNREACH, errno.EINTR)]
+    + [(number, f"0 {number}") for number in (errno.ENFILE, errno.ENOBUFS, errno.EINVAL)],
+)
+def test_a_client_that_is_gone_already_does_not_stop_the_others(accepts, number, result):
+    preload = ":".join(filter(None, [os.environ.get("LD_PRELOAD"), str(accepts)]))
+    environment = {**os.environ, "LD_PRELOAD": preload, "ACCEPT_ERROR": str(number)}
+    program = [sys.executable, "-c", FAILING_ACCEPTS]
+    ran = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
+    assert ran.stdout.strip() == result
+
+
+@pytest.fixture(scope="module")
+def accepts(tmp_path_factory):
+    source = tmp_path_factory.mktemp("accepts") / "accepts.c"
+    source.write_text(ACCEPTS)
+    return compile_library(source, source.parent, "-ldl")
+
+
+ACCEPTS = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+/* The first accept of a process fails with the error in the environment. */
+int accept4(int listening, struct sockaddr *peer, socklen_t *size, int flags) {
+    static int has_failed;
+    int (*real)(int, struct sockaddr *, socklen_t *, int) = dlsym(RTLD_NEXT, "accept4");
+    if (!has_failed) {
+        has_failed = 1;
+        errno = atoi(getenv("ACCEPT_ERROR"));
+        return -1;
+    }
+    return real(listening, peer, size, flags);
+}
+"""

@@ -2,6 +2,7 @@
 complete -c fastbean -f
 complete -c fastbean -n 'not __fish_seen_subcommand_from binlog benchmark health' -s l -l listen -x -d 'listen on ADDR: HOST, HOST:PORT, [IPV6]:PORT or unix:PATH; can be given several times (default is 0.0.0.0)'
 complete -c fastbean -n 'not __fish_seen_subcommand_from binlog benchmark health' -s p -l port -x -d 'port of every ADDR without one (default is 11300)'
+complete -c fastbean -n 'not __fish_seen_subcommand_from binlog benchmark health' -l http -x -d 'answer HTTP probes (/livez, /readyz) on ADDR, port 11301 if it has none; can be given several times'
 complete -c fastbean -n 'not __fish_seen_subcommand_from binlog benchmark health' -s u -l user -x -a '(__fish_complete_users)' -d 'become this user, with its groups, once bound'
 complete -c fastbean -n 'not __fish_seen_subcommand_from binlog benchmark health' -s z -l max-job-size -x -d 'largest job body (default is 65535, at most 1073741824)'
 complete -c fastbean -n 'not __fish_seen_subcommand_from binlog benchmark health' -s b -l binlog-dir -x -a '(__fish_complete_directories)' -d 'keep all jobs in a binlog in DIR, and restore them from it at the start'

@@ -7,7 +7,8 @@ from fastbean.base.slab cimport Slab, slab_end
 from fastbean.engine.client cimport Client, answer_add, answer_drop_jobs, answer_reserve
 from fastbean.engine.command_table cimport ON_NOTHING, LOOKS, RIGHT_ADMIN, Run, add_command, rows
 from fastbean.engine.job cimport Job, job_body, job_discard, job_new
-from fastbean.net.outbox cimport Outbox, outbox_answer, outbox_free
+from fastbean.net.outbox cimport Outbox, outbox_free
+from fastbean.net.reply cimport outbox_answer
 from fastbean.protocol.commands cimport FORM_NOTHING, words_count
 from fastbean.protocol.replies cimport (
     AWAITS_BINLOG, REPLY_RESERVED, REPLY_TOUCHED, add_reply, check_replies, reply_rows,
