@@ -20,6 +20,7 @@ from fastbean.daemon.command_line import OPTIONS, Choice
 from fastbean.daemon.tools import TOOLS
 from fastbean.engine import command_table
 from fastbean.engine.statistics_tables import tables
+from fastbean.replication.tool import COMMANDS as CLUSTER_COMMANDS
 
 HERE = Path(__file__).parent
 STATISTICS_PAGE = HERE.parent / "docs" / "statistics.md"
@@ -123,7 +124,8 @@ def bash(program: str, flags: list[Flag]) -> str:
     1:*) COMPREPLY=($(compgen -W '{" ".join(TOOLS)}' -- "${{COMP_WORDS[1]}}")) ;;
     *:binlog) _fastbean_binlog ;;
     *:benchmark) _fastbean_benchmark ;;
-    *:health) COMPREPLY=() ;;
+    2:cluster) COMPREPLY=($(compgen -W '{" ".join(CLUSTER_COMMANDS)}' -- "${{COMP_WORDS[2]}}")) ;;
+    *:cluster | *:health) COMPREPLY=() ;;
     *) _fastbean_daemon ;;
     esac
 }}
@@ -182,6 +184,7 @@ def zsh(program: str, flags: list[Flag]) -> str:
         return head + _zsh_flags(flags)
     words = " ".join(f"{word}:'{each.help}'" for word, each in TOOLS.items())
     commands = " ".join(f"{command}:'{text}'" for command, text in COMMANDS.items())
+    cluster_commands = " ".join(f"{command}:'{text}'" for command, text in CLUSTER_COMMANDS.items())
     return f"""{head}if (( CURRENT == 2 )) && [[ $words[2] != -* ]]; then
     local -a tools=({words})
     _describe tool tools
@@ -200,6 +203,10 @@ benchmark)
     words=(fastbean-benchmark ${{words[3,-1]}})
     (( CURRENT-- ))
     _fastbean-benchmark
+    ;;
+cluster)
+    local -a commands=({cluster_commands})
+    (( CURRENT == 3 )) && _describe command commands
     ;;
 health) ;;
 *)
@@ -236,6 +243,8 @@ def fish(program: str, flags: list[Flag]) -> str:
     ]
     binlog = f"complete -c {program} -n '{seen} binlog; and {{}}{seen} {' '.join(COMMANDS)}' -a"
     lines += [f"{binlog.format('not ')} {command} -d '{_fish_quoted(text)}'" for command, text in COMMANDS.items()]
+    cluster = f"complete -c {program} -n '{seen} cluster; and not {seen} {' '.join(CLUSTER_COMMANDS)}' -a"
+    lines += [f"{cluster} {command} -d '{_fish_quoted(text)}'" for command, text in CLUSTER_COMMANDS.items()]
     lines.append(f"{binlog.format('')} '(__fish_complete_directories)'")
     lines += _fish_flags(f"{program} -n '{seen} benchmark'", benchmark_flags())
     return "\n".join([*head, *lines]) + "\n"

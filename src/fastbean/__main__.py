@@ -26,7 +26,7 @@ import sys
 from fastbean import __version__
 from fastbean.base import limits
 from fastbean.daemon import privileges, process_name, stderr_log, systemd
-from fastbean.errors import FastbeanError, ResourceError
+from fastbean.errors import FastbeanError, ResourceError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from fastbean.config import Config
     from fastbean.daemon.command_line import CommandLine
+    from fastbean.replicated_server import ReplicatedServer
+    from fastbean.server import Server
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 MOST_VERBOSE = 2
@@ -127,7 +129,12 @@ class Daemon:
         self._stopping = False
         for warning in wanted.warnings:
             self._log("WARNING", "flag-note", text=warning)
-        self._server = Server(self._config, log=self._log, inherited_fds=self._inherited_fds(wanted.given))
+        self._server: Server | ReplicatedServer
+        fds = self._inherited_fds(wanted.given)
+        if self._config.replicate is None:
+            self._server = Server(self._config, log=self._log, inherited_fds=fds)
+        else:
+            self._server = _replicated_server(self._config, self._log, fds)
 
     def run(self) -> None:
         """Serves until a signal stops it. Raises FastbeanError if it cannot start."""
@@ -220,6 +227,17 @@ class Daemon:
     def _notify_alive(self, interval_ns: int) -> None:
         self._notifier.notify("WATCHDOG=1")
         self._server.call_later(interval_ns, lambda: self._notify_alive(interval_ns))
+
+
+def _replicated_server(config: Config, log: stderr_log.Log, fds: Sequence[int]) -> ReplicatedServer:
+    # Loaded with --replicate only; without it, the daemon needs nothing but Python.
+    try:
+        from fastbean.replicated_server import ReplicatedServer
+    except ModuleNotFoundError as error:
+        if error.name != "nats":
+            raise
+        raise UsageError("--replicate needs the client of NATS; `pip install fastbean[nats]` brings it") from None
+    return ReplicatedServer(config, log=log, inherited_fds=fds)
 
 
 def _keep_freed_memory() -> None:

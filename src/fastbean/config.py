@@ -57,6 +57,14 @@ class Config:
       longer is logged as a warning; 0..86400000 milliseconds, 0 for no warning.
     - ``log_format`` ("text", "json"), ``log_level`` ("debug", "info", "warning", "error"; None: as ``verbosity``
       implies): the lines that the daemon logs; an embedded server passes every event to its ``log``.
+    - ``replicate``: the address of a stream, ``nats://HOST:PORT,HOST:PORT/NAME``, that takes the place of a binlog on
+      the disk; None: none does.
+    - ``replicate_credentials``: a file with the credentials for it, which other users must not be able to read.
+    - ``node_name``: of this node, None for the name of the host. ``advertise``: HOST:PORT where other nodes reach it,
+      None for the first address that it listens on.
+    - ``lease_s`` (0.5..60 seconds): how long the leader may be silent until another node takes its place; ``stall_s``
+      (1..3600 seconds): how long nothing may become safe until clients are closed.
+    - ``never_lead``: this node only keeps a copy.
     - ``event_loop``: what waits for sockets: "compiled" (epoll, where the system has it), or "selectors", the standard
       library's.
 
@@ -87,6 +95,13 @@ class Config:
     log_format: str = "text"
     log_level: str | None = None
     event_loop: str = "compiled"
+    replicate: str | None = None
+    replicate_credentials: str | None = None
+    node_name: str | None = None
+    advertise: str | None = None
+    lease_s: float = limits.DEFAULT_LEASE_S
+    stall_s: float = limits.DEFAULT_STALL_S
+    never_lead: bool = False
 
     def __post_init__(self) -> None:
         for name in ("listen", "http"):
@@ -109,6 +124,7 @@ class Config:
                 raise SettingError(name, f"{name} {value}: there is no such thing; choose one of {', '.join(words)}")
         self._check_binlog_max_bytes()
         self._check_max_memory()
+        self._check_replication()
 
     def replace(self, **changes: object) -> Config:
         """Returns a copy with other values for the fields named in ``changes``."""
@@ -126,11 +142,11 @@ class Config:
             raise UsageError(f"{name} is {value!r}; it must be a list of strings, for example ['127.0.0.1']")
         object.__setattr__(self, name, tuple(value))
 
-    def _check_range(self, name: str, low: int, high: int) -> None:
+    def _check_range(self, name: str, low: float, high: float) -> None:
         value = getattr(self, name)
         if value is None and name in limits.MAY_BE_NONE:
             return
-        whole = name != "stop_timeout_s"
+        whole = name not in limits.IN_FRACTIONS
         # "Not a number" is neither below nor above anything.
         if not _is_number(value, *((int,) if whole else (int, float))) or not low <= value <= high:
             kind = "whole number" if whole else "number"
@@ -144,6 +160,18 @@ class Config:
                 f"max-memory is {self.max_memory_bytes} bytes, which is too little for one job of {self.max_job_size} "
                 f"and its buffers; set it to {least_bytes} or more, or lower -z",
             )
+
+    def _check_replication(self) -> None:
+        for name in ("replicate", "replicate_credentials", "node_name", "advertise"):
+            value = getattr(self, name)
+            if not (value is None or (isinstance(value, str) and value)):
+                raise SettingError(name, f"{name} is {value!r}; it must be a string that is not empty")
+        if not isinstance(self.never_lead, bool):
+            raise SettingError("never_lead", f"never_lead is {self.never_lead!r}; it must be True or False")
+        if self.replicate is not None and self.binlog_dir is not None:
+            raise SettingError("replicate", "--replicate and -b: the stream takes the place of the directory; use one")
+        if self.advertise is not None and parse_address(self.advertise, 0).path:
+            raise SettingError("advertise", f"advertise is {self.advertise}; it must be HOST:PORT")
 
     def _check_binlog_max_bytes(self) -> None:
         step = limits.SMALLEST_SEGMENT_BYTES

@@ -28,6 +28,17 @@ class BinlogFailedError(FastbeanError):
     exit_status = 74  # EX_IOERR of sysexits.h
 
 
+class ReplicationError(FastbeanError):
+    """A node of a replicated binlog cannot start or continue.
+
+    ``exit_status`` is 75 if the stream cannot be used, 76 if it is another one or damaged, 70 after an error of ours.
+    """
+
+    def __init__(self, text: str, exit_status: int) -> None:
+        super().__init__(text)
+        self.exit_status = exit_status
+
+
 class ResourceError(FastbeanError):
     """The system does not provide what a start needs: memory, or descriptors."""
 

@@ -29,10 +29,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterator, Sequence
-    from typing import Self
+    from typing import Protocol, Self
 
-    from fastbean.binlog.binlog import Binlog
     from fastbean.daemon.http_probes import Answer, HttpProbes
+
+    class Closed(Protocol):
+        """What stores the jobs: the end of a server closes it."""
+
+        def close(self) -> None:
+            """Stores the rest."""
+
 
 PROTOCOL_VERSION = "1.13"
 
@@ -64,7 +70,7 @@ class Server:
         self._http: HttpProbes | None = None
         self._state = "new"
         self._thread: threading.Thread | None = None
-        self._binlog: Binlog | None = None
+        self._binlog: Closed | None = None
         self._stop_asked = False
         self._drain_asked = False
         self._stop_timeout_s = self.config.stop_timeout_s
@@ -124,7 +130,7 @@ class Server:
         from fastbean.binlog.binlog import Binlog
         from fastbean.engine.restore import EngineJobs
 
-        self._binlog = Binlog(
+        binlog = self._binlog = Binlog(
             self.config.binlog_dir,
             EngineJobs(self._engine),
             segment_bytes=self.config.binlog_size,
@@ -132,11 +138,9 @@ class Server:
             max_bytes=self.config.binlog_max_bytes,
             log=self._log,
         )
-        self._binlog.open(GuardedLog(progress))
-        self._binlog.warn_of_slow_disk(
-            self.config.slow_sync_ms * limits.NS_IN_MS, self._log_slow_sync, self._log_slow_write
-        )
-        self._binlog.attach(self._poller)
+        binlog.open(GuardedLog(progress))
+        binlog.warn_of_slow_disk(self.config.slow_sync_ms * limits.NS_IN_MS, self._log_slow_sync, self._log_slow_write)
+        binlog.attach(self._poller)
 
     def run(self) -> None:
         """Serves until ``stop``; then sends the replies that are due, within the time limit, and closes everything."""
@@ -250,14 +254,7 @@ class Server:
         self.close()
 
     def _bind(self) -> list[listener.Listener]:
-        config = self.config
-        options = listener.Options(
-            config.unix_mode, config.keepalive_idle_s, config.keepalive_interval_s, config.keepalive_count
-        )
-        if self._inherited_fds:
-            return listener.adopt_all(self._inherited_fds, options)
-        texts = config.listen or (limits.DEFAULT_HOST,)
-        return listener.bind_all([listener.parse_address(text, config.port) for text in texts], options)
+        return bind_listeners(self.config, self._inherited_fds)
 
     def _bind_http(self) -> list[listener.Listener]:
         addresses = [listener.parse_address(text, limits.DEFAULT_HTTP_PORT) for text in self.config.http]
@@ -318,8 +315,11 @@ class Server:
         self._hub.on_http_requests = self._log_http_requests
         self._hub.on_dropped_notices = self._log_dropped_notices
         self._loop = Loop(self._poller, self._hub)
+        self._accept_from(self._listeners)
+
+    def _accept_from(self, listeners: list[listener.Listener]) -> None:
         self._acceptor = listener.Acceptor(
-            self._loop, self._hub, self._listeners, self._log, reserves=self.config.binlog_dir is not None
+            self._loop, self._hub, listeners, self._log, reserves=self.config.binlog_dir is not None
         )
 
     def _close_parts(self) -> None:
@@ -425,3 +425,19 @@ def _woken_by_signals(wake_fd: int) -> Iterator[None]:
         yield
     finally:
         signal.set_wakeup_fd(before_fd)
+
+
+def socket_options(config: Config) -> listener.Options:
+    """What ``config`` says about sockets."""
+    return listener.Options(
+        config.unix_mode, config.keepalive_idle_s, config.keepalive_interval_s, config.keepalive_count
+    )
+
+
+def bind_listeners(config: Config, inherited_fds: Sequence[int]) -> list[listener.Listener]:
+    """Binds the addresses of ``config``, or adopts sockets that are open already. Raises ListenError."""
+    options = socket_options(config)
+    if inherited_fds:
+        return listener.adopt_all(inherited_fds, options)
+    texts = config.listen or (limits.DEFAULT_HOST,)
+    return listener.bind_all([listener.parse_address(text, config.port) for text in texts], options)

@@ -15,6 +15,7 @@ SCRIPTS = Path(sys.executable).parent
 HELPS = {
     "binlog": "usage: fastbean binlog ",
     "benchmark": "usage: fastbean benchmark ",
+    "cluster": "usage: fastbean cluster ",
     "health": "Use: fastbean health ",
 }
 
@@ -46,7 +47,8 @@ def test_help_as_a_word_is_the_help_of_the_program(run):
 def test_an_unknown_word_names_those_that_exist(run, arguments):
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (5, "")
-    assert re.fullmatch(r"fastbean: unknown word: \w+; use one of binlog, benchmark, health, .*\n", done.stderr)
+    known = "binlog, benchmark, cluster, health"
+    assert re.fullmatch(rf"fastbean: unknown word: \w+; use one of {known}, .*\n", done.stderr)
 
 
 def test_a_word_after_a_flag_is_a_wrong_argument(run):

@@ -148,6 +148,8 @@ def test_bash_completes_the_tools(tmp_path):
     assert completed_by_bash("fastbean", "binlog", "check", f"{tmp_path}/") == [f"{tmp_path}/one"]
     assert completed_by_bash("fastbean", "benchmark", "-t", "pu") == ["put"]
     assert completed_by_bash("fastbean", "health", "-") == []
+    assert completed_by_bash("fastbean", "cluster", "") == ["init", "status", "check"]
+    assert completed_by_bash("fastbean", "cluster", "init", "") == []
 
 
 def test_zsh_finds_the_completions():
@@ -176,6 +178,7 @@ zpty -d shell
         ("fastbean -V --event-loop sel", "selectors"),
         ("fastbean bin", "binlog"),
         ("fastbean binlog rep", "repair"),
+        ("fastbean cluster sta", "status"),
         ("fastbean benchmark -t prio", "priorities"),
         ("fastbean-benchmark -t prio", "priorities"),
     ],
@@ -192,6 +195,7 @@ def test_fish_completes():
     assert "root" in completed("fastbean", "fastbean -u roo")
     assert completed("fastbean", "fastbean bin").startswith("binlog")
     assert completed("fastbean", "fastbean binlog rep").startswith("repair")
+    assert completed("fastbean", "fastbean cluster che").startswith("check")
     assert completed("fastbean", "fastbean benchmark -t prio").split("\t")[0] == "priorities"
     assert "--port" not in completed("fastbean", "fastbean benchmark --")
     assert "--rounds" not in completed("fastbean", "fastbean --")

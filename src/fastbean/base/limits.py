@@ -66,6 +66,13 @@ DEFAULT_SLOW_ITERATION_MS = 500
 DEFAULT_SLOW_SYNC_MS = 1000
 MAX_SLOW_MS = 86_400_000
 MAX_STOP_TIMEOUT_S = 86400
+# A failover takes about the lease. Below half a second, a commit on a busy disk could look like a dead leader.
+DEFAULT_LEASE_S = 2
+LEAST_LEASE_S = 0.5
+MAX_LEASE_S = 60
+# Longer than an election of NATS, which takes 4 to 9 seconds.
+DEFAULT_STALL_S = 15
+MAX_STALL_S = 3600
 EVENT_LOOPS = ("compiled", "selectors")
 
 # The values that each setting of a number, and each one of a word, can have, by the field of ``Config``.
@@ -85,6 +92,10 @@ RANGES = {
     "stop_timeout_s": (0, MAX_STOP_TIMEOUT_S),
     "slow_iteration_ms": (0, MAX_SLOW_MS),
     "slow_sync_ms": (0, MAX_SLOW_MS),
+    "lease_s": (LEAST_LEASE_S, MAX_LEASE_S),
+    "stall_s": (1, MAX_STALL_S),
 }
+# These need not be whole numbers.
+IN_FRACTIONS = ("stop_timeout_s", "lease_s", "stall_s")
 MAY_BE_NONE = ("fsync_ms", "unix_mode", "log_level")
 CHOICES = {"log_format": LOG_FORMATS, "log_level": LOG_LEVELS, "event_loop": EVENT_LOOPS}

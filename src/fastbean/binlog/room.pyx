@@ -221,7 +221,7 @@ cdef class Room:
                 self.ask_for_segment(size)
                 self.ask_failed = False
             except MemoryError:
-                # Puts would wait for ever for a request that was never made: it is repeated once, then they are refused.
+                # Puts would wait for ever for a request that was never made. It is repeated once, then refused.
                 if self.ask_failed:
                     self.asked = self.ask_failed = False
                     self.refuse()

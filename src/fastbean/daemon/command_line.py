@@ -193,6 +193,45 @@ class Never(Kind):
         return None
 
 
+class Always(Never):
+    """Sets its field to True; in a file, if it is true."""
+
+    def read(self, _spelling: str, _text: str) -> object:
+        """Returns True."""
+        return True
+
+
+class Seconds(Kind):
+    """A number of seconds, which may have a fraction."""
+
+    toml_type = float
+
+    def __init__(self, field: str) -> None:
+        super().__init__()
+        self._low, self._high = limits.RANGES[field]
+
+    def read(self, spelling: str, text: str) -> object:
+        """Returns the number."""
+        whole, _, fraction = text.partition(".")
+        digits = whole + fraction
+        if not (whole and digits.isascii() and digits.isdigit()):
+            raise UsageError(f"{spelling} {text}: not a number; write it in decimal digits without a unit")
+        return self._in_range(spelling, float(text[:20]), text)
+
+    def read_toml(self, key: str, value: object) -> object:
+        """Returns the number, which may be an integer too."""
+        return super().read_toml(key, float(value) if type(value) is int else value)
+
+    def check_toml(self, key: str, value: Any) -> object:
+        """Returns the number."""
+        return self._in_range(key, value, value)
+
+    def _in_range(self, name: str, number: float, shown: object) -> float:
+        if not self._low <= number <= self._high:
+            raise UsageError(f"{name} {shown}: out of range; it must be in {self._low}..{self._high}")
+        return number
+
+
 class Ignored(Kind):
     """Does nothing, since beanstalkd once had it."""
 
@@ -286,6 +325,20 @@ OPTIONS = (
            "size of each file of the binlog (default is 10485760, at most 2147483648)"),
     _number("", "binlog-max-bytes", "BYTES", "binlog_max_bytes",
             "refuse puts while the binlog has this size or more; at least twice -s (default is 0: no limit)"),
+    Option("", "replicate", "URL", "replicate", Kind("the address of a stream"),
+           "keep all jobs in a NATS stream, which several nodes share: nats://HOST:PORT,HOST:PORT/NAME"),
+    Option("", "replicate-credentials", "FILE", "replicate_credentials", Kind("the name of a file"),
+           "user and password, token, or .creds for it; only this user may read the file"),
+    Option("", "node-name", "NAME", "node_name", Kind("a name"),
+           "name of this node (default: the name of the host)"),
+    Option("", "advertise", "ADDR", "advertise", Kind("HOST:PORT"),
+           "HOST:PORT where other nodes reach this one (default: the first address of -l)"),
+    Option("", "lease", "SECONDS", "lease_s", Seconds("lease_s"),
+           "another node leads after this time of silence (default is 2, at least 0.5)"),
+    Option("", "stall", "SECONDS", "stall_s", Seconds("stall_s"),
+           "close all clients when nothing becomes safe for this time (default is 15)"),
+    Option("", "never-lead", "", "never_lead", Always(),
+           "keep a copy of all jobs, and never serve clients"),
     _number("", "max-memory", "BYTES", "max_memory_bytes",
             "refuse puts while jobs and buffers take this much memory (default is 0: no limit)"),
     _number("", "max-connections", "N", "max_connections",
@@ -514,7 +567,12 @@ def _finish(parsed: Parsed) -> CommandLine:
         if settings.get(setting, 0) > most:
             settings[setting] = most
             warnings.append(f"{words} was set to {most}, the most there is")
-    if "binlog_dir" not in settings and not _BINLOG_SETTINGS.isdisjoint(settings):
+    if "replicate" in settings:
+        if "fsync_ms" in settings:
+            raise UsageError("-f and -F beside --replicate: every reply waits for the stream anyway; remove them")
+        if "binlog_max_bytes" in settings:
+            warnings.append("--binlog-max-bytes does nothing beside --replicate: the limit of the stream counts")
+    elif "binlog_dir" not in settings and not _BINLOG_SETTINGS.isdisjoint(settings):
         warnings.append("-f, -F, -s and --binlog-max-bytes do nothing without -b DIR: no job outlives this server")
     try:
         config = Config(**settings)

@@ -28,6 +28,7 @@ class Tool:
 TOOLS = {
     "binlog": Tool("fastbean.binlog.__main__", "check, dump, back up, repair or export a binlog"),
     "benchmark": Tool("fastbean.benchmark.__main__", "measure a beanstalk server"),
+    "cluster": Tool("fastbean.replication.tool", "create or check the stream of a replicated binlog"),
     "health": Tool("fastbean.daemon.health", "ask a server whether it serves, for monitors"),
 }
 

@@ -72,6 +72,7 @@ cdef class State:
     cdef uint32_t max_tubes
     cdef uint32_t max_connections
     cdef public bint draining
+    cdef public bint follows        # another server's records are applied: nothing happens by itself
 
     cdef JobTable jobs
     cdef Slab slab                  # of the jobs and of their table
@@ -154,7 +155,7 @@ cdef class State:
 
     cdef inline bint timer_is_due(self, int64_t now_ns) noexcept nogil:
         """Whether `timers.expire` has something to do."""
-        return heap_top(&self.timers).key <= <uint64_t>now_ns
+        return heap_top(&self.timers).key <= <uint64_t>now_ns and not self.follows
 
     cdef inline bint has_long_commands(self) noexcept nogil:
         """Whether `long_commands.work_on` has something to do."""

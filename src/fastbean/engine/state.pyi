@@ -3,6 +3,7 @@ from typing import Self, final
 @final
 class State:
     draining: bool
+    follows: bool
     max_job_size: int
     def __new__(
         cls,

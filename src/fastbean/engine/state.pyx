@@ -438,7 +438,7 @@ cdef class State:
     cdef int64_t next_timer_ns(self) noexcept nogil:
         """When `timers.expire` has something to look at, or -1."""
         cdef uint64_t key = heap_top(&self.timers).key
-        return NEVER if key == NOT_DUE else <int64_t>key
+        return NEVER if key == NOT_DUE or self.follows else <int64_t>key
 
     cdef int64_t tube_due_ns(self, Tube *tube) noexcept nogil:
         """When the tube has something to do: a delay or its pause ends."""

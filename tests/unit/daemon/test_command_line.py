@@ -234,7 +234,7 @@ def test_help_describes_every_flag_and_tool_in_eighty_columns():
     assert text.startswith("Use: fastbean [OPTIONS]\n")
     assert max(len(line) for line in text.splitlines()) <= 80
     for option in OPTIONS:
-        (line,) = [line for line in text.splitlines() if line.startswith(f"  {', '.join(option.names)}")]
+        (line,) = [line for line in text.splitlines() if line.startswith(f"  {', '.join(option.names)} ")]
         assert line.split("  ")[1].endswith(option.metavar)
     for word, tool in TOOLS.items():
         assert f"  fastbean {word}" in text
@@ -257,3 +257,41 @@ def test_every_flag_of_beanstalkd_but_the_removed_ones_has_a_long_form():
     shorts = {option.short: option.long for option in OPTIONS if option.short}
     assert set(shorts) == set("lpuzbfFscnVvh")
     assert {short for short, long in shorts.items() if not long} == {"c", "n"}
+
+
+@pytest.mark.parametrize(("text", "value"), [("2", 2.0), ("0.5", 0.5), ("60", 60.0), ("1.", 1.0)])
+def test_a_number_of_seconds_may_have_a_fraction(text, value):
+    assert parse_command_line(["--lease", text]).config.lease_s == value
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--lease", "0.4"], "--lease 0.4: out of range; it must be in 0.5..60"),
+        (["--lease", "60.1"], "--lease 60.1: out of range; it must be in 0.5..60"),
+        (["--lease", "x"], "--lease x: not a number; write it in decimal digits without a unit"),
+        (["--lease", "1e1"], "--lease 1e1: not a number; write it in decimal digits without a unit"),
+        (["--lease", ".5"], "--lease .5: not a number; write it in decimal digits without a unit"),
+        (["--lease", "-1"], "--lease -1: not a number; write it in decimal digits without a unit"),
+        (["--replicate", "nats://n/a", "-b", "x"], "--replicate and -b: the stream takes the place of the directory"),
+        (["--replicate", "nats://n/a", "-f", "0"], "-f and -F beside --replicate"),
+        (["-F", "--replicate", "nats://n/a"], "-f and -F beside --replicate"),
+        (["--advertise", "unix:/x"], "advertise is unix:/x; it must be HOST:PORT"),
+    ],
+)
+def test_settings_of_replication_that_are_wrong(arguments, complaint):
+    with pytest.raises(FastbeanError) as refusal:
+        parse_command_line(arguments)
+    assert str(refusal.value).startswith(complaint)
+
+
+def test_what_a_stream_makes_needless():
+    assert parse_command_line(["--replicate", "nats://n/a", "-s", "100000"]).warnings == []
+    assert parse_command_line(["--replicate", "nats://n/a", "--binlog-max-bytes", "100000000"]).warnings == [
+        "--binlog-max-bytes does nothing beside --replicate: the limit of the stream counts"
+    ]
+
+
+def test_a_node_that_never_leads():
+    assert parse_command_line(["--never-lead"]).config.never_lead
+    assert not parse_command_line([]).config.never_lead

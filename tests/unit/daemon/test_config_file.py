@@ -62,6 +62,35 @@ EVERYTHING = """
 """
 
 
+REPLICATION = """
+    replicate = "nats://n1,n2/jobs"
+    replicate-credentials = "/x"
+    node-name = "q1"
+    advertise = "10.0.0.1:11300"
+    lease = 0.5
+    stall = 20
+    never-lead = true
+"""
+
+
+def test_the_settings_of_replication_can_be_in_the_file(write):
+    assert config_of(write(REPLICATION)) == Config(
+        replicate="nats://n1,n2/jobs",
+        replicate_credentials="/x",
+        node_name="q1",
+        advertise="10.0.0.1:11300",
+        lease_s=0.5,
+        stall_s=20,
+        never_lead=True,
+    )
+    assert config_of(write("never-lead = false\n")) == Config()
+    assert problems_of(write("lease = 0.4\nstall = '5'\nnever-lead = 1\n")) == [
+        "1: lease 0.4: out of range; it must be in 0.5..60",
+        "2: stall is a string; it must be a float",
+        "3: never-lead is an integer; it must be a boolean",
+    ]
+
+
 def test_every_setting_can_be_in_the_file(write):
     assert config_of(write(EVERYTHING)) == Config(
         listen=["127.0.0.1", "unix:/run/x"],
@@ -88,7 +117,7 @@ def test_every_setting_can_be_in_the_file(write):
         slow_sync_ms=2,
         verbosity=2,
     )
-    keys = {line.split(" =")[0].strip() for line in EVERYTHING.splitlines() if line.strip()}
+    keys = {line.split(" =")[0].strip() for line in (EVERYTHING + REPLICATION).splitlines() if line.strip()}
     assert keys | {"no-fsync"} == {option.long for option in OPTIONS if option.long and option.kind.in_file}
 
 

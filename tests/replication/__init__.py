@@ -1,0 +1,1 @@
+"""The replicated binlog on real nats-servers."""
