@@ -25,6 +25,7 @@ class Truth:
         jobs: ids and tokens of the jobs that are there.
         put: the token of every id that was ever put.
         deleted: ids.
+        epoch: of the last claim.
         id_limit: no id at or above it was used.
         faults: promises that the messages themselves break.
     """
@@ -35,7 +36,7 @@ class Truth:
         self.deleted: set[int] = set()
         self.id_limit = 1
         self.faults: list[str] = []
-        self._epoch = 0
+        self.epoch = 0
         self._end_lsn = 0
         self._parts = b""
 
@@ -48,12 +49,12 @@ class Truth:
 
     def append(self, message: Message) -> None:
         if message.kind == CLAIM:
-            if message.epoch != self._epoch + 1:
-                self.faults.append(f"epoch {message.epoch} follows epoch {self._epoch}")
-            self._epoch = message.epoch
+            if message.epoch != self.epoch + 1:
+                self.faults.append(f"epoch {message.epoch} follows epoch {self.epoch}")
+            self.epoch = message.epoch
             self._parts = b""
-        elif message.epoch != self._epoch:
-            self.faults.append(f"a message of epoch {message.epoch} was stored in epoch {self._epoch}")
+        elif message.epoch != self.epoch:
+            self.faults.append(f"a message of epoch {message.epoch} was stored in epoch {self.epoch}")
         if message.first_lsn != self._end_lsn + len(self._parts):
             self.faults.append(f"LSN {message.first_lsn} follows {self._end_lsn + len(self._parts)}")
         if message.kind == BATCH:
