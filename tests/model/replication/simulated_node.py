@@ -221,13 +221,14 @@ class SimulatedNode:
 
     def _append(self, request: Append) -> None:
         world = self.world
+        process = self.process  # the answers are for this one, even if the message arrives when it has died
         copies = 2 if world.random.random() < world.doubling else 1
         if self.is_cut or world.random.random() < world.loss:
             if world.random.random() < 0.5:
                 self.later(world.delay_ns(), lambda: self._refused(request, Refusal.UNKNOWN))
         else:
             for _ in range(copies):
-                world.at(world.delay_ns(), lambda: self._arrive(request, self.process))
+                world.at(world.delay_ns(), lambda: self._arrive(request, process))
         if world.pipelines and not request.is_claim and not self._first_id:
             self._first_id = request.id
             self._first_lsn = 0
