@@ -58,6 +58,8 @@ cdef int files_reserve(Files *files, int count) noexcept nogil:
 cdef void files_close(Files *files, int count) noexcept nogil:
     """Close and remove the first `count` files."""
     cdef int place
+    if count == 0:
+        return
     for place in range(count):
         close(files.fds[place])
     files.count -= count
