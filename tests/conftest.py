@@ -38,6 +38,9 @@ NOT_UNDER_SANITIZERS = {
     "tests/unit/engine/test_tables_from_inside.py": "the same",
     "tests/model/test_replicas.py": "the same",
     "tests/unit/net/test_transport.py": "the same",
+    "tests/unit/test_without_interpreter_memory.py": (
+        "after some of its failed allocations the state of the ended server stays alive, which is not explained yet"
+    ),
     "tests/scale/test_memory.py": "the sanitizer changes how much memory a process uses",
     "tests/unit/test_core.py::test_memory_is_flat_over_many_cycles": "the same",
     "tests/unit/base/test_slab.py::test_a_chunk_costs_the_pages_that_are_used": "the same",
