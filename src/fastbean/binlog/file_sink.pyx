@@ -93,7 +93,9 @@ cdef class FileSink(Sink):
             raise MemoryError("no memory for the binlog")
 
     def __dealloc__(self):
-        self.close_files()
+        # Without its lists it was never begun, and `fd` may not have been set.
+        if self.closed.cap:
+            self.close_files()
         free(self.closed.fds)
         free(self.syncing_files.fds)
 
