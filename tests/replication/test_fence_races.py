@@ -46,7 +46,7 @@ class Rival:
                 f"fb.{self._stream}.{subject}", data, timeout=PATIENCE_S, headers=headers
             )  # fmt: skip
         except nats.errors.NoRespondersError:
-            return None  # nobody leads the stream for a moment
+            return None  # the stream has no leader for a moment
         found = json.loads(answer.data)
         return None if "error" in found else int(found["seq"])
 

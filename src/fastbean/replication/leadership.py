@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fastbean.replication.node import Node
     from fastbean.replication.requests import StreamInfo
 
-# HEARTBEATS: how many fit into a lease, so that a few that are late or sent twice depose nobody.
+# HEARTBEATS: how many fit into a lease, so that a few late or repeated ones depose no leader.
 # INFO_EVERY_NS: how soon the leader notices that the stream is filling up, or was made anew.
 # PURGE_BYTES: a purge of 512 MiB stops a JetStream stream for half a second, one of this size for some 30 ms.
 # PURGE_AGAIN_NS: when a purge that failed is tried again; nothing waits for it but room.
@@ -118,7 +118,7 @@ class Leadership:
         elif self._beat_ns <= now_ns:
             settings = self._node.settings
             self._beat_ns = now_ns + settings.lease_ns // HEARTBEATS
-            # A leader whose event loop hangs serves nobody: another node shall lead.
+            # A leader whose event loop hangs serves no client: another must lead.
             if now_ns - self.loop_ran_ns < settings.stall_ns:
                 self._send(BATCH, b"", now_ns=now_ns)
 

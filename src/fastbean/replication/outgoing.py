@@ -23,7 +23,7 @@ class Verdict(enum.Enum):
     """What a refusal means."""
 
     WAIT = 1  # it is sent again later, or is settled
-    LOST = 2  # somebody else has written: this message is not in the stream, and never will be
+    LOST = 2  # another node has written: this message is not in the stream, and never will be
     LOOK = 3  # an earlier copy of it may be at its place in the stream
     WRONG_STREAM = 4
 
